@@ -1,0 +1,12 @@
+# nvcc 13: an installed toolkit, or the PyPI wheels that tools/setup.sh lays out under .cuda.
+if(NOT CMAKE_CUDA_COMPILER)
+  find_program(SWITCHYARD_NVCC nvcc HINTS "${CMAKE_SOURCE_DIR}/.cuda/bin" /usr/local/cuda/bin)
+  if(NOT SWITCHYARD_NVCC)
+    message(FATAL_ERROR "nvcc not found: run tools/setup.sh, or configure with -DSWITCHYARD_CUDA=OFF")
+  endif()
+  set(CMAKE_CUDA_COMPILER "${SWITCHYARD_NVCC}")
+endif()
+set(CMAKE_CUDA_ARCHITECTURES 90a)
+set(CMAKE_CUDA_STANDARD 20)
+enable_language(CUDA)
+find_package(CUDAToolkit REQUIRED)

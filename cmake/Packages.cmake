@@ -1,0 +1,16 @@
+# Every package but CUDA and LibTorch.
+find_package(Threads REQUIRED)
+find_package(absl CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+find_package(CLI11 CONFIG REQUIRED)
+if(SWITCHYARD_SERVICE)
+  find_package(Protobuf REQUIRED)  # Debian has no ProtobufConfig.cmake: module mode
+  find_package(gRPC CONFIG REQUIRED)
+  find_package(prometheus-cpp CONFIG REQUIRED)
+  find_package(SQLite3 REQUIRED)
+  find_package(SQLiteCpp CONFIG REQUIRED)
+  find_package(yaml-cpp REQUIRED)
+endif()
+if(SWITCHYARD_TESTS)
+  find_package(GTest CONFIG REQUIRED)
+endif()

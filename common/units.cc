@@ -1,5 +1,6 @@
 #include "common/units.h"
 
+#include <array>
 #include <charconv>
 #include <cmath>
 
@@ -9,67 +10,78 @@
 namespace switchyard {
 namespace {
 
-// One decimal below 100, none above: enough to compare, short enough to read.
-std::string ShortDecimal(double value) {
-  if (std::abs(value) < 99.95 && value != std::floor(value)) return absl::StrFormat("%.1f", value);
-  return absl::StrFormat("%.0f", value);
+// Three significant figures without an exponent: 9.87, 98.7, 987.
+std::string ThreeFigures(double value) {
+  const double magnitude = std::abs(value);
+  if (magnitude >= 99.95) return absl::StrFormat("%.0f", value);
+  if (magnitude >= 9.995) return absl::StrFormat("%.1f", value);
+  return absl::StrFormat("%.2f", value);
 }
 
-std::string TwoParts(int64_t large, const char* large_unit, int64_t small, const char* small_unit) {
-  std::string text = absl::StrCat(large, " ", large_unit);
-  if (small > 0) absl::StrAppend(&text, " ", small, " ", small_unit);
-  return text;
+std::string NotFinite(double value) {
+  return std::isnan(value) ? "NaN" : (value > 0 ? "inf" : "-inf");
 }
 
 }  // namespace
 
-std::string FormatBytes(int64_t bytes) {
-  static constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
-  double value = static_cast<double>(bytes);
+std::string FormatBytes(double bytes) {
+  static constexpr std::array kUnits = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+  if (!std::isfinite(bytes)) return NotFinite(bytes);
   size_t unit = 0;
-  // 1023.5 and not 1024, so that rounding never prints "1024 MiB".
-  while (std::abs(value) >= 1023.5 && unit + 1 < std::size(kUnits)) {
-    value /= 1024;
+  // 1023.5 and more would be printed as 1024: take the next unit.
+  while (std::abs(bytes) >= 1023.5 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
     ++unit;
   }
-  return absl::StrCat(ShortDecimal(value), " ", kUnits[unit]);
+  if (unit == 0) return absl::StrFormat("%.0f B", bytes);
+  return absl::StrCat(ThreeFigures(bytes), " ", kUnits[unit]);
+}
+
+std::string FormatCount(double count) {
+  static constexpr std::array kUnits = {"", " K", " M", " B", " T"};
+  if (!std::isfinite(count)) return NotFinite(count);
+  size_t unit = 0;
+  while (std::abs(count) >= 999.5 && unit + 1 < kUnits.size()) {
+    count /= 1000;
+    ++unit;
+  }
+  if (unit == 0) {
+    return count == std::floor(count) ? absl::StrFormat("%.0f", count) : ThreeFigures(count);
+  }
+  return absl::StrCat(ThreeFigures(count), kUnits[unit]);
 }
 
 std::string FormatDuration(double seconds) {
-  if (!std::isfinite(seconds) || seconds < 0) return "unknown";
-  if (seconds < 1) return absl::StrFormat("%.0f ms", seconds * 1000);
+  if (!std::isfinite(seconds)) return NotFinite(seconds);
+  if (seconds < 0) return absl::StrCat("-", FormatDuration(-seconds));
+  if (seconds < 0.0995) return absl::StrFormat("%.0f ms", seconds * 1000);
   if (seconds < 9.95) return absl::StrFormat("%.1f s", seconds);
-  if (seconds > 1e15) return "unknown";
   const int64_t whole = std::llround(seconds);
-  if (whole < 60) return absl::StrCat(whole, " s");
-  if (whole < 3600) return TwoParts(whole / 60, "min", whole % 60, "s");
-  if (whole < 86400) return TwoParts(whole / 3600, "h", whole % 3600 / 60, "min");
-  return TwoParts(whole / 86400, "d", whole % 86400 / 3600, "h");
+  if (whole < 60) return absl::StrFormat("%d s", whole);
+  if (whole < 3600) return absl::StrFormat("%d m %02d s", whole / 60, whole % 60);
+  const int64_t minutes = whole / 60;
+  if (minutes < 24 * 60) return absl::StrFormat("%d h %02d m", minutes / 60, minutes % 60);
+  const int64_t hours = minutes / 60;
+  return absl::StrFormat("%d d %02d h", hours / 24, hours % 24);
+}
+
+std::string FormatLoss(double loss) {
+  return std::isfinite(loss) ? absl::StrFormat("%.4f", loss) : NotFinite(loss);
+}
+
+std::string FormatScientific(double value) {
+  if (!std::isfinite(value)) return NotFinite(value);
+  return value == 0 ? "0" : absl::StrFormat("%.2e", value);
 }
 
 std::string FormatGrouped(int64_t value) {
-  std::string digits = absl::StrCat(value);
-  const size_t first = value < 0 ? 1 : 0;
-  for (size_t i = digits.size(); i > first + 3; i -= 3) digits.insert(i - 3, ",");
-  return digits;
-}
-
-std::string FormatCount(int64_t value) {
-  static constexpr const char* kUnits[] = {"", " k", " M", " B", " T"};
-  if (value > -10000 && value < 10000) return absl::StrCat(value);
-  double scaled = static_cast<double>(value);
-  size_t unit = 0;
-  while (std::abs(scaled) >= 999.5 && unit + 1 < std::size(kUnits)) {
-    scaled /= 1000;
-    ++unit;
+  const std::string digits = absl::StrCat(value);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && digits[i - 1] != '-' && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
   }
-  return absl::StrCat(ShortDecimal(scaled), kUnits[unit]);
-}
-
-std::string FormatTokenRate(double tokens_per_second) {
-  if (!std::isfinite(tokens_per_second) || tokens_per_second < 0) return "unknown";
-  if (tokens_per_second < 99.95) return absl::StrFormat("%.1f tokens/s", tokens_per_second);
-  return absl::StrCat(FormatGrouped(std::llround(tokens_per_second)), " tokens/s");
+  return text;
 }
 
 std::string FormatNumber(double value) {

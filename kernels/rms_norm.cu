@@ -8,11 +8,12 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int kMaxVectorsPerThread = 2;
-constexpr int kMaxHidden = 1024 * kMaxVectorsPerThread * kVec;
+constexpr int kMaxThreads = 512;
+constexpr int kMaxHidden = kMaxThreads * kMaxVectorsPerThread * kVec;
 constexpr int kBackwardBlocks = 264;  // two a multiprocessor; the rows of a block are summed in registers
 
 // One block a token; each thread keeps its part of the row in registers between the two passes.
-__global__ void RmsNormForwardKernel(RmsNormForwardParams p) {
+__global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwardParams p) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.hidden;
   const int vectors = p.hidden / kVec;
   float v[kMaxVectorsPerThread][kVec];
@@ -54,7 +55,7 @@ __global__ void RmsNormForwardKernel(RmsNormForwardParams p) {
 }
 
 // Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`.
-__global__ void RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
+__global__ void __launch_bounds__(kMaxThreads) RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
   const int vectors = p.hidden / kVec;
   float gamma[kMaxVectorsPerThread][kVec], grad_gamma[kMaxVectorsPerThread][kVec] = {};
 #pragma unroll
@@ -126,7 +127,7 @@ bool Valid(int32_t hidden, int64_t num_tokens) {
 int Threads(int32_t hidden) {
   const int vectors = hidden / kVec;
   const int per_thread = vectors > 128 ? kMaxVectorsPerThread : 1;
-  return std::min(1024, ((vectors + per_thread - 1) / per_thread + 31) / 32 * 32);
+  return std::min(kMaxThreads, ((vectors + per_thread - 1) / per_thread + 31) / 32 * 32);
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ struct RmsNormForwardParams {
   nv_bfloat16* y_TD;                          // [T, D]; must not alias an input
   float* rstd_T;                              // [T]
   int64_t num_tokens;                         // T >= 0
-  int32_t hidden;                             // D, multiple of 8, at most 16384
+  int32_t hidden;                             // D, multiple of 8, at most 8192
   float eps;
 };
 
@@ -40,7 +40,7 @@ struct RmsNormBackwardParams {
   nv_bfloat16* grad_x_TD;                   // [T, D]; may alias grad_y
   nv_bfloat16* grad_gamma_D;                // [D], overwritten
   int64_t num_tokens;
-  int32_t hidden;                           // D, multiple of 8, at most 16384
+  int32_t hidden;                           // D, multiple of 8, at most 8192
 };
 
 // Bytes of `workspace` for RmsNormBackward, 16-byte aligned.

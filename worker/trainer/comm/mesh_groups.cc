@@ -10,6 +10,7 @@
 #include "common/check.h"
 #include "worker/trainer/comm/shm_communicator.h"
 #include "worker/trainer/comm/shm_window.h"
+#include "worker/trainer/comm/single_communicator.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -41,10 +42,7 @@ MeshGroups JoinMeshGroups(const Mesh& mesh, const MeshGroupsOptions& options) {
   const std::vector<int> edp = mesh.EdpGroup(options.rank);
 
   MeshGroups groups;
-  MeshCommunicators& communicators = groups.communicators;
-  communicators.world = std::make_unique<SoloCommunicator>();
-  communicators.ep = std::make_unique<SoloCommunicator>();
-  communicators.edp = std::make_unique<SoloCommunicator>();
+  MeshCommunicators& communicators = groups.communicators = MakeSingleMeshCommunicators();
   if (world.size() > 1) communicators.world = Connect(Join(options, "world", world, 0));
   if (ep.size() > 1) {
     const std::string name = absl::StrFormat("ep%d", mesh.edp_rank(options.rank));

@@ -168,12 +168,4 @@ void ShmCommunicator::Broadcast(at::Tensor tensor, int root) {
   }
 }
 
-void SoloCommunicator::ReduceScatter(const at::Tensor& input, at::Tensor output) {
-  if (Bytes(input) != Bytes(output)) std::memcpy(Bytes(output), Bytes(input), output.nbytes());
-}
-
-void SoloCommunicator::AllGather(const at::Tensor& input, at::Tensor output) {
-  if (Bytes(input) != Bytes(output)) std::memcpy(Bytes(output), Bytes(input), output.nbytes());
-}
-
 }  // namespace switchyard::trainer

@@ -33,17 +33,4 @@ class ShmCommunicator final : public Communicator {
   int buffer_ = 0;
 };
 
-// The communicator of a group of one.
-class SoloCommunicator final : public Communicator {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  void AllReduce(at::Tensor) override {}
-  void AllReduceMax(at::Tensor) override {}
-  void ReduceScatter(const at::Tensor& input, at::Tensor output) override;
-  void AllGather(const at::Tensor& input, at::Tensor output) override;
-  void Broadcast(at::Tensor, int) override {}
-  void Barrier() override {}
-};
-
 }  // namespace switchyard::trainer

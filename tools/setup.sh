@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 packages=(g++ ccache mold ninja-build pkg-config python3-venv libgrpc++-dev protobuf-compiler-grpc protobuf-compiler
   libprotobuf-dev libabsl-dev prometheus-cpp-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev
-  libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev libzstd-dev dict-foldoc dictzip)
+  libyaml-cpp-dev libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev libzstd-dev libxxhash-dev dict-foldoc dictzip)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

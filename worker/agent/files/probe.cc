@@ -17,7 +17,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "common/content_hash.h"
 #include "common/unique_fd.h"
 
 namespace switchyard::agent {
@@ -25,19 +25,6 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr char kNonceFile[] = ".switchyard-nonce";
-
-// FNV-1a: tells apart models that differ by accident; nobody gains by forging one.
-class Fingerprint {
- public:
-  void Add(absl::string_view bytes) {
-    for (const char c : bytes) hash_ = (hash_ ^ static_cast<unsigned char>(c)) * 1099511628211ull;
-    hash_ = (hash_ ^ 0xff) * 1099511628211ull;  // ends the item
-  }
-  std::string Hex() const { return absl::StrFormat("%016x", hash_); }
-
- private:
-  uint64_t hash_ = 14695981039346656037ull;
-};
 
 class Prober {
  public:
@@ -73,20 +60,21 @@ class Prober {
     if (error) return Problem(absl::StrCat("model ", dir, " cannot be listed: ", error.message()));
     std::sort(files.begin(), files.end());
     if (!Readable("model file", absl::StrCat(dir, "/config.json"))) return;
-    Fingerprint fingerprint;
+    ContentHasher fingerprint;
     std::ifstream config(absl::StrCat(dir, "/config.json"));
     std::ostringstream text;
     text << config.rdbuf();
-    fingerprint.Add(text.str());
+    const auto add = [&](const std::string& item) { fingerprint.Add(item.c_str(), item.size() + 1); };
+    add(text.str());
     int weights = 0;
     for (const auto& file : files) {
       if (!Readable("model file", file.string())) return;
       weights += absl::EndsWith(file.string(), ".safetensors");
-      fingerprint.Add(file.filename().string());
-      fingerprint.Add(absl::StrCat(fs::file_size(file, error)));
+      add(file.filename().string());
+      add(absl::StrCat(fs::file_size(file, error)));
     }
     if (weights == 0) Problem(absl::StrCat("model ", dir, " holds no *.safetensors file"));
-    result_.set_model_fingerprint(fingerprint.Hex());
+    result_.set_model_fingerprint(HashText(fingerprint.Digest()));
   }
 
   // True when files can be made there.

@@ -1,21 +1,19 @@
 #include "worker/agent/journal/journal.h"
 
-#include <fcntl.h>
 #include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstdio>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/durable_file.h"
 #include "common/log.h"
 #include "common/status_macros.h"
-#include "common/unique_fd.h"
 #include "worker/agent/core/names.h"
 
 namespace switchyard::agent {
@@ -23,16 +21,6 @@ namespace {
 
 namespace fs = std::filesystem;
 constexpr char kStoreFile[] = "store-id";
-
-absl::Status SystemError(const std::string& what) {
-  return absl::InternalError(absl::StrCat(what, ": ", std::strerror(errno)));
-}
-
-absl::Status SyncDirectory(const std::string& path) {
-  const UniqueFd fd(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid() || fsync(fd.get()) != 0) return SystemError(absl::StrCat("cannot sync ", path));
-  return absl::OkStatus();
-}
 
 std::string ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
@@ -43,20 +31,10 @@ std::string ReadFile(const std::string& path) {
 
 }  // namespace
 
-absl::Status WriteFileDurably(const std::string& path, const std::string& bytes) {
+absl::Status ReplaceFile(const std::string& path, const std::string& bytes) {
   const std::string temporary = absl::StrCat(path, ".tmp");
-  {
-    const UniqueFd fd(open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640));
-    if (!fd.valid()) return SystemError(absl::StrCat("cannot write ", temporary));
-    for (size_t done = 0; done < bytes.size();) {
-      const ssize_t count = write(fd.get(), bytes.data() + done, bytes.size() - done);
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return SystemError(absl::StrCat("cannot write ", temporary));
-      done += static_cast<size_t>(count);
-    }
-    if (fsync(fd.get()) != 0) return SystemError(absl::StrCat("cannot sync ", temporary));
-  }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) return SystemError(absl::StrCat("cannot rename to ", path));
+  SWITCHYARD_RETURN_IF_ERROR(WriteFileDurably(temporary, bytes));
+  if (std::rename(temporary.c_str(), path.c_str()) != 0) return FileError(errno, "rename to", path);
   return SyncDirectory(fs::path(path).parent_path().string());
 }
 
@@ -78,7 +56,7 @@ absl::Status Journal::Write(const v1::AttemptStatus& result) {
   if (const auto status = google::protobuf::util::MessageToJsonString(result, &json, options); !status.ok()) {
     return absl::InternalError(absl::StrCat("cannot write a result as JSON: ", status.ToString()));
   }
-  return WriteFileDurably(Path({result.job_uid(), result.epoch()}), json);
+  return ReplaceFile(Path({result.job_uid(), result.epoch()}), json);
 }
 
 void Journal::Remove(const AttemptKey& key) {
@@ -109,7 +87,7 @@ std::vector<v1::AttemptStatus> Journal::Load() const {
 std::string Journal::StoreId() const { return ReadFile(absl::StrCat(dir_, "/", kStoreFile)); }
 
 absl::Status Journal::SetStoreId(const std::string& store_id) {
-  return WriteFileDurably(absl::StrCat(dir_, "/", kStoreFile), store_id);
+  return ReplaceFile(absl::StrCat(dir_, "/", kStoreFile), store_id);
 }
 
 }  // namespace switchyard::agent

@@ -37,6 +37,6 @@ class Journal {
 };
 
 // Writes `bytes` to PATH so that either the old or the new content is there after a crash.
-absl::Status WriteFileDurably(const std::string& path, const std::string& bytes);
+absl::Status ReplaceFile(const std::string& path, const std::string& bytes);
 
 }  // namespace switchyard::agent

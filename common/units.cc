@@ -1,6 +1,7 @@
 #include "common/units.h"
 
 #include <array>
+#include <charconv>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -71,6 +72,22 @@ std::string FormatLoss(double loss) {
 std::string FormatScientific(double value) {
   if (!std::isfinite(value)) return NotFinite(value);
   return value == 0 ? "0" : absl::StrFormat("%.2e", value);
+}
+
+std::string FormatGrouped(int64_t value) {
+  const std::string digits = absl::StrCat(value);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && digits[i - 1] != '-' && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
+
+std::string FormatNumber(double value) {
+  char buffer[32];
+  const auto result = std::to_chars(buffer, buffer + sizeof(buffer), value);
+  return std::string(buffer, result.ptr);
 }
 
 }  // namespace switchyard

@@ -6,6 +6,10 @@
 
 namespace switchyard {
 
+inline constexpr int64_t kKiB = int64_t{1} << 10;
+inline constexpr int64_t kMiB = int64_t{1} << 20;
+inline constexpr int64_t kGiB = int64_t{1} << 30;
+
 // "812 B", "1.5 GiB": binary units, three figures.
 std::string FormatBytes(double bytes);
 // "950", "15.3 K", "1.24 M": decimal units, three figures.
@@ -16,5 +20,9 @@ std::string FormatDuration(double seconds);
 std::string FormatLoss(double loss);
 // "1.0e-05", for learning rates and other small numbers.
 std::string FormatScientific(double value);
+// "12,524".
+std::string FormatGrouped(int64_t value);
+// Shortest text that reads back as the same double: "1e-05", "0.03", "1".
+std::string FormatNumber(double value);
 
 }  // namespace switchyard

@@ -40,5 +40,20 @@ TEST(UnitsTest, LossesAndRatesSayWhenTheyAreNotFinite) {
   EXPECT_EQ(FormatScientific(0), "0");
 }
 
+TEST(UnitsTest, WholeNumbersAreGroupedByThousands) {
+  EXPECT_EQ(FormatGrouped(0), "0");
+  EXPECT_EQ(FormatGrouped(999), "999");
+  EXPECT_EQ(FormatGrouped(12524), "12,524");
+  EXPECT_EQ(FormatGrouped(-123456), "-123,456");
+  EXPECT_EQ(FormatGrouped(-1234567), "-1,234,567");
+}
+
+TEST(UnitsTest, NumbersReadBackTheSame) {
+  EXPECT_EQ(FormatNumber(1e-5), "1e-05");
+  EXPECT_EQ(FormatNumber(0.03), "0.03");
+  EXPECT_EQ(FormatNumber(1), "1");
+  EXPECT_EQ(std::stod(FormatNumber(0.1 + 0.2)), 0.1 + 0.2);
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -81,7 +81,8 @@ def test_a_long_answer_ends_with_a_whole_sentence():
 
 def test_headwords_of_one_entry_are_on_one_side_of_the_split_and_counted_once(tmp_path):
     entries = [(f"w{i}", COMPILER.replace("compiler", f"compiler {i}", 1)) for i in range(300)]
-    index, dictionary = write_dictionary(tmp_path, entries + entries[:10])
+    second_name = f"alias\tA\t{encode(len(entries[0][1]))}\n"  # one entry listed twice
+    index, dictionary = write_dictionary(tmp_path, entries, extra_index=second_name)
     counts = foldoc.convert(index, dictionary, tmp_path / "out", 10, 400)
     assert counts["train"] + counts["eval"] == 600
     assert 20 <= counts["eval"] <= 120 and counts["eval"] % 2 == 0

@@ -112,17 +112,10 @@ def random_batch(config, seed, rows, length, packed):
     positions = torch.arange(length).repeat(rows, 1)
     if packed:
         for row in range(rows):
-            for start in sorted(torch.randint(1, length, (2,), generator=generator).tolist()):
+            for start in sorted((1 + torch.randperm(length - 1, generator=generator)[:2]).tolist()):
                 positions[row, start:] = torch.arange(length - start)
                 labels[row, start] = -100  # a document's first token has nothing to be predicted from
     return {"input_ids": ids, "labels": labels, "position_ids": positions}
-
-
-def attention_mask(positions):
-    """Returns the additive mask [B, 1, S, S]: causal within a document, documents begin at position 0."""
-    document = (positions == 0).cumsum(1)
-    allowed = (document[:, :, None] == document[:, None, :]).tril()
-    return torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None]
 
 
 def transformers_results(model, batch, steps, learning_rate, layout):
@@ -132,10 +125,9 @@ def transformers_results(model, batch, steps, learning_rate, layout):
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=0)
     results, margin = {}, float("inf")
     for step in range(max(steps, 1)):
-        output = model(
+        output = model(  # without a mask it takes restarting positions for documents
             input_ids=batch["input_ids"],
             position_ids=batch["position_ids"],
-            attention_mask=attention_mask(batch["position_ids"]),
             labels=batch["labels"],
             output_router_logits=True,
             use_cache=False,

@@ -188,15 +188,15 @@ def test_errors_name_every_violation_with_field_value_and_fix(cluster, tiny, tmp
     with pytest.raises(ApiError) as error:
         cluster.api.call(JOBS, "CreateJob", spec=spec)
     assert error.value.code == "INVALID_ARGUMENT"
-    fields = {v["field"].removeprefix("spec."): v["description"] for v in error.value.details["google.rpc.BadRequest"]["field_violations"]}
+    fields = {v["field"].removeprefix("spec."): v["description"] for v in error.value.details["BadRequest"]["field_violations"]}
     assert {"data.train", "training.learning_rate", "mesh.expert_parallel"} <= fields.keys()
     assert "-1" in fields["training.learning_rate"] and "relative/path.jsonl" in fields["data.train"]
-    assert error.value.details["google.rpc.ErrorInfo"]["domain"] == "switchyard"
+    assert error.value.details["ErrorInfo"]["domain"] == "switchyard"
 
     with pytest.raises(ApiError) as error:
         cluster.job("projects/default/jobs/nobody")
     assert error.value.code == "NOT_FOUND"
-    assert error.value.details["google.rpc.ResourceInfo"]["resource_name"] == "projects/default/jobs/nobody"
+    assert error.value.details["ResourceInfo"]["resource_name"] == "projects/default/jobs/nobody"
 
 
 def test_a_job_with_too_few_slots_is_refused_with_the_nearest_plan(cluster, tiny, tmp_path):

@@ -1,11 +1,14 @@
 """The comparison tool's own arithmetic: its masks, its names, and that it notices what it is for."""
 
+import os
 import pathlib
 import sys
 
-import pytest
-import torch
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+os.environ["OMP_NUM_THREADS"] = "1"  # matrices this small are slower on two
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM  # noqa: E402
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "tools"))
 import compare_with_transformers as tool  # noqa: E402

@@ -66,7 +66,7 @@ install_packages() {
 
 check_compiler() {
   local version
-  version=$(g++ -dumpversion 2>/dev/null) || die "g++ does not run." "Is the package g++ installed properly?"
+  version=$("${CXX:-g++}" -dumpversion 2>/dev/null) || die "g++ does not run." "Is the package g++ installed properly?"
   version=${version%%.*}
   [ "$version" -ge 12 ] || die "g++ $version is too old: C++20 as used here needs g++ 12 or newer." \
     "Debian 12 has 12, Ubuntu 24.04 has 13; on older systems install a newer g++ and set CXX."

@@ -234,5 +234,5 @@ checkpoint: {{output: {tmp_path / "output"}, interval_steps: 6}}
     assert job["state"] == "JOB_STATE_SUCCEEDED" and job["output_model"] == str(tmp_path / "output/final")
     assert cluster.cli("logs", "by-hand").stdout
     assert "by-hand" in cluster.cli("jobs").stdout
-    cluster.cli("report", "by-hand", "--out", tmp_path / "report.html")
+    cluster.cli("report", "by-hand", "--file", tmp_path / "report.html")
     assert "<html" in pathlib.Path(tmp_path / "report.html").read_text()

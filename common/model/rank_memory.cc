@@ -100,10 +100,10 @@ Bytes MoeBackward(const Sizes& s) {
   return Tensor({s.T, s.D}, s.element) +                   // normed input
          Tensor({s.T, s.D}, s.element) +                   // its gradient
          rows + rows +                                     // routed rows, gradients of rows
-         hidden + hidden +                                 // activations and their gradient
          Tensor({s.max_rows}, kFloat) +                    // gradients of router weights, by row
          Tensor({s.T, s.K}, kFloat) +                      // and by choice
-         Tensor({s.T, s.E}, s.element);                    // gradient of the router's logits
+         Max(hidden + hidden,                              // activations and their gradient, then
+             Tensor({s.T, s.E}, s.element));               // the gradient of the router's logits
 }
 
 Bytes DenseBackward(const Sizes& s) {

@@ -85,7 +85,7 @@ std::string PiecesJson(const std::vector<FilePiece>& pieces) {
   for (const FilePiece& piece : pieces) {
     list.push_back({piece.file, piece.offset, piece.bytes, HashText(piece.hash)});
   }
-  return list.dump() + "\n";
+  return list.dump();
 }
 
 absl::Status VerifyCheckpoint(const std::string& directory, int part, int parts) {

@@ -38,12 +38,27 @@ Changes FreeMesh(const v1::JobSpec& spec) {
   return changes;
 }
 
-Changes FewerCheckpoints(const ResolvedJob& job) {
-  Changes changes;
-  for (int keep = job.spec.checkpoint().keep() - 1; keep >= 1; --keep) {
-    changes.push_back({"checkpoint.keep", absl::StrCat(job.spec.checkpoint().keep()), absl::StrCat(keep)});
+// Another device, when there is no slot of the one asked for.
+Changes OtherDevice(const PlanInput& input, const ResolvedJob& job) {
+  if (input.slots.empty() || UsableSlots(input, job) > 0) return {};
+  return {{"mesh.device", job.device, "auto"}};
+}
+
+// As many checkpoints as the disk holds, when it does not hold those asked for.
+Changes FewerCheckpoints(const PlanInput& input, const ResolvedJob& job) {
+  const auto disk_suffices = [](const PlanInput& tried) {
+    const v1::Plan plan = PlanAsAsked(tried);
+    return plan.disk_free_bytes() < 0 || plan.disk_needed_bytes() <= plan.disk_free_bytes();
+  };
+  const int asked = job.spec.checkpoint().keep();
+  PlanInput tried = input;
+  for (int keep = asked; keep >= 1; --keep) {
+    tried.spec.mutable_checkpoint()->set_keep(keep);
+    if (!disk_suffices(tried)) continue;
+    if (keep == asked) return {};
+    return {{"checkpoint.keep", absl::StrCat(asked), absl::StrCat(keep)}};
   }
-  return changes;
+  return {};
 }
 
 Changes LighterNumerics(const ResolvedJob& job) {
@@ -144,6 +159,7 @@ void ApplyChange(const SpecChange& change, PlanInput& input) {
   int64_t number = 0;
   const bool numeric = absl::SimpleAtoi(change.to, &number);
   const auto small = static_cast<int32_t>(number);
+  if (change.field == "mesh.device") spec.mutable_mesh()->set_device(change.to);
   if (change.field == "mesh.ranks") spec.mutable_mesh()->set_ranks(small);
   if (change.field == "mesh.expert_parallel") spec.mutable_mesh()->set_expert_parallel(small);
   if (change.field == "training.micro_batch_sequences") {
@@ -163,36 +179,42 @@ void ApplyChange(const SpecChange& change, PlanInput& input) {
 
 std::vector<SpecChange> FindNearest(const PlanInput& input) {
   const ResolvedJob job = ResolveJob(input);
+  // What has to change whatever else does comes first.
+  for (const Changes& needed : {OtherDevice(input, job), FewerCheckpoints(input, job)}) {
+    if (needed.empty()) continue;
+    PlanInput changed = input;
+    ApplyChange(needed.front(), changed);
+    if (PlanAsAsked(changed).feasible()) return needed;
+    Changes rest = FindNearest(changed);
+    if (!rest.empty()) rest.insert(rest.begin(), needed.front());
+    return rest;
+  }
   const Changes mesh = FreeMesh(input.spec);
+  const Changes numerics = LighterNumerics(job);
+  const Changes lengths = ShorterSequences(job);
+  const Changes machines = MoreMachines(input, job);
 
-  // Single steps, cheapest first. Each group's own order is from the smallest change to the largest.
-  Changes single = FewerRanks(input, job);
-  for (const Changes& group : {mesh, FewerCheckpoints(job), LighterNumerics(job), ShorterSequences(job)}) {
-    single.insert(single.end(), group.begin(), group.end());
-  }
-  for (const SpecChange& change : single) {
-    if (Feasible(input, {change})) return Settle(input, {change});
-  }
-  // Then with everything free that the planner could choose better, and with combinations.
-  std::vector<Changes> bases = {mesh};
-  for (const Changes& group : {LighterNumerics(job), ShorterSequences(job), MoreMachines(input, job)}) {
+  // Single steps, cheapest first; each group is ordered from the smallest change to the largest.
+  for (const Changes& group : {FewerRanks(input, job), mesh, numerics, lengths}) {
     for (const SpecChange& change : group) {
-      Changes both = mesh;
-      both.push_back(change);
-      bases.push_back(std::move(both));
+      if (Feasible(input, {change})) return Settle(input, {change});
     }
   }
-  for (const SpecChange& numerics : LighterNumerics(job)) {
-    for (const Changes& group : {ShorterSequences(job), MoreMachines(input, job)}) {
-      for (const SpecChange& change : group) {
-        Changes all = mesh;
-        all.push_back(numerics);
-        all.push_back(change);
-        bases.push_back(std::move(all));
-      }
+  // Then with everything free that the planner could choose better, and at last in combinations.
+  std::vector<Changes> combinations = {mesh};
+  const auto combine = [&](const Changes& base, const Changes& group) {
+    for (const SpecChange& change : group) {
+      combinations.push_back(base);
+      combinations.back().push_back(change);
     }
+  };
+  for (const Changes& group : {numerics, lengths, machines}) combine(mesh, group);
+  for (const SpecChange& change : numerics) {
+    Changes lighter = mesh;
+    lighter.push_back(change);
+    for (const Changes& group : {lengths, machines}) combine(lighter, group);
   }
-  for (const Changes& changes : bases) {
+  for (const Changes& changes : combinations) {
     if (!changes.empty() && Feasible(input, changes)) return Settle(input, changes);
   }
   return {};

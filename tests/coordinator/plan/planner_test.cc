@@ -113,7 +113,10 @@ TEST(PlannerTest, ExplainsThatNoSlotIsConnected) {
   EXPECT_THAT(Lines(MakePlan(input).problems()),
               ElementsAre("no cpu slot is connected; start an agent with --cpu-slots, or set mesh.device to "
                           "\"cuda\""));
+  EXPECT_THAT(Lines(MakePlan(input).nearest()), IsEmpty());
+  input = DemoInput();
   input.spec.mutable_mesh()->set_device("cuda");
+  EXPECT_THAT(Lines(MakePlan(input).nearest()), ElementsAre("mesh.device: cuda -> auto"));
   EXPECT_THAT(Lines(MakePlan(input).problems()),
               ElementsAre("no cuda slot is connected; start an agent on a machine with GPUs, or set mesh.device to "
                           "\"cpu\""));

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "worker/trainer/checkpoint/safetensors.h"
@@ -243,25 +244,25 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view text,
 }
 
 absl::StatusOr<SafetensorsHeader> MakeSafetensorsHeader(std::vector<SafetensorsTensor> tensors) {
-  nlohmann::ordered_json top;
-  top["__metadata__"] = {{"format", "pt"}};
+  // Put together by hand: an ordered JSON object looks keys up one by one, and there may be 100,000.
+  std::string text = R"({"__metadata__":{"format":"pt"})";
+  absl::flat_hash_set<std::string> names = {"__metadata__"};
   int64_t next = 0;
   for (SafetensorsTensor& tensor : tensors) {
-    if (top.contains(tensor.name)) {
+    if (!names.insert(tensor.name).second) {
       return absl::InvalidArgumentError(absl::StrFormat("tensor \"%s\" comes twice", tensor.name));
     }
     const std::optional<int64_t> bytes = ShapeBytes(tensor);
-    if (!bytes) {
+    if (!bytes || __builtin_add_overflow(next, *bytes, &tensor.end)) {
       return absl::InvalidArgumentError(absl::StrFormat("tensor \"%s\" is too large", tensor.name));
     }
     tensor.begin = next;
-    tensor.end = next + *bytes;
     next = tensor.end;
-    top[tensor.name] = {{"dtype", DataTypeName(tensor.dtype)},
-                        {"shape", tensor.shape},
-                        {"data_offsets", {tensor.begin, tensor.end}}};
+    absl::StrAppend(&text, ",", json(tensor.name).dump(), ":{\"dtype\":\"", DataTypeName(tensor.dtype),
+                    "\",\"shape\":[", absl::StrJoin(tensor.shape, ","), "],\"data_offsets\":[", tensor.begin,
+                    ",", tensor.end, "]}");
   }
-  std::string text = top.dump();
+  text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');
   SafetensorsHeader header;
   const uint64_t length = text.size();

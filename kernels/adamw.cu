@@ -74,6 +74,7 @@ __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
 __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
   if (p.skip != nullptr && *p.skip != 0) return;
   const float scale = *p.grad_scale;
+  const float step_size = p.learning_rate / p.correction1, inverse_correction2 = 1.0f / p.correction2;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec; at < p.numel;
        at += stride) {
@@ -85,10 +86,11 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
     const AdamwSegment& segment = FindSegment(p, at);
     const AdamwRandom random =
         DrawAdamw(p.seed, p.step, segment.tensor_id, segment.tensor_offset + (at - segment.begin));
+    const float decay_factor = 1.0f - p.learning_rate * segment.weight_decay;
     alignas(16) uint16_t w_out[kVec], m_out[kVec], v_out[kVec];
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      AdamwUpdate(p, segment.weight_decay, grad[j], w[j], m[j], v[j]);
+      AdamwUpdateApproximate(p, decay_factor, step_size, inverse_correction2, grad[j], w[j], m[j], v[j]);
       w_out[j] = RoundStochastic(w[j], random.half(3 * j));
       m_out[j] = RoundStochastic(m[j], random.half(3 * j + 1));
       v_out[j] = RoundStochastic(v[j], random.half(3 * j + 2));

@@ -5,31 +5,22 @@
 namespace switchyard::kernels {
 namespace {
 
+// One block a multiprocessor holds a whole row on the chip between the two passes: 96 KB in registers, 204 KB in
+// shared memory; together V = 153,600. What is longer is read again, from L2 while that holds.
 constexpr int kThreads = 1024;
-// Vectors of a row that stay in shared memory between the two passes: 96 KB, so that two blocks fit.
-constexpr int kCachedVectors = 6144;
-constexpr int kSharedBytes = kCachedVectors * 16;
+constexpr int kRegisterVectors = 6;   // of each thread
+constexpr int kSharedVectors = 13'056;
+constexpr int kSharedBytes = kSharedVectors * 16;
+constexpr int kUnroll = 4;            // loads in flight past the registers
 
-__global__ void __launch_bounds__(kThreads, 2) CrossEntropyKernel(CrossEntropyParams p) {
-  extern __shared__ uint4 cache[];
-  const int64_t row = blockIdx.x;
-  nv_bfloat16* logits = p.logits_TV + row * p.vocab;
-  const int vectors = p.vocab / kVec;
-  const int64_t target = p.target_T[row];
-  if (target < 0) {
-    const float zero[kVec] = {};
-    for (int v = threadIdx.x; v < vectors; v += kThreads) Store8(logits + v * kVec, zero);
-    if (threadIdx.x == 0) p.loss_T[row] = 0.0f;
-    return;
-  }
-  const float target_logit = __bfloat162float(logits[target]);
-  // Online softmax: running maximum and sum of each thread.
-  float maximum = -INFINITY, sum = 0.0f;
-  for (int v = threadIdx.x; v < vectors; v += kThreads) {
-    const uint4 raw = reinterpret_cast<const uint4*>(logits)[v];
-    if (v < kCachedVectors) cache[v] = raw;
+// Running maximum and sum of exponentials of one thread.
+struct OnlineSoftmax {
+  float maximum = -INFINITY;
+  float sum = 0.0f;
+
+  __device__ __forceinline__ void Add(const uint4& raw) {
     float x[kVec];
-    Load8(reinterpret_cast<const nv_bfloat16*>(&raw), x);
+    Unpack8(raw, x);
     float local = x[0];
 #pragma unroll
     for (int j = 1; j < kVec; ++j) local = fmaxf(local, x[j]);
@@ -40,20 +31,71 @@ __global__ void __launch_bounds__(kThreads, 2) CrossEntropyKernel(CrossEntropyPa
 #pragma unroll
     for (int j = 0; j < kVec; ++j) sum += __expf(x[j] - maximum);
   }
-  const float row_maximum = BlockMax(maximum);
-  const float row_sum = BlockSum(sum * __expf(maximum - row_maximum));
-  const float log_sum = row_maximum + __logf(row_sum);
-  if (threadIdx.x == 0) p.loss_T[row] = log_sum - target_logit;
-  const float scale = p.scale / row_sum;
-  for (int v = threadIdx.x; v < vectors; v += kThreads) {
-    const uint4 raw = v < kCachedVectors ? cache[v] : reinterpret_cast<const uint4*>(logits)[v];
-    float x[kVec];
-    Load8(reinterpret_cast<const nv_bfloat16*>(&raw), x);
+};
+
+__device__ __forceinline__ void StoreGradient(uint4* to, const uint4& raw, float maximum, float scale) {
+  float x[kVec];
+  Unpack8(raw, x);
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) {
-      x[j] = __expf(x[j] - row_maximum) * scale - (v * kVec + j == target ? p.scale : 0.0f);
+  for (int j = 0; j < kVec; ++j) x[j] = __expf(x[j] - maximum) * scale;
+  Store8(reinterpret_cast<nv_bfloat16*>(to), x);
+}
+
+__global__ void __launch_bounds__(kThreads, 1) CrossEntropyKernel(CrossEntropyParams p) {
+  extern __shared__ uint4 shared[];
+  nv_bfloat16* logits = p.logits_TV + static_cast<int64_t>(blockIdx.x) * p.vocab;
+  uint4* row = reinterpret_cast<uint4*>(logits);
+  const int vectors = p.vocab / kVec, thread = threadIdx.x;
+  const int64_t target = p.target_T[blockIdx.x];
+  if (target < 0) {
+    for (int v = thread; v < vectors; v += kThreads) row[v] = make_uint4(0, 0, 0, 0);
+    if (thread == 0) p.loss_T[blockIdx.x] = 0.0f;
+    return;
+  }
+  const float target_logit = __bfloat162float(logits[target]);
+
+  OnlineSoftmax softmax;
+  uint4 held[kRegisterVectors];
+#pragma unroll
+  for (int i = 0; i < kRegisterVectors; ++i) {
+    if (thread + i * kThreads < vectors) held[i] = row[thread + i * kThreads];
+  }
+#pragma unroll
+  for (int i = 0; i < kRegisterVectors; ++i) {
+    if (thread + i * kThreads < vectors) softmax.Add(held[i]);
+  }
+  constexpr int kFirstShared = kRegisterVectors * kThreads;
+  for (int first = kFirstShared + thread; first < vectors; first += kThreads * kUnroll) {
+    uint4 raw[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      if (first + u * kThreads < vectors) raw[u] = row[first + u * kThreads];
     }
-    Store8(logits + v * kVec, x);
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int v = first + u * kThreads;
+      if (v >= vectors) continue;
+      if (v - kFirstShared < kSharedVectors) shared[v - kFirstShared] = raw[u];
+      softmax.Add(raw[u]);
+    }
+  }
+
+  const float maximum = BlockMax(softmax.maximum);
+  const float sum = BlockSum(softmax.sum * __expf(softmax.maximum - maximum));
+  if (thread == 0) p.loss_T[blockIdx.x] = maximum + __logf(sum) - target_logit;
+  const float scale = p.scale / sum;
+#pragma unroll
+  for (int i = 0; i < kRegisterVectors; ++i) {
+    const int v = thread + i * kThreads;
+    if (v < vectors) StoreGradient(row + v, held[i], maximum, scale);
+  }
+  for (int v = kFirstShared + thread; v < vectors; v += kThreads) {
+    const uint4 raw = v - kFirstShared < kSharedVectors ? shared[v - kFirstShared] : row[v];
+    StoreGradient(row + v, raw, maximum, scale);
+  }
+  // The target's element again, by the thread that wrote it, so that no element pays for a comparison.
+  if (thread == static_cast<int>(target / kVec) % kThreads) {
+    logits[target] = __float2bfloat16_rn(__expf(target_logit - maximum) * scale - p.scale);
   }
 }
 

@@ -10,7 +10,7 @@ namespace {
 constexpr int kMaxVectorsPerThread = 2;
 constexpr int kMaxThreads = 512;
 constexpr int kMaxHidden = kMaxThreads * kMaxVectorsPerThread * kVec;
-constexpr int kBackwardBlocks = 264;  // two a multiprocessor; the rows of a block are summed in registers
+constexpr int kBackwardBlocks = 528;  // four a multiprocessor; the rows of a block are summed in registers
 
 // One block a token; each thread keeps its part of the row in registers between the two passes.
 __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwardParams p) {
@@ -54,26 +54,33 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwa
   }
 }
 
-// Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`.
+// Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`. All of a row's
+// loads are issued before the reduction, which would otherwise stand between them.
+template <int kVectors>
 __global__ void __launch_bounds__(kMaxThreads) RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
   const int vectors = p.hidden / kVec;
-  float gamma[kMaxVectorsPerThread][kVec], grad_gamma[kMaxVectorsPerThread][kVec] = {};
+  const bool has_residual = p.residual_gradient_TD != nullptr;
+  float gamma[kVectors][kVec] = {}, grad_gamma[kVectors][kVec] = {};
 #pragma unroll
-  for (int i = 0; i < kMaxVectorsPerThread; ++i) {
+  for (int i = 0; i < kVectors; ++i) {
     const int vector = threadIdx.x + i * blockDim.x;
     if (vector < vectors) Load8(p.gamma_D + vector * kVec, gamma[i]);
   }
   for (int64_t token = blockIdx.x; token < p.num_tokens; token += gridDim.x) {
     const int64_t row = token * p.hidden;
     const float rstd = p.rstd_T[token];
-    float n[kMaxVectorsPerThread][kVec], g[kMaxVectorsPerThread][kVec];
-    float dot = 0.0f;
+    float n[kVectors][kVec] = {}, g[kVectors][kVec] = {}, residual[kVectors][kVec] = {};
 #pragma unroll
-    for (int i = 0; i < kMaxVectorsPerThread; ++i) {
+    for (int i = 0; i < kVectors; ++i) {
       const int vector = threadIdx.x + i * blockDim.x;
       if (vector >= vectors) continue;
       Load8(p.x_TD + row + vector * kVec, n[i]);
       Load8(p.grad_y_TD + row + vector * kVec, g[i]);
+      if (has_residual) Load8(p.residual_gradient_TD + row + vector * kVec, residual[i]);
+    }
+    float dot = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
 #pragma unroll
       for (int j = 0; j < kVec; ++j) {
         n[i][j] *= rstd;
@@ -84,39 +91,26 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormBackwardKernel(RmsNormBack
     }
     const float mean = BlockSum(dot) / p.hidden;
 #pragma unroll
-    for (int i = 0; i < kMaxVectorsPerThread; ++i) {
+    for (int i = 0; i < kVectors; ++i) {
       const int vector = threadIdx.x + i * blockDim.x;
       if (vector >= vectors) continue;
-      float residual[kVec] = {};
-      if (p.residual_gradient_TD != nullptr) {
-        Load8(p.residual_gradient_TD + row + vector * kVec, residual);
-      }
 #pragma unroll
-      for (int j = 0; j < kVec; ++j) g[i][j] = rstd * (g[i][j] - n[i][j] * mean) + residual[j];
+      for (int j = 0; j < kVec; ++j) g[i][j] = rstd * (g[i][j] - n[i][j] * mean) + residual[i][j];
       Store8(p.grad_x_TD + row + vector * kVec, g[i]);
     }
   }
 #pragma unroll
-  for (int i = 0; i < kMaxVectorsPerThread; ++i) {
+  for (int i = 0; i < kVectors; ++i) {
     const int vector = threadIdx.x + i * blockDim.x;
     if (vector >= vectors) continue;
     Store8(partial + static_cast<int64_t>(blockIdx.x) * p.hidden + vector * kVec, grad_gamma[i]);
   }
 }
 
-// 32 columns a block, 32 row groups: sums each column in a fixed order.
 __global__ void SumRowsKernel(const float* partial, int rows, int columns, nv_bfloat16* out) {
-  __shared__ float tile[32][33];
-  const int column = blockIdx.x * 32 + threadIdx.x;
-  float sum = 0.0f;
-  if (column < columns) {
-    for (int row = threadIdx.y; row < rows; row += 32) sum += partial[row * columns + column];
-  }
-  tile[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  sum = WarpSum(tile[threadIdx.x][threadIdx.y]);
-  const int out_column = blockIdx.x * 32 + threadIdx.y;
-  if (threadIdx.x == 0 && out_column < columns) out[out_column] = __float2bfloat16_rn(sum);
+  float sum;
+  const int column = SumColumn(partial, rows, columns, sum);
+  if (column >= 0) out[column] = __float2bfloat16_rn(sum);
 }
 
 bool Valid(int32_t hidden, int64_t num_tokens) {
@@ -149,8 +143,13 @@ int64_t RmsNormBackwardWorkspaceBytes(int32_t hidden) {
 cudaError_t RmsNormBackward(const RmsNormBackwardParams& p, void* workspace, cudaStream_t stream) {
   if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
-  RmsNormBackwardKernel<<<kBackwardBlocks, Threads(p.hidden), 0, stream>>>(p, partial);
-  SumRowsKernel<<<(p.hidden + 31) / 32, dim3(32, 32), 0, stream>>>(partial, kBackwardBlocks, p.hidden,
+  const int vectors = p.hidden / kVec;
+  if (vectors <= kMaxThreads) {
+    RmsNormBackwardKernel<1><<<kBackwardBlocks, (vectors + 31) / 32 * 32, 0, stream>>>(p, partial);
+  } else {
+    RmsNormBackwardKernel<2><<<kBackwardBlocks, kMaxThreads, 0, stream>>>(p, partial);
+  }
+  SumRowsKernel<<<(p.hidden + 31) / 32, kSumColumnThreads, 0, stream>>>(partial, kBackwardBlocks, p.hidden,
                                                                    p.grad_gamma_D);
   return cudaGetLastError();
 }

@@ -6,6 +6,7 @@ namespace {
 
 constexpr int kChunk = 64;  // tokens whose choices of one expert fit the bits of a word
 constexpr int kMaxExperts = 512;
+constexpr int kScanUnroll = 16;  // loads in flight of the one block that scans
 
 // Bits of `masks[e]`: tokens of the chunk that chose local expert e. OR is order-independent.
 __device__ void FillMasks(const RoutingParams& p, int64_t first_token, unsigned long long* masks) {
@@ -34,11 +35,17 @@ __global__ void ScanKernel(RoutingParams p, int32_t* counts, int num_chunks) {
   __shared__ int32_t totals[kMaxExperts];
   for (int e = threadIdx.x; e < p.num_local_experts; e += blockDim.x) {
     int32_t sum = 0;
-    for (int c = 0; c < num_chunks; ++c) {
-      const int64_t at = static_cast<int64_t>(c) * p.num_local_experts + e;
-      const int32_t count = counts[at];
-      counts[at] = sum;
-      sum += count;
+    for (int first = 0; first < num_chunks; first += kScanUnroll) {
+      int32_t count[kScanUnroll];
+#pragma unroll
+      for (int i = 0; i < kScanUnroll; ++i) {
+        count[i] = first + i < num_chunks ? counts[static_cast<int64_t>(first + i) * p.num_local_experts + e] : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < kScanUnroll; ++i) {
+        if (first + i < num_chunks) counts[static_cast<int64_t>(first + i) * p.num_local_experts + e] = sum;
+        sum += count[i];
+      }
     }
     totals[e] = sum;
   }
@@ -82,16 +89,27 @@ __global__ void AssignKernel(RoutingParams p, const int32_t* before) {
 constexpr int kRowThreads = 256;
 constexpr int kRowBlocks = 132 * 8;
 
+// One warp a row, several independent 16-byte loads in flight a lane.
 __global__ void __launch_bounds__(kRowThreads) GatherKernel(GatherRowsParams p) {
-  const int64_t vectors = p.hidden / kVec;
-  const int64_t total = static_cast<int64_t>(*p.num_rows) * vectors;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kRowThreads;
-  const uint4* x = reinterpret_cast<const uint4*>(p.x_TD);
-  uint4* rows = reinterpret_cast<uint4*>(p.rows_RD);
-  for (int64_t at = static_cast<int64_t>(blockIdx.x) * kRowThreads + threadIdx.x; at < total;
-       at += stride) {
-    const int64_t row = at / vectors;
-    rows[at] = x[p.token_of_row_R[row] * vectors + (at - row * vectors)];
+  constexpr int kUnroll = 8;
+  const int vectors = p.hidden / kVec, lane = threadIdx.x % 32;
+  const int64_t rows = *p.num_rows;
+  const int64_t warps = static_cast<int64_t>(gridDim.x) * (kRowThreads / 32);
+  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kRowThreads / 32) + threadIdx.x / 32; row < rows;
+       row += warps) {
+    const uint4* from = reinterpret_cast<const uint4*>(p.x_TD + static_cast<int64_t>(p.token_of_row_R[row]) * p.hidden);
+    uint4* to = reinterpret_cast<uint4*>(p.rows_RD + row * p.hidden);
+    for (int first = lane; first < vectors; first += 32 * kUnroll) {
+      uint4 v[kUnroll];
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (first + 32 * u < vectors) v[u] = __ldg(from + first + 32 * u);
+      }
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        if (first + 32 * u < vectors) __stcs(to + first + 32 * u, v[u]);  // not read again soon: keep x in L2
+      }
+    }
   }
 }
 

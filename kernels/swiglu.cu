@@ -7,8 +7,9 @@ namespace {
 
 constexpr int kThreads = 256;  // eight warps, one row each at a time
 constexpr int kBlocks = 132 * 8;
+constexpr int kUnroll = 3;  // vectors of gate and up in flight a lane; F = 768 is one round
 
-__device__ __forceinline__ float Sigmoid(float x) { return 1.0f / (1.0f + __expf(-x)); }
+__device__ __forceinline__ float Sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardParams p) {
   const int64_t rows = p.num_rows != nullptr ? *p.num_rows : p.max_rows;
@@ -18,13 +19,23 @@ __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardPar
        row += warps) {
     const nv_bfloat16* gate_up = p.gate_up_R2F + row * 2 * p.ffn;
     const float weight = p.weight_R != nullptr ? p.weight_R[row] : 1.0f;
-    for (int at = lane * kVec; at < p.ffn; at += 32 * kVec) {
-      float gate[kVec], up[kVec];
-      Load8(gate_up + at, gate);
-      Load8(gate_up + p.ffn + at, up);
+    for (int first = lane * kVec; first < p.ffn; first += 32 * kVec * kUnroll) {
+      float gate[kUnroll][kVec], up[kUnroll][kVec];
 #pragma unroll
-      for (int j = 0; j < kVec; ++j) gate[j] = gate[j] * Sigmoid(gate[j]) * up[j] * weight;
-      Store8(p.h_RF + row * p.ffn + at, gate);
+      for (int u = 0; u < kUnroll; ++u) {
+        const int at = first + u * 32 * kVec;
+        if (at >= p.ffn) continue;
+        Load8(gate_up + at, gate[u]);
+        Load8(gate_up + p.ffn + at, up[u]);
+      }
+#pragma unroll
+      for (int u = 0; u < kUnroll; ++u) {
+        const int at = first + u * 32 * kVec;
+        if (at >= p.ffn) continue;
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) gate[u][j] = gate[u][j] * Sigmoid(gate[u][j]) * up[u][j] * weight;
+        Store8(p.h_RF + row * p.ffn + at, gate[u]);
+      }
     }
   }
 }

@@ -33,6 +33,7 @@ struct ModelShape {
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
   std::string torch_dtype;            // dtype named by the config; empty when none
+  int64_t pad_token_id = -1;          // its embedding row gets no gradient (torch's padding_idx); -1 none
   std::vector<bool> is_moe_layer;     // [num_layers], from mlp_only_layers and decoder_sparse_step
 
   int64_t num_moe_layers() const;
@@ -48,7 +49,8 @@ struct ModelShape {
   double TrainingFlopsPerToken(int64_t sequence_length) const;
 };
 
-// Parses the text of a config.json. InvalidArgument names the key, its value and what is supported.
+// Parses the text of a config.json. Keys that it leaves out have the defaults of Transformers' config class.
+// InvalidArgument names every offending key with its value and what is supported.
 absl::StatusOr<ModelShape> ParseModelConfig(const std::string& config_json);
 // Reads `model_dir`/config.json. NotFound when it is missing.
 absl::StatusOr<ModelShape> ReadModelConfig(const std::string& model_dir);

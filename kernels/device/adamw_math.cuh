@@ -53,19 +53,37 @@ SWITCHYARD_HOST_DEVICE inline uint16_t RoundStochastic(float v, uint32_t random)
   return static_cast<uint16_t>((bits + (random & 0xffffu)) >> 16);
 }
 
-// One update in place. Plain multiplications and additions, not fused, so that host and device agree.
+// One update in place, every operation rounded by itself: host and device agree to the bit.
 SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, float weight_decay, float grad,
                                                float& weight, float& exp_avg, float& exp_avg_sq) {
+#ifdef __CUDA_ARCH__
+  exp_avg = __fadd_rn(__fmul_rn(p.beta1, exp_avg), __fmul_rn(1.0f - p.beta1, grad));
+  exp_avg_sq = __fadd_rn(__fmul_rn(p.beta2, exp_avg_sq), __fmul_rn(1.0f - p.beta2, __fmul_rn(grad, grad)));
+  const float denominator = __fadd_rn(__fsqrt_rn(__fdiv_rn(exp_avg_sq, p.correction2)), p.eps);
+  const float step = __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, p.correction1)), denominator);
+  weight = __fsub_rn(__fmul_rn(weight, __fsub_rn(1.0f, __fmul_rn(p.learning_rate, weight_decay))), step);
+#else
   exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
   exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
-#ifdef __CUDA_ARCH__
-  const float denominator = __fsqrt_rn(exp_avg_sq / p.correction2) + p.eps;
-#else
   const float denominator = __builtin_sqrtf(exp_avg_sq / p.correction2) + p.eps;
+  const float step = p.learning_rate * (exp_avg / p.correction1) / denominator;
+  weight = weight * (1.0f - p.learning_rate * weight_decay) - step;
 #endif
-  weight = weight * (1.0f - p.learning_rate * weight_decay) -
-           p.learning_rate * (exp_avg / p.correction1) / denominator;
 }
+
+#ifdef __CUDACC__
+// The same with approximate division and square root (relative error about 2^-22): for values that are
+// rounded to bfloat16 next, where IEEE division would cost more than the memory traffic.
+__device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, float decay_factor, float step_size,
+                                                       float inverse_correction2, float grad, float& weight,
+                                                       float& exp_avg, float& exp_avg_sq) {
+  exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
+  exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
+  float root;
+  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(exp_avg_sq * inverse_correction2));
+  weight = weight * decay_factor - __fdividef(step_size * exp_avg, root + p.eps);
+}
+#endif
 
 // The 24 half-words that round eight neighbouring elements (weight, exp_avg, exp_avg_sq of each): element j
 // takes words 3j, 3j + 1, 3j + 2. `offset` is the first element's place in its checkpoint tensor; a multiple

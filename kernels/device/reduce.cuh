@@ -43,4 +43,23 @@ __device__ __forceinline__ float BlockMax(float v) {
   return WarpMax(v);
 }
 
+// Sums column `32 * blockIdx.x + warp` of partial [rows, columns] in a fixed order, with coalesced reads.
+// Launch with kSumColumnThreads threads. Returns the column in the one lane that has its sum, else -1.
+inline constexpr int kSumColumnThreads = 1024;
+__device__ __forceinline__ int SumColumn(const float* partial, int rows, int columns, float& sum) {
+  __shared__ float tile[32][33];
+  const int lane = threadIdx.x % 32, group = threadIdx.x / 32;
+  const int column = blockIdx.x * 32 + lane;
+  sum = 0.0f;
+  if (column < columns) {
+#pragma unroll 8
+    for (int row = group; row < rows; row += 32) sum += partial[static_cast<int64_t>(row) * columns + column];
+  }
+  tile[group][lane] = sum;
+  __syncthreads();
+  sum = WarpSum(tile[lane][group]);
+  const int out = blockIdx.x * 32 + group;
+  return lane == 0 && out < columns ? out : -1;
+}
+
 }  // namespace switchyard::kernels

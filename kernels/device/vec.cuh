@@ -9,14 +9,17 @@ namespace switchyard::kernels {
 
 inline constexpr int kVec = 8;  // bfloat16 elements of one 16-byte access
 
-__device__ __forceinline__ void Load8(const nv_bfloat16* p, float (&v)[8]) {
-  const uint4 raw = *reinterpret_cast<const uint4*>(p);
+__device__ __forceinline__ void Unpack8(const uint4& raw, float (&v)[8]) {
   const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     v[2 * i] = __uint_as_float(words[i] << 16);
     v[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
   }
+}
+
+__device__ __forceinline__ void Load8(const nv_bfloat16* p, float (&v)[8]) {
+  Unpack8(*reinterpret_cast<const uint4*>(p), v);
 }
 
 __device__ __forceinline__ void Load8(const float* p, float (&v)[8]) {
@@ -40,22 +43,6 @@ __device__ __forceinline__ void Store8(nv_bfloat16* p, const float (&v)[8]) {
 __device__ __forceinline__ void Store8(float* p, const float (&v)[8]) {
   reinterpret_cast<float4*>(p)[0] = make_float4(v[0], v[1], v[2], v[3]);
   reinterpret_cast<float4*>(p)[1] = make_float4(v[4], v[5], v[6], v[7]);
-}
-
-// Four bfloat16, 8 bytes.
-__device__ __forceinline__ void Load4(const nv_bfloat16* p, float (&v)[4]) {
-  const uint2 raw = *reinterpret_cast<const uint2*>(p);
-  v[0] = __uint_as_float(raw.x << 16);
-  v[1] = __uint_as_float(raw.x & 0xffff0000u);
-  v[2] = __uint_as_float(raw.y << 16);
-  v[3] = __uint_as_float(raw.y & 0xffff0000u);
-}
-
-__device__ __forceinline__ void Store4(nv_bfloat16* p, const float (&v)[4]) {
-  const __nv_bfloat162 a = __floats2bfloat162_rn(v[0], v[1]);
-  const __nv_bfloat162 b = __floats2bfloat162_rn(v[2], v[3]);
-  *reinterpret_cast<uint2*>(p) = make_uint2(*reinterpret_cast<const uint32_t*>(&a),
-                                            *reinterpret_cast<const uint32_t*>(&b));
 }
 
 // Rounds to bfloat16 and back.

@@ -20,13 +20,14 @@
 
 #include "common/mesh.h"
 #include "common/model/model_shape.h"
+#include "common/model/parameter_list.h"
 
 namespace switchyard::trainer {
 
 enum class ParameterKind { kReplicated, kExpert };
 
-inline constexpr int64_t kShardAlignment = 64;  // elements
-inline constexpr int kOuterLayer = -1;
+using switchyard::kOuterLayer;
+using switchyard::kShardAlignment;
 
 struct Parameter {
   // Name as in Transformers' module tree; experts are stacked:
@@ -75,7 +76,7 @@ class ParameterRegistry {
   at::Tensor BlockValues(int block) const;
 
  private:
-  void Add(std::string name, std::vector<int64_t> shape, ParameterKind kind, int layer);
+  void Add(const ParameterSpec& spec);
   void CloseBlock();
 
   std::vector<Parameter> parameters_;

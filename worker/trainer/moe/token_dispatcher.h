@@ -7,7 +7,9 @@
 // Local version (ep = 1): the executable specification. Window version: symmetric windows. State
 // between the calls is the returned Routing, never a member.
 //
-// Order of calls of one MoE layer: Dispatch, Combine | DispatchGradient, CombineGradient.
+// Order of calls of one MoE layer: Dispatch, Combine | Dispatch, DispatchGradient, CombineGradient. The layer does
+// not save the rows: its backward dispatches the same tokens with the same choices once more, and passes the
+// Routing of that second call on. All ranks of the ep group make the same calls.
 #pragma once
 
 #include <ATen/core/Tensor.h>

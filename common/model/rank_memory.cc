@@ -1,0 +1,207 @@
+#include "common/model/rank_memory.h"
+
+#include <algorithm>
+
+#include "common/model/dispatch_window.h"
+#include "common/model/parameter_list.h"
+
+namespace switchyard {
+namespace {
+
+constexpr int64_t kAlignment = 64;  // of every tensor in an arena
+constexpr int64_t kFloat = 4;
+constexpr int64_t kInt64 = 8;
+
+// Bytes whose sums and products stop at kTooManyBytes.
+struct Bytes {
+  int64_t value = 0;
+  Bytes operator+(Bytes other) const { return {std::min(value + other.value, kTooManyBytes)}; }
+  Bytes& operator+=(Bytes other) { return *this = *this + other; }
+};
+
+Bytes Max(Bytes a, Bytes b) { return {std::max(a.value, b.value)}; }
+
+// One tensor as an arena hands it out.
+Bytes Tensor(std::initializer_list<int64_t> sizes, int64_t element) {
+  __int128 product = element;
+  for (int64_t size : sizes) product = std::min<__int128>(product * size, kTooManyBytes);
+  const int64_t bytes = static_cast<int64_t>(product);
+  return {std::min((bytes + kAlignment - 1) / kAlignment * kAlignment, kTooManyBytes)};
+}
+
+// The sizes that everything below is made of; letters as in worker/trainer/shapes.h.
+struct Sizes {
+  int64_t T, S, D, H, G, C, E, K, L, F, I, V;
+  int64_t element;       // bytes of a parameter or activation
+  int64_t row_capacity;  // rows whose gate/up is saved
+  int64_t max_rows;
+  int64_t chunk;         // rows of a logits chunk
+};
+
+Sizes MakeSizes(const RankMemoryInput& in) {
+  const ModelShape& m = in.model;
+  Sizes s{};
+  // More tokens than this exceed any memory; the bound keeps the products below exact.
+  constexpr int64_t kMaxTokens = int64_t{1} << 31;
+  const __int128 tokens = static_cast<__int128>(in.micro_batch_sequences) * in.sequence_length;
+  s.T = static_cast<int64_t>(std::min<__int128>(tokens, kMaxTokens));
+  s.S = in.sequence_length;
+  s.D = m.hidden_size;
+  s.H = m.num_heads;
+  s.G = m.num_kv_heads;
+  s.C = m.head_dim;
+  s.E = m.num_experts;
+  s.L = m.num_experts / in.expert_parallel;
+  s.K = m.num_moe_layers() > 0 ? m.experts_per_token : 0;
+  s.F = m.moe_intermediate_size;
+  s.I = m.intermediate_size;
+  s.V = m.vocab_size;
+  s.element = in.precision == Precision::kFloat32 ? 4 : 2;
+  s.max_rows = in.expert_parallel * s.T * std::min(s.K, s.L);
+  // Without expert parallelism every routing has the same number of rows. With it a quarter is allowed for
+  // imbalance; a layer that gets more recomputes gate/up instead of saving it.
+  s.row_capacity = in.expert_parallel == 1 ? s.max_rows
+                                           : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
+  s.chunk = std::min<int64_t>(s.T, in.device == DeviceKind::kCpu ? 1024 : 4096);
+  return s;
+}
+
+Bytes SavedAttention(const Sizes& s) {
+  return Tensor({s.T, s.D}, s.element) +                       // residual input
+         Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +     // qkv before norm and rope
+         Tensor({s.T, s.H * s.C}, s.element) +                 // attention output
+         Tensor({s.H, s.T}, kFloat) +                          // log-sum-exp
+         Tensor({s.T, s.D}, s.element);                        // residual between attention and FFN
+}
+
+Bytes SavedMoe(const Sizes& s) {
+  return Tensor({s.T, s.E}, kFloat) + Tensor({s.T, s.K}, kInt64) + Tensor({s.T, s.K}, kFloat) +
+         Tensor({s.row_capacity, 2 * s.F}, s.element);
+}
+
+// What a dispatcher keeps of one layer's routing, outside the arenas.
+Bytes Routing(const Sizes& s) {
+  return Tensor({s.row_capacity}, kInt64 + kFloat) + Tensor({s.T, s.K}, kInt64);
+}
+
+Bytes SavedDense(const Sizes& s) { return Tensor({s.T, 2 * s.I}, s.element); }
+
+Bytes AttentionBackward(const Sizes& s) {
+  return Tensor({s.T, s.D}, s.element) +                    // normed input
+         Tensor({s.T, (s.H + s.G) * s.C}, s.element) +      // q, k after norm and rope
+         Tensor({s.T, s.H * s.C}, s.element) +              // gradient of the attention output
+         Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +  // gradient of qkv
+         Tensor({s.T, s.D}, s.element);                     // gradient of the normed input
+}
+
+Bytes MoeBackward(const Sizes& s) {
+  const Bytes rows = Tensor({s.max_rows, s.D}, s.element);
+  const Bytes hidden = Tensor({s.row_capacity, s.F}, s.element);
+  return Tensor({s.T, s.D}, s.element) +                   // normed input
+         Tensor({s.T, s.D}, s.element) +                   // its gradient
+         rows + rows +                                     // routed rows, gradients of rows
+         Tensor({s.max_rows}, kFloat) +                    // gradients of router weights, by row
+         Tensor({s.T, s.K}, kFloat) +                      // and by choice
+         Max(hidden + hidden,                              // activations and their gradient, then
+             Tensor({s.T, s.E}, s.element));               // the gradient of the router's logits
+}
+
+Bytes DenseBackward(const Sizes& s) {
+  const Bytes hidden = Tensor({s.T, s.I}, s.element);
+  return Tensor({s.T, s.D}, s.element) + Tensor({s.T, s.D}, s.element) + hidden + hidden;
+}
+
+// Rows with targets, normed, and the gradient of that; a float32 sum of the head's gradient when bfloat16
+// chunks add up.
+Bytes Head(const Sizes& s, bool sum_in_float) {
+  const Bytes rows = Tensor({s.T, s.D}, s.element);
+  return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
+}
+
+int64_t LargestMatrix(const ModelShape& m, int64_t experts) {
+  int64_t largest = 0;
+  for (const ParameterSpec& p : ListParameters(m, experts)) {
+    largest = std::max(largest, p.expert ? p.numel() / experts : p.numel());
+  }
+  return largest;
+}
+
+}  // namespace
+
+int64_t RankMemory::Total() const {
+  return (Bytes{parameters} + Bytes{gradients} + Bytes{optimizer} + Bytes{saved_activations} +
+          Bytes{workspace} + Bytes{windows} + Bytes{logits})
+      .value;
+}
+
+RankMemory ComputeRankMemory(const RankMemoryInput& in) {
+  const Sizes s = MakeSizes(in);
+  const ModelShape& m = in.model;
+  const bool accumulates = in.gradient_accumulation > 1;
+  const bool bfloat16 = in.precision == Precision::kBfloat16;
+  RankMemory out;
+  out.max_rows = s.max_rows;
+  out.saved_row_capacity = s.row_capacity;
+  out.logits_chunk_rows = s.chunk;
+
+  // Parameters by block, as the registry lays them out.
+  const int64_t edp = in.ranks / in.expert_parallel;
+  const int64_t optimizer_element =
+      in.optimizer == OptimizerProfile::kCompact ? 4 : (bfloat16 ? 10 : 8);
+  std::vector<int64_t> replicated(m.num_layers), expert(m.num_layers);
+  int64_t outer = 0;
+  for (const ParameterSpec& p : ListParameters(m, s.L)) {
+    (p.layer == kOuterLayer ? outer : p.expert ? expert[p.layer] : replicated[p.layer]) += p.numel();
+  }
+  outer = PaddedBlock(outer, in.ranks);
+  int64_t total = outer, shards = outer / in.ranks;
+  std::vector<Bytes> layer_gradient(m.num_layers);
+  for (int64_t i = 0; i < m.num_layers; ++i) {
+    const int64_t r = PaddedBlock(replicated[i], in.ranks), e = PaddedBlock(expert[i], edp);
+    total += r + e;
+    shards += r / in.ranks + e / edp;
+    layer_gradient[i] = Tensor({r}, s.element) + Tensor({e}, s.element);
+  }
+  out.parameters = Tensor({total}, s.element).value;
+  out.optimizer = Tensor({shards}, optimizer_element).value;
+
+  // Slots: activations of layer i, later gradients of layer i - 1.
+  Bytes saved, extra;
+  for (int64_t i = 0; i <= m.num_layers; ++i) {
+    Bytes activations = Tensor({s.T, s.D}, s.element);  // the last slot: the last layer's output
+    if (i < m.num_layers) {
+      activations = SavedAttention(s) + (m.is_moe_layer[i] ? SavedMoe(s) : SavedDense(s));
+      if (m.is_moe_layer[i]) saved += Routing(s);
+    }
+    const Bytes gradient = i > 0 && !accumulates ? layer_gradient[i - 1] : Bytes{};
+    const Bytes slot = Max(activations, gradient);
+    out.slot_bytes.push_back(slot.value);
+    saved += activations;
+    extra += Bytes{slot.value - activations.value};
+  }
+  out.saved_activations = saved.value;
+  if (accumulates) out.persistent_gradient_bytes = Tensor({total}, kFloat).value;
+  if (!accumulates) out.outer_gradient_bytes = Tensor({outer}, s.element).value;
+  extra += Bytes{out.persistent_gradient_bytes} + Bytes{out.outer_gradient_bytes};
+  out.gradients = extra.value;
+
+  // Workspace: rotary tables and the residual gradient all along, then the largest phase.
+  const bool sum_in_float = bfloat16 && !accumulates && s.T > s.chunk;
+  Bytes phase = Max(AttentionBackward(s), Head(s, sum_in_float));
+  if (m.num_moe_layers() > 0) phase = Max(phase, MoeBackward(s));
+  if (m.num_moe_layers() < m.num_layers) phase = Max(phase, DenseBackward(s));
+  const Bytes table = Tensor({s.T, s.C / 2}, kFloat);
+  Bytes workspace = table + table + Tensor({s.T, s.D}, s.element) + phase;
+  if (bfloat16 && accumulates) workspace += Tensor({LargestMatrix(m, s.L)}, s.element);
+  out.workspace = workspace.value;
+  out.logits = Tensor({s.chunk, s.V}, s.element).value;
+  if (in.expert_parallel > 1) {
+    const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +
+                        Tensor({in.expert_parallel, s.T, s.K}, kInt64 + kFloat);
+    const DispatchWindowShape window = {in.expert_parallel, s.T, s.D, s.K, s.element};
+    out.windows = bound.value >= kTooManyBytes ? kTooManyBytes : DispatchWindowLayout(window).bytes;
+  }
+  return out;
+}
+
+}  // namespace switchyard

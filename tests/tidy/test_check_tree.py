@@ -13,6 +13,7 @@ GOOD = {
     "worker/trainer/moe/layer.cc": "#include <ATen/core/Tensor.h>\n\n#include \"kernels/permute.h\"\n",
     "common/rpc/channel.cc": "#include <grpcpp/channel.h>\n\n#include \"common/log.h\"\n",
     "proto/switchyard/v1/a.proto": "// A file.\nsyntax = \"proto3\";\n// A message.\nmessage A {\n  // A field.\n  int32 b = 1;\n}\n",
+    "coordinator/job/sql.cc": 'const char* kSql = R"(\nSELECT ' + "x, " * 60 + '1\n)";\n',
     "tools/a.py": '"""A tool."""\n\n\ndef run():\n    """Runs."""\n',
     "a.sh": "#!/usr/bin/env bash\n# Does a thing.\nset -euo pipefail\necho a\n",
 }
@@ -36,6 +37,8 @@ BAD = [
     ("common/a.h", "// A.\n#pragma once\nvoid F(std::string_view text);\n", "words"),
     ("common/a.cc", "// TODO: write\n", "words"),
     ("docs/a.md", "Look into /work/main.\n", "words"),
+    ("coordinator/a.cc", "auto path = \"/home/somebody/x\";\n", "words"),
+    ("coordinator/a.cc", "auto a = R\"(x)\";\nint " + "x" * 100 + ";\n", "columns"),
     ("common/a.h", "#pragma once\n", "header"),
     ("common/a.h", "// A.\n", "header"),
     ("proto/a.proto", "// A.\nsyntax = \"proto3\";\n// M.\nmessage M {\n  int32 b = 1;\n}\n", "proto"),

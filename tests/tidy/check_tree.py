@@ -196,6 +196,23 @@ def check_shell(root, name, lines):
         yield 1, "shell", "no 'set -euo pipefail'"
 
 
+def check_dependencies(root):
+    """Every package that set-up installs has its reason in docs/dependencies.md."""
+    setup, document = root / "tools/setup.sh", root / "docs/dependencies.md"
+    if not setup.exists():
+        return
+    known = document.read_text() if document.exists() else ""
+    listed = re.search(r"^packages=\((.*?)\)", setup.read_text(), re.S | re.M)
+    wanted = {package: setup for package in (listed.group(1).split() if listed else ())}
+    for requirements in root.glob("tools/requirements*.txt"):
+        for line in requirements.read_text().splitlines():
+            if line and not line.startswith("#"):
+                wanted[re.split(r"[\[<>=~! ]", line)[0]] = requirements
+    for package, file in sorted(wanted.items()):
+        if not re.search(rf"`{re.escape(package)}[`\[=<>]", known):
+            yield f"{file.relative_to(root)}:1: dependencies: {package} has no reason in docs/dependencies.md"
+
+
 def check_file(root, name):
     """Yields (line, rule, message) for one file."""
     try:
@@ -219,11 +236,12 @@ def check_file(root, name):
 
 def check_tree(root):
     """Returns every violation of the tree as "file:line: rule: message"."""
-    return [
+    violations = [
         f"{name}:{line}: {rule}: {message}"
         for name in files_of(root)
         for line, rule, message in check_file(root, name)
     ]
+    return violations + list(check_dependencies(root))
 
 
 def main():

@@ -15,6 +15,9 @@ GOOD = {
     "proto/switchyard/v1/a.proto": "// A file.\nsyntax = \"proto3\";\n// A message.\nmessage A {\n  // A field.\n  int32 b = 1;\n}\n",
     "coordinator/job/sql.cc": 'const char* kSql = R"(\nSELECT ' + "x, " * 60 + '1\n)";\n',
     "tools/a.py": '"""A tool."""\n\n\ndef run():\n    """Runs."""\n',
+    "tools/setup.sh": "#!/usr/bin/env bash\n# Sets up.\nset -euo pipefail\npackages=(ninja-build\n  g++)\n",
+    "tools/requirements.txt": "# Python.\ntorch==2.11.0\nnumpy\n",
+    "docs/dependencies.md": "`g++` `ninja-build` `torch==2.11.0` `numpy` with reasons\n",
     "a.sh": "#!/usr/bin/env bash\n# Does a thing.\nset -euo pipefail\necho a\n",
 }
 
@@ -47,6 +50,8 @@ BAD = [
     ("tools/a.py", "x = 1\n", "python"),
     ("tools/a.py", '"""A."""\n\n\ndef run():\n    pass\n', "python"),
     ("tools/a.py", '"""A."""\nif\n', "python"),
+    ("tools/setup.sh", "#!/usr/bin/env bash\n# Sets up.\nset -e\npackages=(g++ new)\n", "dependencies"),
+    ("tools/requirements.txt", "torch>=2\nleft-pad\n", "dependencies"),
     ("a.sh", "#!/usr/bin/env bash\nset -e\nif true; then\n\n", "shell"),
     ("a.sh", "#!/usr/bin/env bash\n# Does.\necho a\necho b\n", "shell"),
 ]

@@ -50,7 +50,8 @@ DeviceRates CpuCore(Precision precision) {
   rates.layer_seconds = 1.5e-3;
   rates.expert_seconds = 50e-6;
   rates.barrier_seconds = 200e-6;
-  rates.runtime_baseline_bytes = 140 * kMiB;
+  // Peak resident memory beyond the arenas: 116 to 150 MiB over meshes of 1, 2 and 4 ranks.
+  rates.runtime_baseline_bytes = 135 * kMiB;
   rates.source = "a small model on a two-core x86 server";
   if (precision == Precision::kBfloat16) {
     // oneDNN keeps a compiled kernel for every shape it has met, and routing makes ever new ones.

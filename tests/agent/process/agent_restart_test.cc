@@ -56,6 +56,18 @@ TEST_F(AgentRestartTest, WhatSurvivesTheAgentIsRemovedBeforeSlotsAreOffered) {
   EXPECT_EQ(hello.attempts(0).ranks(0).pid(), trainer);
 }
 
+TEST_F(AgentRestartTest, ALogThatWasNotAcknowledgedIsSentByTheNextIncarnation) {
+  coordinator.AcknowledgeLogs(false);
+  coordinator.Send(StartOne("spooled", 1, {"ready", "log-bytes 900000", "log the end", "exit 0 OK"}));
+  coordinator.WaitFor("spooled", 1, v1::ATTEMPT_STATE_ENDED);
+  EXPECT_EQ(coordinator.log("spooled", 1, 0).find("the end"), std::string::npos);
+  agent.Kill(SIGKILL);
+  coordinator.AcknowledgeLogs(true);
+  agent.Start();
+  EXPECT_EQ(coordinator.WaitForLog("spooled", 1, 0, "the end\n").size(), 900000 + std::string("the end\n").size());
+  EXPECT_EQ(coordinator.log_gaps(), 0);
+}
+
 TEST_F(AgentRestartTest, AJournaledResultIsReportedAgainAfterARestart) {
   coordinator.Send(StartOne("result", 2, {"ready", "steps 5 0", "exit 7 DATA"}));
   coordinator.WaitFor("result", 2, v1::ATTEMPT_STATE_ENDED);

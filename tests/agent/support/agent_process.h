@@ -96,12 +96,7 @@ class AgentProcess {
   int Zombies() const {
     int zombies = 0;
     for (const ProcStat& process : AllProcesses()) {
-      if (process.alive()) continue;
-      std::ifstream file("/proc/" + std::to_string(process.pid) + "/stat");
-      std::string text;
-      std::getline(file, text);
-      const size_t close = text.rfind(')');
-      zombies += close != std::string::npos && std::atoi(text.c_str() + close + 4) == pid_;
+      zombies += !process.alive() && process.parent == pid_;
     }
     return zombies;
   }

@@ -175,7 +175,7 @@ void AgentCore::Handle(const ProbeDone& input, Outputs& out) {
 void AgentCore::Handle(const PublishDone& input, Outputs& out) {
   if (input.result.error().empty()) {
     if (Attempt* attempt = Find({input.result.job_uid(), input.result.epoch()})) {
-      attempt->ForgetShards(input.result.step());
+      attempt->ForgetShards(input.result.final_path());
     }
   }
   if (!welcomed_) return;

@@ -138,9 +138,9 @@ void Attempt::Stop(const std::string& reason, std::chrono::milliseconds grace, T
   Update();
 }
 
-void Attempt::ForgetShards(int64_t step) {
+void Attempt::ForgetShards(const std::string& final_path) {
   auto* shards = status_.mutable_checkpoint_shards();
-  shards->erase(std::remove_if(shards->begin(), shards->end(), [&](const auto& s) { return s.step() <= step; }),
+  shards->erase(std::remove_if(shards->begin(), shards->end(), [&](const auto& s) { return s.final_path() == final_path; }),
                 shards->end());
 }
 

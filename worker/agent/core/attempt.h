@@ -38,8 +38,8 @@ class Attempt {
   void Relay(const trainer::v1::AgentLine& line, Outputs& out);
   // Idempotent; a later call can only make it end sooner.
   void Stop(const std::string& reason, std::chrono::milliseconds grace, Time now, Outputs& out);
-  // Removes the shards of checkpoints up to `step` from the status.
-  void ForgetShards(int64_t step);
+  // The checkpoint that became `final_path` is published: its parts are told no more.
+  void ForgetShards(const std::string& final_path);
 
   void OnStarted(const ProcessStarted& event, Outputs& out);
   void OnStartFailed(const ProcessStartFailed& event, Time now, Clock::WallTime wall, Outputs& out);

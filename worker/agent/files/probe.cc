@@ -30,7 +30,7 @@ class Prober {
  public:
   Prober(const std::string& node, v1::ProbeResult& result) : node_(node), result_(result) {}
 
-  void Problem(const std::string& sentence) { result_.add_problems(absl::StrCat("node ", node_, ": ", sentence)); }
+  void Problem(const std::string& sentence) { result_.add_problems(sentence); }
 
   bool Readable(const std::string& what, const std::string& path) {
     const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));

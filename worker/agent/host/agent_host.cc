@@ -13,6 +13,7 @@ namespace {
 
 // Logs may hold up the release of a slot for this long.
 constexpr std::chrono::seconds kLogPatience{2};
+constexpr std::chrono::seconds kReapInterval{30};
 
 }  // namespace
 
@@ -58,6 +59,10 @@ void AgentHost::Turn() {
   if (processes_.polling() && now >= next_poll_) {
     next_poll_ = now + ProcessTable::kPollInterval;
     processes_.Poll();
+  }
+  if (now >= next_reap_) {
+    next_reap_ = now + kReapInterval;
+    processes_.ReapStrays();
   }
   ReleaseFlushedGroups(now);
   CloseForgotten(now);

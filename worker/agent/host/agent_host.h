@@ -79,6 +79,8 @@ class AgentHost {
   // Tells the core about groups that are gone and whose logs are sent.
   void ReleaseFlushedGroups(Time now);
   void CloseForgotten(Time now);
+  // Logs that an earlier run of the agent may not have sent, and directories that it kept.
+  void AdoptEarlierRun(const std::vector<v1::AttemptStatus>& results);
 
   AgentOptions options_;
   UniqueFd lock_;
@@ -97,6 +99,7 @@ class AgentHost {
   std::deque<Input> inputs_;
   bool feeding_ = false;
   Time next_poll_{};
+  Time next_reap_{};
   std::map<GroupKey, Time> flushing_;    // gone, waiting for their logs until then
   std::map<AttemptKey, Time> forgotten_;  // their logs may still be sent until then
   std::deque<AttemptKey> kept_;          // forgotten attempts whose directory is still there, oldest first

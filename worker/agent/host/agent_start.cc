@@ -2,12 +2,14 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <random>
 #include <set>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/log.h"
@@ -80,8 +82,40 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
                               {"metrics", metrics->address()},
                               {"results", journal.Load().size()}});
   AgentCore::Recovered recovered{journal.Load(), journal.StoreId()};
-  return std::unique_ptr<AgentHost>(
+  const auto results = recovered.results;
+  std::unique_ptr<AgentHost> host(
       new AgentHost(options, {std::move(lock), std::move(journal), std::move(core), std::move(recovered), std::move(metrics)}));
+  host->AdoptEarlierRun(results);
+  return host;
+}
+
+void AgentHost::AdoptEarlierRun(const std::vector<v1::AttemptStatus>& results) {
+  std::set<AttemptKey> unacknowledged;
+  std::error_code error;
+  for (const auto& result : results) {
+    const AttemptKey key{result.job_uid(), result.epoch()};
+    unacknowledged.insert(key);
+    std::vector<int> ranks = {kPreparationRank};
+    for (const auto& rank : result.ranks()) ranks.push_back(rank.rank());
+    for (const int rank : ranks) {
+      const std::string path = absl::StrCat(AttemptDir(options_.work_dir, key), "/", LogSpool::FileName(rank));
+      // Of a rotated log the offsets are not known any more; it stays on this node.
+      if (!fs::exists(path, error) || fs::exists(path + ".1", error)) continue;
+      if (const auto opened = spool_.Open({key, rank}); !opened.ok()) {
+        log::Warning("log.unreadable", {{"path", path}, {"error", std::string(opened.message())}});
+      }
+    }
+  }
+  std::vector<std::pair<fs::file_time_type, AttemptKey>> kept;
+  for (const auto& job : fs::directory_iterator(absl::StrCat(options_.work_dir, "/attempts"), error)) {
+    for (const auto& epoch : fs::directory_iterator(job.path(), error)) {
+      AttemptKey key{job.path().filename().string(), 0};
+      if (!absl::SimpleAtoi(epoch.path().filename().string(), &key.epoch) || unacknowledged.contains(key)) continue;
+      kept.emplace_back(epoch.last_write_time(error), key);
+    }
+  }
+  std::sort(kept.begin(), kept.end());
+  for (auto& [time, key] : kept) kept_.push_back(std::move(key));
 }
 
 }  // namespace switchyard::agent

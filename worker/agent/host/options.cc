@@ -12,6 +12,7 @@ namespace switchyard::agent {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr size_t kMaxNodeName = 63;
 
 std::string HostName() {
   char name[256] = {};
@@ -69,13 +70,11 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
 }
 
 absl::Status Validate(const AgentOptions& options) {
-  if (!IsSafeUid(options.node)) {
-    std::string dotted = options.node;
-    std::erase(dotted, '.');
-    if (!IsSafeUid(dotted)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--node is \"", options.node, "\"; use 1 to 64 letters, digits, '.', '-' or '_'"));
-    }
+  std::string undotted = options.node;
+  std::erase(undotted, '.');
+  if (options.node.size() > kMaxNodeName || !IsSafeUid(undotted)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--node is \"", options.node, "\"; use 1 to 63 letters, digits, '.', '-' or '_'"));
   }
   if (access(options.trainer.c_str(), X_OK) != 0) {
     return absl::NotFoundError(absl::StrCat("trainer ", options.trainer,

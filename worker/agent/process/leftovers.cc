@@ -142,7 +142,6 @@ absl::StatusOr<std::vector<v1::AttemptStatus>> RemoveLeftovers(const std::string
     rank->set_pid(file.pid);
     rank->set_exited(true);
     rank->set_exit_code(128 + SIGKILL);
-    rank->set_stopped_by_agent(true);
     rank->mutable_exit()->set_code("AGENT_RESTARTED");
     rank->mutable_exit()->set_message("the node's agent died, and its trainers with it");
   }

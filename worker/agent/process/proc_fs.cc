@@ -24,8 +24,7 @@ std::optional<ProcStat> ReadProcStat(pid_t pid) {
   ProcStat stat;
   stat.pid = pid;
   std::string skipped;
-  pid_t parent = 0;
-  fields >> stat.state >> parent >> stat.group;
+  fields >> stat.state >> stat.parent >> stat.group;
   for (int field = 6; field <= 21; ++field) fields >> skipped;  // start time is field 22 of proc(5)
   fields >> stat.start_ticks;
   if (!fields) return std::nullopt;

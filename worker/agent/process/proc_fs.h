@@ -13,6 +13,7 @@ namespace switchyard::agent {
 struct ProcStat {
   pid_t pid = 0;
   char state = '?';          // 'Z' and 'X' are dead
+  pid_t parent = 0;
   pid_t group = 0;
   uint64_t start_ticks = 0;  // since boot; with the pid it names a process for good
   bool alive() const { return state != 'Z' && state != 'X'; }

@@ -128,7 +128,7 @@ void ProcessTable::Flush(const ProcessKey& key) {
     }
     process.queued.erase(0, static_cast<size_t>(count));
   }
-  poller_.Change(process.io.commands.get(), process.queued.empty() ? 0 : EPOLLOUT);
+  poller_.Change(process.io.commands.get(), process.queued.empty() ? 0u : static_cast<uint32_t>(EPOLLOUT));
 }
 
 void ProcessTable::OnEnded(const ProcessKey& key) {
@@ -183,6 +183,16 @@ void ProcessTable::Poll() {
     }
     groups_.erase(key);
     callbacks_.on_group_gone(key);
+  }
+}
+
+void ProcessTable::ReapStrays() {
+  for (const ProcStat& process : AllProcesses()) {
+    const bool ours = std::any_of(groups_.begin(), groups_.end(),
+                                  [&](const auto& item) { return item.second.pid == process.group; });
+    if (process.alive() || process.parent != getpid() || ours) continue;
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(process.pid), &info, WEXITED | WNOHANG);
   }
 }
 

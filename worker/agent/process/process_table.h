@@ -43,6 +43,8 @@ class ProcessTable {
   // Looks whether groups are gone; call every kPollInterval while polling().
   void Poll();
   bool polling() const;
+  // Reaps descendants that had left their group and died; they are nobody's but ours. Call now and then.
+  void ReapStrays();
   // The group's number while it exists.
   std::optional<pid_t> group_pid(const GroupKey& key) const;
 

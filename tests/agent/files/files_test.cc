@@ -52,9 +52,11 @@ TEST_F(ProbeTest, NamesWhatIsMissing) {
   request.add_data(dir / "train.jsonl");
   const auto result = Probe();
   ASSERT_EQ(result.problems_size(), 2);
-  EXPECT_EQ(result.problems(0), "model " + (dir / "nowhere") +
-                                    " does not exist; give the directory that holds config.json and *.safetensors");
-  EXPECT_EQ(result.problems(1), "data " + (dir / "train.jsonl") + " cannot be read: No such file or directory");
+  EXPECT_EQ(result.problems(0),
+            "model " + (dir / "nowhere") +
+                " does not exist; give the directory that holds config.json and *.safetensors");
+  EXPECT_EQ(result.problems(1),
+            "data " + (dir / "train.jsonl") + " cannot be read: No such file or directory");
 }
 
 TEST_F(ProbeTest, AModelWithoutConfigOrWeightsIsAProblem) {

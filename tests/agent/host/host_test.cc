@@ -30,7 +30,8 @@ TEST(LinesTest, ReadsTrainerLinesWithNumbersNanAndUnknownFields) {
 }
 
 TEST(LinesTest, RefusesWhatIsNotALine) {
-  for (const char* text : {"", "null", "[]", "3", "{", "{\"step\": 3}", "{\"ready\": {\"rank\": \"x\"}}", "\xff\xfe"}) {
+  for (const char* text : {"", "null", "[]", "3", "{", "{\"step\": 3}",
+                           "{\"ready\": {\"rank\": \"x\"}}", "\xff\xfe"}) {
     EXPECT_FALSE(ParseTrainerLine(text).ok()) << text;
   }
 }
@@ -52,10 +53,12 @@ TEST(LinesTest, ReadsLinesOfDataPreparation) {
   EXPECT_EQ(result->train_dir(), "/d/train");
   EXPECT_EQ(result->train_sequences(), 12);
   EXPECT_TRUE(result->cached());
-  const auto error = ParsePreparationLine(R"({"error": {"message": "line 3", "user_error": true}})");
+  const auto error =
+      ParsePreparationLine(R"({"error": {"message": "line 3", "user_error": true}})");
   EXPECT_EQ(error->error(), "line 3");
   EXPECT_TRUE(error->user_error());
-  for (const char* text : {"", "[]", "{}", "{\"result\": 1}", "{\"result\": {\"train_sequences\": \"many\"}}"}) {
+  for (const char* text :
+       {"", "[]", "{}", "{\"result\": 1}", "{\"result\": {\"train_sequences\": \"many\"}}"}) {
     EXPECT_FALSE(ParsePreparationLine(text).ok()) << text;
   }
 }
@@ -71,7 +74,8 @@ TEST(LaunchTest, ARankGetsItsConfigItsGpuAndItsShareOfTheCores) {
   const SpawnRequest request = RankRequest(options, slot, {{"job", 2}, 5});
   EXPECT_EQ(request.program, "/bin/trainer");
   EXPECT_EQ(request.directory, "/w/attempts/job/2");
-  EXPECT_THAT(request.arguments, ElementsAre("run", "--config", "/w/attempts/job/2/train.json", "--rank", "5"));
+  EXPECT_THAT(request.arguments,
+              ElementsAre("run", "--config", "/w/attempts/job/2/train.json", "--rank", "5"));
   EXPECT_THAT(request.environment, Contains("CUDA_VISIBLE_DEVICES=GPU-123"));
   EXPECT_THAT(request.environment, Contains("OMP_NUM_THREADS=2"));
   EXPECT_THAT(request.environment, Contains("SWITCHYARD_ATTEMPT=/w/attempts/job/2"));
@@ -99,8 +103,9 @@ TEST(LaunchTest, PreparationPassesEveryOption) {
   prepare.set_sequence_length(128);
   prepare.set_output_dir("/o/data");
   EXPECT_THAT(PreparationRequest(options, prepare).arguments,
-              ElementsAre("/tools/prepare_data.py", "--model", "/m", "--train", "/t.jsonl", "--sequence-length", "128",
-                          "--output-dir", "/o/data", "--max-bad-lines", "0", "--progress-json"));
+              ElementsAre("/tools/prepare_data.py", "--model", "/m", "--train", "/t.jsonl",
+                          "--sequence-length", "128", "--output-dir", "/o/data", "--max-bad-lines",
+                          "0", "--progress-json"));
   prepare.set_eval("/e.jsonl");
   prepare.set_train_on_all_tokens(true);
   prepare.set_disable_packing(true);
@@ -108,7 +113,8 @@ TEST(LaunchTest, PreparationPassesEveryOption) {
   const SpawnRequest request = PreparationRequest(options, prepare);
   EXPECT_EQ(request.program, "/bin/agent");
   EXPECT_EQ(request.arguments[0], "die-with-parent");
-  for (const char* flag : {"/venv/bin/python", "--eval", "--train-on-all-tokens", "--disable-packing"}) {
+  for (const char* flag :
+       {"/venv/bin/python", "--eval", "--train-on-all-tokens", "--disable-packing"}) {
     EXPECT_THAT(request.arguments, Contains(flag));
   }
 }
@@ -139,7 +145,8 @@ TEST(OptionsTest, NamesAndTrainersAreChecked) {
   EXPECT_TRUE(Validate(options).ok());
   for (const char* name : {"", "a/b", "sp ace"}) {
     options.node = name;
-    EXPECT_THAT(std::string(Validate(options).message()), HasSubstr("--node is \"" + std::string(name)));
+    EXPECT_THAT(std::string(Validate(options).message()),
+                HasSubstr("--node is \"" + std::string(name)));
   }
 }
 

@@ -12,7 +12,10 @@ constexpr int64_t kGiB = int64_t{1} << 30;
 
 class MemoryTest : public ::testing::Test {
  protected:
-  MemoryTest() { dir.Write("proc/meminfo", "MemTotal:       33554432 kB\nMemFree: 1 kB\nMemAvailable:   16777216 kB\n"); }
+  MemoryTest() {
+    dir.Write("proc/meminfo",
+              "MemTotal:       33554432 kB\nMemFree: 1 kB\nMemAvailable:   16777216 kB\n");
+  }
   MemoryBytes Usable() { return UsableMemory(dir.path() + "/"); }
   TemporaryDirectory dir;
 };
@@ -27,7 +30,8 @@ TEST_F(MemoryTest, TheTightestGroupOfVersionTwoCounts) {
   dir.Write("sys/fs/cgroup/system.slice/agent.service/memory.max", "max\n");
   dir.Write("sys/fs/cgroup/system.slice/memory.max", std::to_string(8 * kGiB));
   dir.Write("sys/fs/cgroup/system.slice/memory.current", std::to_string(5 * kGiB));
-  dir.Write("sys/fs/cgroup/system.slice/memory.stat", "anon 1\ninactive_file " + std::to_string(2 * kGiB) + "\n");
+  dir.Write("sys/fs/cgroup/system.slice/memory.stat",
+            "anon 1\ninactive_file " + std::to_string(2 * kGiB) + "\n");
   EXPECT_EQ(Usable().total, 8 * kGiB);
   EXPECT_EQ(Usable().available, 5 * kGiB);  // page cache comes back
 }
@@ -61,7 +65,8 @@ TEST(InventoryTest, RefusesImpossibleSlotCountsByName) {
   for (int slots : {-1, 5000}) {
     const auto inventory = TakeInventory({.cpu_slots = slots, .fabric_address = ""});
     ASSERT_FALSE(inventory.ok());
-    EXPECT_THAT(std::string(inventory.status().message()), ::testing::HasSubstr("--cpu-slots is " + std::to_string(slots)));
+    EXPECT_THAT(std::string(inventory.status().message()),
+                ::testing::HasSubstr("--cpu-slots is " + std::to_string(slots)));
   }
 }
 

@@ -25,7 +25,8 @@ TEST(LogFileTest, ReadsBackByOffsetAcrossARotation) {
   EXPECT_EQ(log->end(), 135);
   EXPECT_EQ(log->begin(), 0);  // one rotation: nothing lost yet
   std::string read;
-  while (static_cast<int64_t>(read.size()) < log->end()) read += log->Read(static_cast<int64_t>(read.size()), 30);
+  while (static_cast<int64_t>(read.size()) < log->end())
+    read += log->Read(static_cast<int64_t>(read.size()), 30);
   EXPECT_EQ(read, all);
   EXPECT_THAT(log->Tail(2, 6), ElementsAre("line 1", "line 1"));
   EXPECT_THAT(log->Tail(2, 99), ElementsAre("line 113", "line 114"));
@@ -117,7 +118,8 @@ TEST(LineReaderTest, JoinsPartsAndDropsLinesAboveTheBoundWhole) {
   std::vector<std::string> lines;
   int too_long = 0;
   const auto feed = [&](const std::string& bytes) {
-    reader.Feed(bytes, [&](absl::string_view line) { lines.emplace_back(line); }, [&] { ++too_long; });
+    reader.Feed(
+        bytes, [&](absl::string_view line) { lines.emplace_back(line); }, [&] { ++too_long; });
   };
   feed("on");
   feed("e\ntwo\n\n12345678\n123456789");

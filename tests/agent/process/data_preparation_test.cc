@@ -17,8 +17,10 @@ class DataPreparationTest : public ::testing::Test {
  protected:
   // Has the agent prepare the data of epoch 1 of `job` by this program.
   void Prepare(const std::string& job, const std::string& program) {
-    dir.Write("prepare_data.py", "import json, os, signal, sys, time\n"
-                                 "def say(line): print(json.dumps(line), flush=True)\n" + program);
+    dir.Write("prepare_data.py",
+              "import json, os, signal, sys, time\n"
+              "def say(line): print(json.dumps(line), flush=True)\n" +
+                  program);
     v1::ConnectResponse message;
     auto* prepare = message.mutable_prepare_data();
     prepare->set_job_uid(job);
@@ -31,14 +33,16 @@ class DataPreparationTest : public ::testing::Test {
   }
   TemporaryDirectory dir;
   ScriptedCoordinator coordinator;
-  AgentProcess agent{coordinator.address(), {"--prepare-data", dir / "prepare_data.py", "--python", "python3"}};
+  AgentProcess agent{coordinator.address(),
+                     {"--prepare-data", dir / "prepare_data.py", "--python", "python3"}};
 };
 
 TEST_F(DataPreparationTest, TellsProgressAndResultAndThenRunsRanks) {
-  Prepare("good", "say({'progress': 0.5})\n"
-                  "print('reading', sys.argv[sys.argv.index('--train') + 1], file=sys.stderr)\n"
-                  "time.sleep(0.5)\n"
-                  "say({'result': {'train_dir': '/o/x/train', 'train_sequences': 9}})\n");
+  Prepare("good",
+          "say({'progress': 0.5})\n"
+          "print('reading', sys.argv[sys.argv.index('--train') + 1], file=sys.stderr)\n"
+          "time.sleep(0.5)\n"
+          "say({'result': {'train_dir': '/o/x/train', 'train_sequences': 9}})\n");
   const v1::AttemptStatus prepared = coordinator.WaitFor("good", 1, v1::ATTEMPT_STATE_PREPARED);
   EXPECT_TRUE(prepared.data().ready());
   EXPECT_EQ(prepared.data().train_dir(), "/o/x/train");
@@ -46,20 +50,24 @@ TEST_F(DataPreparationTest, TellsProgressAndResultAndThenRunsRanks) {
   coordinator.WaitForLog("good", 1, kPreparationRank, "reading /t.jsonl\n");
   bool half = false;
   for (const auto& message : coordinator.said()) {
-    half = half || (message.has_attempt_status() && message.attempt_status().data().progress() == 0.5);
+    half =
+        half || (message.has_attempt_status() && message.attempt_status().data().progress() == 0.5);
   }
   EXPECT_TRUE(half);
   v1::ConnectResponse start;
   start.mutable_start_ranks()->set_job_uid("good");
   start.mutable_start_ranks()->set_epoch(1);
   start.mutable_start_ranks()->add_ranks();
-  start.mutable_start_ranks()->set_trainer_config_json(R"({"script": {"0": ["ready", "exit 0 OK"]}})");
+  start.mutable_start_ranks()->set_trainer_config_json(
+      R"({"script": {"0": ["ready", "exit 0 OK"]}})");
   coordinator.Send(start);
   EXPECT_EQ(coordinator.WaitFor("good", 1, v1::ATTEMPT_STATE_ENDED).ranks(0).exit().code(), "OK");
 }
 
 TEST_F(DataPreparationTest, TheUsersErrorIsToldInItsOwnWords) {
-  Prepare("bad", "say({'error': {'message': 't.jsonl line 3: no assistant turn', 'user_error': True}})\nsys.exit(65)\n");
+  Prepare("bad",
+          "say({'error': {'message': 't.jsonl line 3: no assistant turn', 'user_error': "
+          "True}})\nsys.exit(65)\n");
   const v1::AttemptStatus end = coordinator.WaitFor("bad", 1, v1::ATTEMPT_STATE_ENDED);
   EXPECT_EQ(end.data().error(), "t.jsonl line 3: no assistant turn");
   EXPECT_TRUE(end.data().user_error());
@@ -68,12 +76,15 @@ TEST_F(DataPreparationTest, TheUsersErrorIsToldInItsOwnWords) {
 TEST_F(DataPreparationTest, ACrashIsToldWithItsLastLine) {
   Prepare("crash", "raise RuntimeError('disk on fire')\n");
   const v1::AttemptStatus end = coordinator.WaitFor("crash", 1, v1::ATTEMPT_STATE_ENDED);
-  EXPECT_EQ(end.data().error(), "data preparation ended with exit code 1: RuntimeError: disk on fire");
+  EXPECT_EQ(end.data().error(),
+            "data preparation ended with exit code 1: RuntimeError: disk on fire");
   EXPECT_FALSE(end.data().user_error());
 }
 
 TEST_F(DataPreparationTest, CanBeCancelledEvenIfItIgnoresSigterm) {
-  Prepare("slow", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(os.getpid(), file=sys.stderr, flush=True)\ntime.sleep(600)\n");
+  Prepare("slow",
+          "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(os.getpid(), file=sys.stderr, "
+          "flush=True)\ntime.sleep(600)\n");
   const std::string log = coordinator.WaitForLog("slow", 1, kPreparationRank, "\n");
   v1::ConnectResponse stop;
   stop.mutable_stop_attempt()->set_job_uid("slow");

@@ -36,7 +36,8 @@ std::vector<std::string> Drain(Outbox& outbox) {
   while (auto message = outbox.Pop()) {
     if (message->has_heartbeat()) said.push_back("heartbeat");
     if (message->has_attempt_status()) {
-      said.push_back(message->attempt_status().job_uid() + " " + std::to_string(message->attempt_status().state()));
+      said.push_back(message->attempt_status().job_uid() + " " +
+                     std::to_string(message->attempt_status().state()));
     }
     if (message->has_rank_report()) {
       const auto& line = message->rank_report().line();

@@ -45,8 +45,9 @@ std::vector<ProcStat> AllProcesses() {
 
 bool GroupAlive(pid_t group) {
   const auto processes = AllProcesses();
-  return std::any_of(processes.begin(), processes.end(),
-                     [&](const ProcStat& process) { return process.group == group && process.alive(); });
+  return std::any_of(processes.begin(), processes.end(), [&](const ProcStat& process) {
+    return process.group == group && process.alive();
+  });
 }
 
 bool EnvironmentHas(pid_t pid, const std::string& entry) {

@@ -1,7 +1,6 @@
 #include "worker/agent/process/leftovers.h"
 
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 #include "common/unique_fd.h"
 #include "worker/agent/core/names.h"
 #include "worker/agent/log/log_spool.h"
+#include "worker/agent/process/pidfd.h"
 #include "worker/agent/process/proc_fs.h"
 
 namespace switchyard::agent {
@@ -56,12 +56,12 @@ std::vector<PidFile> FindPidFiles(const std::string& work_dir) {
 
 // Through a pidfd, so that the pid cannot change hands between the look and the signal.
 void Kill(const ProcStat& target) {
-  const UniqueFd fd(pidfd_open(target.pid, 0));
+  const UniqueFd fd(PidfdOpen(target.pid));
   if (!fd.valid()) return;
   const auto now = ReadProcStat(target.pid);
   if (!now.has_value() || now->start_ticks != target.start_ticks) return;
   log::Warning("leftover.killed", {{"pid", target.pid}, {"group", target.group}});
-  pidfd_send_signal(fd.get(), SIGKILL, nullptr, 0);
+  PidfdSendSignal(fd.get(), SIGKILL);
 }
 
 std::vector<ProcStat> Alive(const std::vector<PidFile>& files, const std::vector<std::string>& marks) {

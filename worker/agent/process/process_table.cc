@@ -139,7 +139,7 @@ void ProcessTable::OnEnded(const ProcessKey& key) {
   Group& group = groups_[key.group()];
   const bool leader = group.pid == process.io.pid;
   // The leader is only looked at; Poll reaps it with the rest of the group.
-  const int options = WEXITED | WNOHANG | (leader ? WNOWAIT : 0);
+  const int options = WEXITED | WNOHANG | (leader ? static_cast<int>(WNOWAIT) : 0);
   if (waitid(P_PIDFD, static_cast<id_t>(process.io.pidfd.get()), &info, options) != 0 || info.si_pid == 0) return;
   // What it wrote before its end is still in the pipes.
   if (process.io.log.valid()) {

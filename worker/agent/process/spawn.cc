@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/agent/process/pidfd.h"
 
 namespace switchyard::agent {
 namespace {
@@ -87,7 +87,7 @@ absl::StatusOr<SpawnedProcess> Spawn(const SpawnRequest& request) {
   if (error != 0) {
     return SystemError(absl::StrCat("cannot start ", request.program, " in ", request.directory), error);
   }
-  UniqueFd pidfd(pidfd_open(pid, 0));
+  UniqueFd pidfd(PidfdOpen(pid));
   if (!pidfd.valid()) {
     const int reason = errno;
     kill(pid, SIGKILL);

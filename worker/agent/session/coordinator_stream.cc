@@ -1,5 +1,7 @@
 #include "worker/agent/session/coordinator_stream.h"
 
+#include <grpcpp/channel.h>
+
 #include "absl/strings/str_cat.h"
 
 namespace switchyard::agent {

@@ -1,9 +1,12 @@
 #include "worker/trainer/comm/mesh_groups.h"
 
+#include <sys/mman.h>
 #include <sys/random.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -62,6 +65,15 @@ std::string NewRendezvousToken() {
   std::string token;
   for (unsigned char byte : random) token += absl::StrFormat("%02x", byte);
   return token;
+}
+
+void RemoveSegments(const std::string& job_uid, int64_t epoch) {
+  const std::string prefix = absl::StrFormat("switchyard-%s-%d-", job_uid, epoch);
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind(prefix, 0) == 0) shm_unlink(("/" + name).c_str());
+  }
 }
 
 int64_t StagingBytes(int world_size, int expert_parallel) {

@@ -30,6 +30,9 @@ MeshGroups JoinMeshGroups(const Mesh& mesh, const MeshGroupsOptions& options);
 // A fresh rendezvous id: 32 hexadecimal digits from the kernel's random source.
 std::string NewRendezvousToken();
 
+// Removes what an attempt that was killed while its ranks joined left in /dev/shm. No rank of it may be alive.
+void RemoveSegments(const std::string& job_uid, int64_t epoch);
+
 // Shared memory that JoinMeshGroups maps on one rank for communication besides the window: bytes.
 int64_t StagingBytes(int world_size, int expert_parallel);
 

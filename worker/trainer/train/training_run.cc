@@ -1,14 +1,11 @@
 #include "worker/trainer/train/training_run.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <limits>
 #include <memory>
-#include <new>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -32,7 +29,6 @@ namespace switchyard::trainer {
 namespace {
 
 constexpr int kMaxConsecutiveSkips = 3;
-constexpr std::chrono::minutes kRendezvousLimit{2};
 
 void ThrowUnlessOk(const absl::Status& status, ExitCode code) {
   if (!status.ok()) throw TrainerError(code, std::string(status.message()));
@@ -55,9 +51,9 @@ double Seconds(std::chrono::steady_clock::time_point since) {
 
 class TrainingRun {
  public:
-  TrainingRun(const TrainerConfig& config, const std::string& config_json, int rank, Reporter& reporter,
-              ControlReader& control)
-      : config_(config), config_json_(config_json), rank_(rank), reporter_(reporter), control_(control) {}
+  TrainingRun(const TrainerConfig& config, const std::string& config_json, int rank, RankChannels& channels)
+      : config_(config), config_json_(config_json), rank_(rank), channels_(channels), reporter_(channels.reporter),
+        control_(channels.control) {}
 
   RunEnd Run();
   int64_t step() const { return progress_.step; }
@@ -65,7 +61,6 @@ class TrainingRun {
  private:
   void RefuseOutputOfAnotherJob() const;
   void OpenData();
-  std::string Rendezvous();
   void Load();
   void Resume();
   void Evaluate();
@@ -80,6 +75,7 @@ class TrainingRun {
   const TrainerConfig& config_;
   const std::string& config_json_;
   const int rank_;
+  RankChannels& channels_;
   Reporter& reporter_;
   ControlReader& control_;
 
@@ -173,16 +169,6 @@ void TrainingRun::OpenData() {
                                    t.micro_batch_sequences, t.seed});
 }
 
-std::string TrainingRun::Rendezvous() {
-  if (config_.ranks == 1) return "";
-  if (rank_ == 0) reporter_.Lifecycle(RendezvousLine(NewRendezvousToken()));
-  const std::optional<std::string> id = control_.WaitForRendezvous(kRendezvousLimit);
-  if (!id) {
-    throw TrainerError(ExitCode::kPeerLost, "no rendezvous came within 2 minutes: a rank did not start");
-  }
-  return *id;
-}
-
 void TrainingRun::Load() {
   RankOptions options;
   options.shape = shape_;
@@ -195,7 +181,7 @@ void TrainingRun::Load() {
   options.gradient_accumulation = order_->accumulation_steps();
   options.job_uid = config_.job_uid;
   options.epoch = config_.epoch;
-  options.rendezvous_id = Rendezvous();
+  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks);
   context_ = ConnectRank(options);
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();
@@ -322,16 +308,11 @@ RunEnd TrainingRun::Stopped() const {
 
 }  // namespace
 
-RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank, Reporter& reporter,
-                   ControlReader& control) {
-  TrainingRun run(config, config_json, rank, reporter, control);
-  try {
-    return run.Run();
-  } catch (const std::exception&) {
-    RunEnd end = EndOfException(std::current_exception());
-    end.step = run.step();
-    return end;
-  }
+RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank, RankChannels& channels) {
+  TrainingRun run(config, config_json, rank, channels);
+  RunEnd end = Guarded([&] { return run.Run(); });
+  end.step = run.step();
+  return end;
 }
 
 }  // namespace switchyard::trainer

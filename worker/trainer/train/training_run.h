@@ -4,24 +4,15 @@
 // control reader. Collective: every rank of the mesh runs it with the same configuration.
 #pragma once
 
-#include <cstdint>
 #include <string>
 
-#include "worker/trainer/train/control_reader.h"
-#include "worker/trainer/train/exit_code.h"
-#include "worker/trainer/train/reporter.h"
+#include "worker/trainer/train/rank_channels.h"
+#include "worker/trainer/train/run_end.h"
 #include "worker/trainer/train/trainer_config.h"
 
 namespace switchyard::trainer {
 
-struct RunEnd {
-  ExitCode code = ExitCode::kOk;
-  std::string message;
-  int64_t step = 0;  // newest done
-};
-
 // Never throws: whatever goes wrong is in the result. `config_json` is kept with checkpoints.
-RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank, Reporter& reporter,
-                   ControlReader& control);
+RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank, RankChannels& channels);
 
 }  // namespace switchyard::trainer

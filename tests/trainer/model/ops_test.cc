@@ -152,7 +152,9 @@ TEST(SwiGluTest, ForwardAndBackwardAgreeWithAutogradWithAndWithoutRowWeights) {
     ops::SwiGluBackward(grad, rows, in_place, again, grad_weight);
     EXPECT_LT(RelativeError(again, out), kTolerance);
     EXPECT_LT(RelativeError(in_place, gate_up.grad()), kTolerance);
-    if (weighted) EXPECT_LT(RelativeError(grad_weight, weight.grad()), kTolerance);
+    if (weighted) {
+      EXPECT_LT(RelativeError(grad_weight, weight.grad()), kTolerance);
+    }
   }
 }
 

@@ -121,9 +121,8 @@ def prepare_split(path, stage, split, tokenizer, options, vocab_size, fingerprin
     tokenizing, writing = steps
     spool = encode.Spool(stage)
     try:
-        encoder = encode.Encoder(
-            tokenizer, render.Renderer(tokenizer), options.sequence_length, options.train_on_all_tokens, options.max_bad_lines
-        )
+        renderer = render.Renderer(tokenizer, options.train_on_all_tokens)
+        encoder = encode.Encoder(tokenizer, renderer, options.sequence_length, options.max_bad_lines)
         report = encoder.encode(Documents(path), spool, tokenizing())
         if vocab_size is not None and spool.max_token_id >= vocab_size:
             raise UserError(

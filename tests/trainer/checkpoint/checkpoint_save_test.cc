@@ -306,9 +306,11 @@ TEST_F(CheckpointSaveTest, SaysWhatIsWrongWithTheOutput) {
       "tensor \"model.embed_tokens.weight\" of model.safetensors: value 1e+06 does not fit in F16");
 }
 
-TEST_F(CheckpointSaveTest, PublishesWhatAllRanksWrote) {
+TEST_F(CheckpointSaveTest, PublishesWhatAllRanksWroteEvenOverAnAbandonedStage) {
   const CheckpointStyle style;
   const std::string source = Source(style);
+  fs::create_directories(Path("out/.stage"));
+  std::ofstream(Path("out/.stage/model.safetensors")) << std::string(1 << 20, 'x');
   Save(TrainedRank({}), source, Path("out/.stage"));
   ASSERT_TRUE(PublishCheckpoint(Path("out/.stage"), Path("out/final"), {"uid-1", 7, 3}).ok());
   EXPECT_TRUE(VerifyCheckpoint(Path("out/final")).ok());

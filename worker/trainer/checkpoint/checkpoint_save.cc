@@ -136,6 +136,7 @@ class Saver {
       const SafetensorsHeader& header =
           file < num_files() ? files_.files()[file].header() : state_headers_[file - num_files()];
       SWITCHYARD_RETURN_IF_ERROR(writer_.Open(FileName(file)));
+      SWITCHYARD_RETURN_IF_ERROR(writer_.Resize(header.file_bytes()));
       SWITCHYARD_RETURN_IF_ERROR(
           writer_.Write(header.raw.data(), static_cast<int64_t>(header.raw.size()), 0));
     }

@@ -1,5 +1,8 @@
 #include "worker/trainer/checkpoint/piece_writer.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <utility>
 
 #include "common/durable_file.h"
@@ -17,6 +20,13 @@ absl::Status PieceWriter::Open(const std::string& name) {
   SWITCHYARD_RETURN_IF_ERROR(Close());
   SWITCHYARD_ASSIGN_OR_RETURN(fd_, OpenToWriteParts(directory_ + "/" + name));
   name_ = name;
+  return absl::OkStatus();
+}
+
+absl::Status PieceWriter::Resize(int64_t bytes) {
+  if (::ftruncate(fd_.get(), bytes) != 0) {
+    return FileError(errno, "resize", directory_ + "/" + name_, bytes);
+  }
   return absl::OkStatus();
 }
 

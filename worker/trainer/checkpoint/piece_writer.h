@@ -29,6 +29,8 @@ class PieceWriter {
 
   // Ends the file before (fsync) and goes on with `name`, whose bytes of other processes are kept.
   absl::Status Open(const std::string& name);
+  // Gives the open file its final size, should an abandoned attempt have left a longer one.
+  absl::Status Resize(int64_t bytes);
   absl::Status Write(const void* data, int64_t bytes, int64_t offset);
   // A whole small file.
   absl::Status WriteFile(const std::string& name, absl::string_view contents);

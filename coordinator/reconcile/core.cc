@@ -48,8 +48,7 @@ absl::Status Core::Start() {
     for (JobObserver* observer : observers_) observer->OnJobChanged(jobs.back());
   }
   for (CoreListener* listener : listeners_) {
-    listener->OnLoaded(book_.store_id(), jobs, snapshot.checkpoints, snapshot.changes,
-                       snapshot.last_sequence);
+    listener->OnLoaded(snapshot, jobs);
   }
   return absl::OkStatus();
 }

@@ -9,7 +9,7 @@
 
 #include "common/clock.h"
 #include "coordinator/job/job_book.h"
-#include "coordinator/plan/job_planner.h"
+#include "coordinator/launch/job_planner.h"
 #include "coordinator/schedule/node_table.h"
 #include "switchyard/agent/v1/agent.pb.h"
 

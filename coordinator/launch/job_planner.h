@@ -16,7 +16,7 @@ class JobPlanner {
  public:
   virtual ~JobPlanner() = default;
   // A plan, feasible or not, over `slots`. InvalidArgument with violations when the model cannot be read.
-  // `train_sequences` as prepared, when it is.
+  // `train_sequences` as prepared, when it is; then free disk is not looked at, the launch has probed it.
   virtual absl::StatusOr<v1::Plan> Plan(const v1::JobSpec& spec, const std::vector<PlannerSlot>& slots,
                                         std::optional<int64_t> train_sequences) = 0;
   // train.json of an attempt.

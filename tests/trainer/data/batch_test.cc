@@ -13,8 +13,12 @@
 namespace switchyard::trainer {
 namespace {
 
-BatchOrderOptions Options(int64_t sequences, int64_t global_batch, int64_t ranks, int64_t micro_batch) {
-  return {.num_sequences = sequences, .global_batch = global_batch, .ranks = ranks, .micro_batch = micro_batch,
+BatchOrderOptions Options(int64_t sequences, int64_t global_batch, int64_t ranks,
+                          int64_t micro_batch) {
+  return {.num_sequences = sequences,
+          .global_batch = global_batch,
+          .ranks = ranks,
+          .micro_batch = micro_batch,
           .seed = 5};
 }
 
@@ -48,7 +52,8 @@ TEST(BatchOrderTest, TheStepAloneDecidesWhicheverStepsWereAskedForBefore) {
 }
 
 TEST(BatchOrderTest, AnyMeshDealsTheSameSequencesInTheSameOrder) {
-  for (auto [ranks, micro_batch] : {std::pair<int64_t, int64_t>{1, 1}, {1, 4}, {2, 2}, {4, 1}, {4, 2}, {3, 5}}) {
+  for (auto [ranks, micro_batch] :
+       {std::pair<int64_t, int64_t>{1, 1}, {1, 4}, {2, 2}, {4, 1}, {4, 2}, {3, 5}}) {
     BatchOrder order(Options(50, 12, ranks, micro_batch));
     std::vector<int64_t> dealt;
     for (int64_t a = 0; a < order.accumulation_steps(); ++a) {
@@ -70,19 +75,21 @@ std::vector<T> Values(const at::Tensor& tensor) {
 }
 
 TEST(BatchBuilderTest, ShiftsTargetsRestartsPositionsAndMarksPadding) {
-  const std::string directory = ::testing::TempDir() + "/switchyard-batch-" + std::to_string(getpid());
-  WritePreparedData(directory, 8, 100, {{{{10, 11, 12}, {20, 21, 22}}, 2}, {{{30, 31, 32, 33, 34, 35, 36, 37}}, 1}});
+  const std::string directory =
+      ::testing::TempDir() + "/switchyard-batch-" + std::to_string(getpid());
+  WritePreparedData(directory, 8, 100,
+                    {{{{10, 11, 12}, {20, 21, 22}}, 2}, {{{30, 31, 32, 33, 34, 35, 36, 37}}, 1}});
   const absl::StatusOr<TokenShards> shards = TokenShards::Open(directory, {8, 100, true});
   ASSERT_TRUE(shards.ok()) << shards.status();
   const Batch batch = BuildBatch(*shards, {0, kEmptySequence, 1});
   using Longs = std::vector<int64_t>;
-  EXPECT_EQ(Values<int64_t>(batch.input_id_T), (Longs{10, 11, 12, 20, 21, 22, 0, 0,  //
-                                                      0, 0, 0, 0, 0, 0, 0, 0,        //
+  EXPECT_EQ(Values<int64_t>(batch.input_id_T), (Longs{10, 11, 12, 20, 21, 22, 0,  0,  //
+                                                      0,  0,  0,  0,  0,  0,  0,  0,  //
                                                       30, 31, 32, 33, 34, 35, 36, 37}));
   EXPECT_EQ(Values<int64_t>(batch.target_T),
-            (Longs{-100, 12, -100, -100, 22, -100, -100, -100,              //
-                   -100, -100, -100, -100, -100, -100, -100, -100,          //
-                   31, 32, 33, 34, 35, 36, 37, -100}));
+            (Longs{-100, 12,   -100, -100, 22,   -100, -100, -100,  //
+                   -100, -100, -100, -100, -100, -100, -100, -100,  //
+                   31,   32,   33,   34,   35,   36,   37,   -100}));
   EXPECT_EQ(Values<int64_t>(batch.position_T),
             (Longs{0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7}));
   EXPECT_EQ(Values<int32_t>(batch.document_offset), (std::vector<int32_t>{0, 3, 6, 8, 16, 24}));

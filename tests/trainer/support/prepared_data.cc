@@ -65,30 +65,29 @@ void WritePreparedData(const std::string& directory, int64_t sequence_length, in
   std::filesystem::create_directories(directory);
   std::ofstream(directory + "/tokens-00000.bin", std::ios::binary) << bytes;
   const std::string hash = HashText(ContentHash(bytes.data(), bytes.size()));
-  const nlohmann::json index = {
-      {"format", "switchyard-token-shards"},
-      {"version", 1},
-      {"sequence_length", sequence_length},
-      {"vocab_size", vocab_size},
-      {"max_token_id", *std::max_element(tokens.begin(), tokens.end())},
-      {"sequences", sequences.size()},
-      {"documents", documents.size()},
-      {"tokens", total.tokens},
-      {"targets", total.targets},
-      {"fingerprint", hash + hash},
-      {"shards",
-       {{{"file", "tokens-00000.bin"},
-         {"sequences", sequences.size()},
-         {"tokens", total.tokens},
-         {"targets", total.targets},
-         {"bytes", bytes.size()},
-         {"xxh3", hash}}}},
-      {"report", nlohmann::json::object()}};
+  const nlohmann::json index = {{"format", "switchyard-token-shards"},
+                                {"version", 1},
+                                {"sequence_length", sequence_length},
+                                {"vocab_size", vocab_size},
+                                {"max_token_id", *std::max_element(tokens.begin(), tokens.end())},
+                                {"sequences", sequences.size()},
+                                {"documents", documents.size()},
+                                {"tokens", total.tokens},
+                                {"targets", total.targets},
+                                {"fingerprint", hash + hash},
+                                {"shards",
+                                 {{{"file", "tokens-00000.bin"},
+                                   {"sequences", sequences.size()},
+                                   {"tokens", total.tokens},
+                                   {"targets", total.targets},
+                                   {"bytes", bytes.size()},
+                                   {"xxh3", hash}}}},
+                                {"report", nlohmann::json::object()}};
   std::ofstream(directory + "/index.json") << index.dump(2);
 }
 
-std::vector<PreparedSequence> CountingSequences(int64_t count, int64_t sequence_length, int64_t vocab_size,
-                                                uint32_t seed) {
+std::vector<PreparedSequence> CountingSequences(int64_t count, int64_t sequence_length,
+                                                int64_t vocab_size, uint32_t seed) {
   std::mt19937 random(seed);
   std::vector<PreparedSequence> sequences(count);
   for (PreparedSequence& sequence : sequences) {
@@ -98,7 +97,8 @@ std::vector<PreparedSequence> CountingSequences(int64_t count, int64_t sequence_
       const auto start = static_cast<int64_t>(random() % static_cast<uint64_t>(vocab_size));
       const int64_t step = 1 + random() % 2;
       std::vector<int32_t> document;
-      for (int64_t i = 0; i < length; ++i) document.push_back(static_cast<int32_t>((start + i * step) % vocab_size));
+      for (int64_t i = 0; i < length; ++i)
+        document.push_back(static_cast<int32_t>((start + i * step) % vocab_size));
       sequence.documents.push_back(document);
       room -= length;
     }

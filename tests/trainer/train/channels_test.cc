@@ -31,7 +31,8 @@ struct Pipe {
 std::string ReadToEnd(int fd) {
   std::string text;
   char buffer[4096];
-  for (ssize_t n = ::read(fd, buffer, sizeof(buffer)); n > 0; n = ::read(fd, buffer, sizeof(buffer))) {
+  for (ssize_t n = ::read(fd, buffer, sizeof(buffer)); n > 0;
+       n = ::read(fd, buffer, sizeof(buffer))) {
     text.append(buffer, static_cast<size_t>(n));
   }
   return text;
@@ -46,7 +47,8 @@ TEST(LinesTest, NumbersThatJsonLacksAreStrings) {
   EXPECT_EQ(step["loss"], "NaN");
   EXPECT_EQ(step["grad_norm"], "Infinity");
   EXPECT_EQ(step["phase_seconds"]["data"], 0.5);
-  EXPECT_EQ(json::parse(EvalLine(3, -std::numeric_limits<double>::infinity(), 1))["eval"]["loss"], "-Infinity");
+  EXPECT_EQ(json::parse(EvalLine(3, -std::numeric_limits<double>::infinity(), 1))["eval"]["loss"],
+            "-Infinity");
 }
 
 TEST(LinesTest, ReadsWhatAgentsSayAndIgnoresWhatItDoesNotKnow) {
@@ -54,7 +56,8 @@ TEST(LinesTest, ReadsWhatAgentsSayAndIgnoresWhatItDoesNotKnow) {
   EXPECT_TRUE(ParseAgentLine(R"({"checkpoint_now": {"then_stop": true}})").then_stop);
   EXPECT_FALSE(ParseAgentLine(R"({"checkpoint_now": {}})").then_stop);
   EXPECT_EQ(ParseAgentLine(R"({"stop": {"reason": "cancelled"}})").stop_reason, "cancelled");
-  for (const char* text : {"", "null", "{", R"({"dance": {}})", R"({"stop": 3})", R"({"rendezvous": {"id": 3}})"}) {
+  for (const char* text :
+       {"", "null", "{", R"({"dance": {}})", R"({"stop": 3})", R"({"rendezvous": {"id": 3}})"}) {
     const AgentLine line = ParseAgentLine(text);
     EXPECT_FALSE(line.stop || line.checkpoint_now || line.rendezvous_id.has_value()) << text;
   }
@@ -74,13 +77,16 @@ TEST(ReporterTest, DropsMetricsButNeverLifecycleLinesWhenNobodyReads) {
       reporter.Metric("metric " + filler);
       reporter.Lifecycle("lifecycle " + filler);
     }
-    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2)) << "training was blocked";
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(2))
+        << "training was blocked";
     EXPECT_GT(reporter.dropped(), 0);
     reader = std::thread([&] { text = ReadToEnd(pipe.read.get()); });
   }
   reader.join();
   int lifecycle = 0;
-  for (size_t at = text.find("lifecycle"); at != std::string::npos; at = text.find("lifecycle", at + 1)) ++lifecycle;
+  for (size_t at = text.find("lifecycle"); at != std::string::npos;
+       at = text.find("lifecycle", at + 1))
+    ++lifecycle;
   EXPECT_EQ(lifecycle, lines);
 }
 

@@ -24,8 +24,14 @@ json Valid() {
           {"train_data", "/data/train"},
           {"sequence_length", 128},
           {"training",
-           {{"total_steps", "100"}, {"global_batch_sequences", 8}, {"micro_batch_sequences", 2},
-            {"learning_rate", 1e-4}, {"beta1", 0.9}, {"beta2", 0.95}, {"eps", 1e-8}, {"schedule", "linear"},
+           {{"total_steps", "100"},
+            {"global_batch_sequences", 8},
+            {"micro_batch_sequences", 2},
+            {"learning_rate", 1e-4},
+            {"beta1", 0.9},
+            {"beta2", 0.95},
+            {"eps", 1e-8},
+            {"schedule", "linear"},
             {"seed", "18446744"}}},
           {"checkpoint", {{"output", "/out"}, {"interval_steps", 50}}}};
 }
@@ -79,8 +85,10 @@ TEST(TrainerConfigTest, RefusesTheCompactOptimizerOnACpu) {
 }
 
 TEST(TrainerConfigTest, RefusesWhatIsNotAnObject) {
-  EXPECT_THAT(std::string(ParseTrainerConfig("[1]").status().message()), HasSubstr("not a JSON object"));
-  EXPECT_THAT(std::string(ParseTrainerConfig("{").status().message()), HasSubstr("not a JSON object"));
+  EXPECT_THAT(std::string(ParseTrainerConfig("[1]").status().message()),
+              HasSubstr("not a JSON object"));
+  EXPECT_THAT(std::string(ParseTrainerConfig("{").status().message()),
+              HasSubstr("not a JSON object"));
 }
 
 }  // namespace

@@ -72,6 +72,7 @@ class Core {
   std::vector<CoreListener*> listeners_;
   std::vector<JobObserver*> observers_;
   std::map<std::string, StepAggregator> aggregators_;     // by job uid
+  Clock::SteadyTime last_store_error_{};  // told at intervals, not with every try
   std::map<std::string, std::string> published_nodes_;    // serialized, to tell changes only
 };
 

@@ -108,6 +108,10 @@ void Reconciler::Reserve(const Admission& admission) {
     launch.set_checkpoint_step_before(newest->checkpoint().step());
     attempt.set_resumed_from_step(newest->checkpoint().step());
   }
+  // Steps after the checkpoint are trained again.
+  if (live.progress.step() > attempt.resumed_from_step()) {
+    live.progress.set_tokens(live.progress.tokens() * attempt.resumed_from_step() / live.progress.step());
+  }
   live.progress.set_step(attempt.resumed_from_step());
   live.epoch = job.epoch();
   live.sent.clear();

@@ -14,7 +14,9 @@ if(SWITCHYARD_MOLD)
 endif()
 
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
-                    $<$<COMPILE_LANGUAGE:CXX>:-Wshadow> $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
+                    $<$<COMPILE_LANGUAGE:CXX>:-Wshadow>
+                    $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-restrict>  # false alarms of GCC 12, bug 105651
+                    $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
 if(SWITCHYARD_SANITIZE)
   add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-fsanitize=${SWITCHYARD_SANITIZE}>)
   add_link_options(-fsanitize=${SWITCHYARD_SANITIZE})

@@ -2,8 +2,8 @@
 //
 //   log::Info("job.accepted", {{"job", name}, {"expert_parallel", 8}});
 //
-// Event names are constant, "noun.verb". glog, absl log and spdlog clash with headers of LibTorch or are not
-// packaged, which is why this is our own.
+// Event names are constant, "noun.verb". glog, absl log and spdlog clash with headers of LibTorch
+// or are not packaged, which is why this is our own.
 #pragma once
 
 #include <initializer_list>

@@ -1,9 +1,9 @@
 // The DP x EP mesh: which rank holds which experts and which copy of them.
 //
-// W ranks all hold different data. Axis ep shards the experts: ranks of one ep group are consecutive
-// (rank / ep is the same) and hold contiguous expert ranges. Axis edp = W / ep replicates them: ranks with
-// the same rank % ep hold the same experts. "Axis" is for meshes, "dimension" for tensors.
-// Used by the planner and by the trainer.
+// W ranks all hold different data. Axis ep shards the experts: ranks of one ep group are
+// consecutive (rank / ep is the same) and hold contiguous expert ranges. Axis edp = W / ep
+// replicates them: ranks with the same rank % ep hold the same experts. "Axis" is for meshes,
+// "dimension" for tensors. Used by the planner and by the trainer.
 #pragma once
 
 #include <cstdint>

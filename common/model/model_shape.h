@@ -1,7 +1,7 @@
 // A Hugging Face config.json as numbers: the shape of a decoder and what follows from it.
 //
-// One arithmetic for the planner and the trainer: parameter counts, FLOPs. Model types that are not known,
-// and config keys that would change the mathematics, are refused by name.
+// One arithmetic for the planner and the trainer: parameter counts, FLOPs. Model types that are not
+// known, and config keys that would change the mathematics, are refused by name.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +43,9 @@ struct ModelShape {
   int64_t NumExpertParameters() const;
   // Elements that take part in one token (k of E experts).
   int64_t NumActiveParameters() const;
-  // FLOPs of forward and backward of one token in a sequence of `sequence_length` (causal attention,
-  // mean context sequence_length / 2): 6 x active matrix parameters + 6 x layers x S x H x head_dim.
+  // FLOPs of forward and backward of one token in a sequence of `sequence_length` (causal
+  // attention, mean context sequence_length / 2): 6 x active matrix parameters + 6 x layers x S x H
+  // x head_dim.
   double TrainingFlopsPerToken(int64_t sequence_length) const;
 };
 

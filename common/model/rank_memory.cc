@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/model/dispatch_window.h"
 #include "common/model/parameter_list.h"
 
 namespace switchyard {
@@ -99,10 +100,10 @@ Bytes MoeBackward(const Sizes& s) {
   return Tensor({s.T, s.D}, s.element) +                   // normed input
          Tensor({s.T, s.D}, s.element) +                   // its gradient
          rows + rows +                                     // routed rows, gradients of rows
-         hidden + hidden +                                 // activations and their gradient
          Tensor({s.max_rows}, kFloat) +                    // gradients of router weights, by row
          Tensor({s.T, s.K}, kFloat) +                      // and by choice
-         Tensor({s.T, s.E}, s.element);                    // gradient of the router's logits
+         Max(hidden + hidden,                              // activations and their gradient, then
+             Tensor({s.T, s.E}, s.element));               // the gradient of the router's logits
 }
 
 Bytes DenseBackward(const Sizes& s) {
@@ -195,11 +196,10 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   out.workspace = workspace.value;
   out.logits = Tensor({s.chunk, s.V}, s.element).value;
   if (in.expert_parallel > 1) {
-    // One row per (token, source) each way, with the choices of each token.
-    out.windows = (Tensor({in.expert_parallel, s.T, s.D}, s.element) +
-                   Tensor({in.expert_parallel, s.T, s.D}, s.element) +
-                   Tensor({in.expert_parallel, s.T, s.K}, kInt64 + kFloat))
-                      .value;
+    const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +
+                        Tensor({in.expert_parallel, s.T, s.K}, kInt64 + kFloat);
+    const DispatchWindowShape window = {in.expert_parallel, s.T, s.D, s.K, s.element};
+    out.windows = bound.value >= kTooManyBytes ? kTooManyBytes : DispatchWindowLayout(window).bytes;
   }
   return out;
 }

@@ -1,7 +1,8 @@
 // Channel and server settings shared by every gRPC program.
 //
-// Keepalive: with gRPC's defaults a hung peer is never noticed on an idle stream, and pinging against a
-// default server gets the connection killed; all of these are needed on both sides to notice within 8 s.
+// Keepalive: with gRPC's defaults a hung peer is never noticed on an idle stream, and pinging
+// against a default server gets the connection killed; all of these are needed on both sides to
+// notice within 8 s.
 #pragma once
 
 #include <grpcpp/create_channel.h>

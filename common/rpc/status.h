@@ -8,7 +8,8 @@
 
 namespace switchyard::rpc {
 
-// Carries code, message and the details attached by violations.h; adds ErrorInfo{domain "switchyard"} always.
+// Carries code, message and the details attached by violations.h; adds ErrorInfo{domain
+// "switchyard"} always.
 grpc::Status ToGrpcStatus(const absl::Status& status);
 // The other way; the message gets the details' texts, readable for people.
 absl::Status FromGrpcStatus(const grpc::Status& status);

@@ -7,7 +7,8 @@
 namespace switchyard::rpc {
 namespace {
 
-// Payloads are keyed by the type URL that google.protobuf.Any uses, so the gRPC edge copies them as they are.
+// Payloads are keyed by the type URL that google.protobuf.Any uses, so the gRPC edge copies them as
+// they are.
 template <typename Detail>
 void Attach(const Detail& detail, absl::Status& status) {
   status.SetPayload(absl::StrCat("type.googleapis.com/", Detail::descriptor()->full_name()),
@@ -52,7 +53,8 @@ absl::Status Error(absl::StatusCode code, const std::string& reason, const std::
 }
 
 absl::Status NotFound(const std::string& resource_type, const std::string& name) {
-  absl::Status status = absl::NotFoundError(absl::StrCat(resource_type, " \"", name, "\" does not exist"));
+  absl::Status status =
+      absl::NotFoundError(absl::StrCat(resource_type, " \"", name, "\" does not exist"));
   google::rpc::ResourceInfo info;
   info.set_resource_type(resource_type);
   info.set_resource_name(name);

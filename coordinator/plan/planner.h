@@ -1,4 +1,5 @@
-// From spec, model and inventory to mesh, micro-batch, memory and time. Pure: no clock, no file, no network.
+// From spec, model and inventory to mesh, micro-batch, memory and time. Pure: no clock, no file, no
+// network.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,8 @@
 
 namespace switchyard::coordinator {
 
-// One slot that the planner may use, free or not: a plan says what could run on these nodes, the scheduler
-// says when.
+// One slot that the planner may use, free or not: a plan says what could run on these nodes, the
+// scheduler says when.
 struct PlannerSlot {
   std::string node;
   int index = 0;
@@ -28,7 +29,7 @@ struct PlannerSlot {
 struct PlanInput {
   v1::JobSpec spec;
   ModelShape model;
-  int64_t checkpoint_model_bytes = 0;        // bytes of the input's *.safetensors; the output is as large
+  int64_t checkpoint_model_bytes = 0;  // bytes of the input's *.safetensors; the output is as large
   std::optional<int64_t> train_sequences;    // packed sequences, when the data is prepared
   std::vector<PlannerSlot> slots;
   int64_t disk_free_bytes = -1;              // under checkpoint.output; -1 unknown

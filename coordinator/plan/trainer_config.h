@@ -20,8 +20,8 @@ struct TrainerConfigInput {
   std::string resume_from;     // checkpoint directory or empty
 };
 
-// Optimizer steps of the job: spec.training.steps, or epochs times the prepared sequences over the global
-// batch, rounded up. At least 1.
+// Optimizer steps of the job: spec.training.steps, or epochs times the prepared sequences over the
+// global batch, rounded up. At least 1.
 int64_t TotalSteps(const v1::JobSpec& spec, const v1::Plan& plan, int64_t train_sequences);
 
 trainer::v1::TrainerConfig MakeTrainerConfig(const TrainerConfigInput& input);

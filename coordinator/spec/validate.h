@@ -9,12 +9,12 @@
 
 namespace switchyard::coordinator {
 
-// Everything that can be said of the spec alone: presence, ranges, formats, absolute paths without "..".
-// Empty when the spec is valid.
+// Everything that can be said of the spec alone: presence, ranges, formats, absolute paths without
+// "..". Empty when the spec is valid.
 std::vector<rpc::Violation> ValidateSpec(const v1::JobSpec& spec);
 
-// Fills every unset field that has a fixed default (not what the planner chooses) and returns field path ->
-// value of each field filled.
+// Fills every unset field that has a fixed default (not what the planner chooses) and returns field
+// path -> value of each field filled.
 std::vector<std::pair<std::string, std::string>> ApplyDefaults(v1::JobSpec& spec);
 
 // ^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$

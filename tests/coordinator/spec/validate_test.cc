@@ -198,7 +198,7 @@ TEST(ValidateSpecTest, LimitsLabels) {
           "of them a control character",
           absl::StrCat("labels: has the key \"", std::string(64, 'k'),
                        "\"; keys have 1 to 63 characters, none of them a control character")));
-  for (int i = 0; i < 64; ++i) (*spec.mutable_labels())["k" + std::to_string(i)] = "v";
+  for (int i = 0; i < 64; ++i) (*spec.mutable_labels())[absl::StrCat("k", i)] = "v";
   EXPECT_THAT(Violations(spec), ElementsAre("labels: has 66 entries; at most 64 are allowed"));
 }
 

@@ -1,9 +1,10 @@
 // Collectives of a group of ranks.
 //
-// On CPU over POSIX shared memory between processes (shm_communicator.h), on GPUs over NCCL. Every member
-// calls the same operations in the same order. Sums are taken in rank order in float32 (float64 for float64),
-// so results do not depend on timing and are the same bytes on every rank. Tensors must be contiguous and on
-// the communicator's device. Throws PeerLost when a peer is gone or silent for longer than the time limit.
+// On CPU over POSIX shared memory between processes (shm_communicator.h), on GPUs over NCCL. Every
+// member calls the same operations in the same order. Sums are taken in rank order in float32
+// (float64 for float64), so results do not depend on timing and are the same bytes on every rank.
+// Tensors must be contiguous and on the communicator's device. Throws PeerLost when a peer is gone
+// or silent for longer than the time limit.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -31,7 +32,8 @@ class Communicator {
   virtual void AllReduce(at::Tensor tensor) = 0;
   // tensor = maximum over ranks; int64 or float64.
   virtual void AllReduceMax(at::Tensor tensor) = 0;
-  // output [n] = part `rank` of the sum over ranks of input [size * n]. output may alias that part of input.
+  // output [n] = part `rank` of the sum over ranks of input [size * n]. output may alias that part
+  // of input.
   virtual void ReduceScatter(const at::Tensor& input, at::Tensor output) = 0;
   // output [size * n] = inputs [n] of all ranks in rank order. input may alias its part of output.
   virtual void AllGather(const at::Tensor& input, at::Tensor output) = 0;

@@ -1,13 +1,15 @@
-// Every parameter of the model on this rank: name, shape, kind, and where value, gradient and optimizer
-// state lie.
+// Every parameter of the model on this rank: name, shape, kind, and where value, gradient and
+// optimizer state lie.
 //
-// Parameters lie in blocks. A block is what is communicated and updated at once: the replicated or the expert
-// parameters of one decoder layer, or the outer ones (embedding, final norm, head). Values of all blocks lie
-// back to back in one flat buffer of the parameter dtype. A block is padded to a multiple of
-// shards * kShardAlignment elements and cut into `shards` equal contiguous parts: part i belongs to ZeRO-1
-// member i (the world for replicated blocks, the edp group for expert blocks).
+// Parameters lie in blocks. A block is what is communicated and updated at once: the replicated or
+// the expert parameters of one decoder layer, or the outer ones (embedding, final norm, head).
+// Values of all blocks lie back to back in one flat buffer of the parameter dtype. A block is
+// padded to a multiple of shards * kShardAlignment elements and cut into `shards` equal contiguous
+// parts: part i belongs to ZeRO-1 member i (the world for replicated blocks, the edp group for
+// expert blocks).
 //
-// Knows nothing of checkpoint files: checkpoint/checkpoint_map.h maps parameters to checkpoint tensors.
+// Knows nothing of checkpoint files: checkpoint/checkpoint_map.h maps parameters to checkpoint
+// tensors.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -28,8 +30,9 @@ using switchyard::kOuterLayer;
 using switchyard::kShardAlignment;
 
 struct Parameter {
-  // Name as in Transformers' module tree; experts are stacked: "model.layers.0.mlp.experts.gate_up_proj"
-  // [L, 2F, D] (gate rows first, then up), "model.layers.0.mlp.experts.down_proj" [L, D, F].
+  // Name as in Transformers' module tree; experts are stacked:
+  // "model.layers.0.mlp.experts.gate_up_proj" [L, 2F, D] (gate rows first, then up),
+  // "model.layers.0.mlp.experts.down_proj" [L, D, F].
   std::string name;
   std::vector<int64_t> shape;  // on this rank
   ParameterKind kind = ParameterKind::kReplicated;

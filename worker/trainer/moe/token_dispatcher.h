@@ -1,13 +1,15 @@
 // Brings tokens to the ranks of their experts and the results back.
 //
-// One row travels per (token, destination rank), never per expert. The receiver builds its expert-sorted list
-// of R rows itself. Router weights are applied by the caller to the expert activations (SwiGLU), so combine is
-// a plain sum: a rank's rows of one token are summed in float32, sent back as one row, and the owner adds the
-// at most `ep` partial rows in rank order.
-// Local version (ep = 1): the executable specification. Window version: symmetric windows. State between the
-// calls is the returned Routing, never a member.
+// One row travels per (token, destination rank), never per expert. The receiver builds its
+// expert-sorted list of R rows itself. Router weights are applied by the caller to the expert
+// activations (SwiGLU), so combine is a plain sum: a rank's rows of one token are summed in
+// float32, sent back as one row, and the owner adds the at most `ep` partial rows in rank order.
+// Local version (ep = 1): the executable specification. Window version: symmetric windows. State
+// between the calls is the returned Routing, never a member.
 //
-// Order of calls of one MoE layer: Dispatch, Combine | DispatchGradient, CombineGradient.
+// Order of calls of one MoE layer: Dispatch, Combine | Dispatch, DispatchGradient, CombineGradient. The layer does
+// not save the rows: its backward dispatches the same tokens with the same choices once more, and passes the
+// Routing of that second call on. All ranks of the ep group make the same calls.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,7 +23,7 @@ namespace switchyard::trainer {
 // Where the rows of one dispatch lie; saved by the layer for its backward.
 struct Routing {
   int64_t num_rows = 0;                    // R
-  at::Tensor expert_offset_L1;             // int32 [L + 1]: rows of local expert l are offset[l] .. offset[l+1]-1
+  at::Tensor expert_offset_L1;  // int32 [L + 1]: local expert l has rows offset[l] .. offset[l+1]-1
   at::Tensor weight_R;                     // float32 [R]: router weight of each row
   std::vector<at::Tensor> private_tensors; // the dispatcher's own bookkeeping
 };
@@ -31,8 +33,8 @@ class TokenDispatcher {
   virtual ~TokenDispatcher() = default;
 
   // x_TD: tokens; expert_TK: int64 [T, K], global expert ids, -1 for a padding token (not routed);
-  // weight_TK: float32 [T, K]. Writes the routed rows, sorted by local expert and within an expert by (source
-  // rank, token), to the first R rows of rows_RD, which must hold MaxRows(T).
+  // weight_TK: float32 [T, K]. Writes the routed rows, sorted by local expert and within an expert
+  // by (source rank, token), to the first R rows of rows_RD, which must hold MaxRows(T).
   virtual Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK,
                            const at::Tensor& weight_TK, at::Tensor rows_RD) = 0;
   // y_TD = sum over each token's rows of rows_RD (already weighted). Padding tokens get zeros.
@@ -40,8 +42,8 @@ class TokenDispatcher {
   // Gradient of Combine: grad_rows_RD[r] = grad_y_TD[token of r].
   virtual void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
                                 at::Tensor grad_rows_RD) = 0;
-  // Gradient of Dispatch: grad_x_TD = sum of grad_rows_RD over each token's rows; grad_weight_TK (float32) =
-  // grad_weight_R of the row of each choice, 0 for padding.
+  // Gradient of Dispatch: grad_x_TD = sum of grad_rows_RD over each token's rows; grad_weight_TK
+  // (float32) = grad_weight_R of the row of each choice, 0 for padding.
   virtual void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
                                const Routing& routing, at::Tensor grad_x_TD,
                                at::Tensor grad_weight_TK) = 0;

@@ -14,8 +14,8 @@ struct OptimizerShard {
   int block = 0;             // index into ParameterRegistry::blocks()
   at::Tensor exp_avg;        // [shard_numel] float32 (`compact`: bfloat16)
   at::Tensor exp_avg_sq;     // [shard_numel] float32 (`compact`: bfloat16)
-  // int16 [shard_numel]: with a bfloat16 weight w, the float32 master is bits(w) << 16 plus this, sign
-  // extended; undefined tensor when weights are float32 or the profile is `compact`.
+  // int16 [shard_numel]: with a bfloat16 weight w, the float32 master is bits(w) << 16 plus this,
+  // sign extended; undefined tensor when weights are float32 or the profile is `compact`.
   at::Tensor master_remainder;
 };
 

@@ -1,0 +1,129 @@
+#include "kernels/adamw.h"
+#include "kernels/device/adamw_math.cuh"
+#include "kernels/device/vec.cuh"
+
+namespace switchyard::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kBlocks = 132 * 8;
+
+// Segment of element `at`: the last one that begins at or before it.
+__device__ __forceinline__ const AdamwSegment& FindSegment(const AdamwParams& p, int64_t at) {
+  int low = 0, high = p.num_segments - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (p.segments[middle].begin <= at) {
+      low = middle;
+    } else {
+      high = middle - 1;
+    }
+  }
+  return p.segments[low];
+}
+
+__device__ __forceinline__ void LoadGradient(const AdamwParams& p, int64_t at, float scale,
+                                             float (&grad)[kVec]) {
+  if (p.grad != nullptr) {
+    Load8(p.grad + at, grad);
+  } else {
+    Load8(p.grad_float32 + at, grad);
+  }
+#pragma unroll
+  for (int j = 0; j < kVec; ++j) grad[j] *= scale;
+}
+
+template <typename T>
+__device__ __forceinline__ void LoadHalves(const T* p, T (&v)[kVec]) {
+  *reinterpret_cast<uint4*>(v) = *reinterpret_cast<const uint4*>(p);
+}
+
+template <typename T>
+__device__ __forceinline__ void StoreHalves(T* p, const T (&v)[kVec]) {
+  *reinterpret_cast<uint4*>(p) = *reinterpret_cast<const uint4*>(v);
+}
+
+__global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
+  if (p.skip != nullptr && *p.skip != 0) return;
+  const float scale = *p.grad_scale;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
+  for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec; at < p.numel;
+       at += stride) {
+    alignas(16) uint16_t hi[kVec];
+    alignas(16) int16_t remainder[kVec];
+    float m[kVec], v[kVec], grad[kVec];
+    LoadHalves(reinterpret_cast<const uint16_t*>(p.weight) + at, hi);
+    LoadHalves(p.remainder + at, remainder);
+    Load8(p.exp_avg + at, m);
+    Load8(p.exp_avg_sq + at, v);
+    LoadGradient(p, at, scale, grad);
+    const float decay = FindSegment(p, at).weight_decay;
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      float weight = JoinMaster(hi[j], remainder[j]);
+      AdamwUpdate(p, decay, grad[j], weight, m[j], v[j]);
+      SplitMaster(weight, hi[j], remainder[j]);
+    }
+    StoreHalves(reinterpret_cast<uint16_t*>(p.weight) + at, hi);
+    StoreHalves(p.remainder + at, remainder);
+    Store8(p.exp_avg + at, m);
+    Store8(p.exp_avg_sq + at, v);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
+  if (p.skip != nullptr && *p.skip != 0) return;
+  const float scale = *p.grad_scale;
+  const float step_size = p.learning_rate / p.correction1, inverse_correction2 = 1.0f / p.correction2;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
+  for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec; at < p.numel;
+       at += stride) {
+    float w[kVec], m[kVec], v[kVec], grad[kVec];
+    Load8(p.weight + at, w);
+    Load8(p.compact_exp_avg + at, m);
+    Load8(p.compact_exp_avg_sq + at, v);
+    LoadGradient(p, at, scale, grad);
+    const AdamwSegment& segment = FindSegment(p, at);
+    const AdamwRandom random =
+        DrawAdamw(p.seed, p.step, segment.tensor_id, segment.tensor_offset + (at - segment.begin));
+    const float decay_factor = 1.0f - p.learning_rate * segment.weight_decay;
+    alignas(16) uint16_t w_out[kVec], m_out[kVec], v_out[kVec];
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) {
+      AdamwUpdateApproximate(p, decay_factor, step_size, inverse_correction2, grad[j], w[j], m[j], v[j]);
+      w_out[j] = RoundStochastic(w[j], random.half(3 * j));
+      m_out[j] = RoundStochastic(m[j], random.half(3 * j + 1));
+      v_out[j] = RoundStochastic(v[j], random.half(3 * j + 2));
+    }
+    StoreHalves(reinterpret_cast<uint16_t*>(p.weight) + at, w_out);
+    StoreHalves(reinterpret_cast<uint16_t*>(p.compact_exp_avg) + at, m_out);
+    StoreHalves(reinterpret_cast<uint16_t*>(p.compact_exp_avg_sq) + at, v_out);
+  }
+}
+
+bool Valid(const AdamwParams& p) {
+  return p.numel >= 0 && p.numel % kVec == 0 && p.num_segments > 0 && p.grad_scale != nullptr &&
+         (p.grad != nullptr) != (p.grad_float32 != nullptr);
+}
+
+}  // namespace
+
+cudaError_t AdamwExact(const AdamwParams& p, cudaStream_t stream) {
+  if (!Valid(p) || p.remainder == nullptr || p.exp_avg == nullptr || p.exp_avg_sq == nullptr) {
+    return cudaErrorInvalidValue;
+  }
+  if (p.numel == 0) return cudaSuccess;
+  ExactKernel<<<kBlocks, kThreads, 0, stream>>>(p);
+  return cudaGetLastError();
+}
+
+cudaError_t AdamwCompact(const AdamwParams& p, cudaStream_t stream) {
+  if (!Valid(p) || p.compact_exp_avg == nullptr || p.compact_exp_avg_sq == nullptr) {
+    return cudaErrorInvalidValue;
+  }
+  if (p.numel == 0) return cudaSuccess;
+  CompactKernel<<<kBlocks, kThreads, 0, stream>>>(p);
+  return cudaGetLastError();
+}
+
+}  // namespace switchyard::kernels

@@ -1,0 +1,36 @@
+// Plain host versions of every kernel: same parameter structs with host pointers, loops, double accumulation.
+//
+// The specification that kernels are tested against; not fast, not used by the trainer. Scratch is allocated,
+// so there is no workspace argument.
+#pragma once
+
+#include "kernels/adamw.h"
+#include "kernels/cross_entropy.h"
+#include "kernels/embedding_gradient.h"
+#include "kernels/qk_norm_rope.h"
+#include "kernels/rms_norm.h"
+#include "kernels/router.h"
+#include "kernels/routing.h"
+#include "kernels/sum_of_squares.h"
+#include "kernels/swiglu.h"
+
+namespace switchyard::kernels::reference {
+
+void RmsNormForward(const RmsNormForwardParams& p);
+void RmsNormBackward(const RmsNormBackwardParams& p);
+void SwigluForward(const SwigluForwardParams& p);
+void SwigluBackward(const SwigluBackwardParams& p);
+void QkNormRopeForward(const QkNormRopeForwardParams& p);
+void QkNormRopeBackward(const QkNormRopeBackwardParams& p);
+void RouterForward(const RouterForwardParams& p);
+void RouterBackward(const RouterBackwardParams& p);
+void BuildRouting(const RoutingParams& p);
+void GatherRows(const GatherRowsParams& p);
+void CombineRows(const CombineRowsParams& p);
+void CrossEntropyInPlace(const CrossEntropyParams& p);
+void EmbeddingGradient(const EmbeddingGradientParams& p);
+void SumOfSquares(const SumOfSquaresParams& p);
+void AdamwExact(const AdamwParams& p);
+void AdamwCompact(const AdamwParams& p);
+
+}  // namespace switchyard::kernels::reference

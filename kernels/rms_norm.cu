@@ -1,0 +1,157 @@
+#include <algorithm>
+
+#include "kernels/device/reduce.cuh"
+#include "kernels/device/vec.cuh"
+#include "kernels/rms_norm.h"
+
+namespace switchyard::kernels {
+namespace {
+
+constexpr int kMaxVectorsPerThread = 2;
+constexpr int kMaxThreads = 512;
+constexpr int kMaxHidden = kMaxThreads * kMaxVectorsPerThread * kVec;
+constexpr int kBackwardBlocks = 528;  // four a multiprocessor; the rows of a block are summed in registers
+
+// One block a token; each thread keeps its part of the row in registers between the two passes.
+__global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwardParams p) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * p.hidden;
+  const int vectors = p.hidden / kVec;
+  float v[kMaxVectorsPerThread][kVec];
+  float square = 0.0f;
+#pragma unroll
+  for (int i = 0; i < kMaxVectorsPerThread; ++i) {
+    const int vector = threadIdx.x + i * blockDim.x;
+    if (vector >= vectors) continue;
+    const int64_t at = row + vector * kVec;
+    Load8(p.x_TD + at, v[i]);
+#pragma unroll
+    for (int a = 0; a < kMaxAddends; ++a) {
+      if (a >= p.num_addends) break;
+      float add[kVec];
+      Load8(p.addend_TD[a] + at, add);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) v[i][j] += add[j];
+    }
+    if (p.num_addends > 0) {
+      Store8(p.sum_TD + at, v[i]);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) v[i][j] = RoundBf16(v[i][j]);
+    }
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) square += v[i][j] * v[i][j];
+  }
+  const float rstd = rsqrtf(BlockSum(square) / p.hidden + p.eps);
+  if (threadIdx.x == 0) p.rstd_T[blockIdx.x] = rstd;
+#pragma unroll
+  for (int i = 0; i < kMaxVectorsPerThread; ++i) {
+    const int vector = threadIdx.x + i * blockDim.x;
+    if (vector >= vectors) continue;
+    float gamma[kVec];
+    Load8(p.gamma_D + vector * kVec, gamma);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) v[i][j] *= rstd * gamma[j];
+    Store8(p.y_TD + row + vector * kVec, v[i]);
+  }
+}
+
+// Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`. All of a row's
+// loads are issued before the reduction, which would otherwise stand between them.
+template <int kVectors>
+__global__ void __launch_bounds__(kMaxThreads) RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
+  const int vectors = p.hidden / kVec;
+  const bool has_residual = p.residual_gradient_TD != nullptr;
+  float gamma[kVectors][kVec] = {}, grad_gamma[kVectors][kVec] = {};
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const int vector = threadIdx.x + i * blockDim.x;
+    if (vector < vectors) Load8(p.gamma_D + vector * kVec, gamma[i]);
+  }
+  for (int64_t token = blockIdx.x; token < p.num_tokens; token += gridDim.x) {
+    const int64_t row = token * p.hidden;
+    const float rstd = p.rstd_T[token];
+    float n[kVectors][kVec] = {}, g[kVectors][kVec] = {}, residual[kVectors][kVec] = {};
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int vector = threadIdx.x + i * blockDim.x;
+      if (vector >= vectors) continue;
+      Load8(p.x_TD + row + vector * kVec, n[i]);
+      Load8(p.grad_y_TD + row + vector * kVec, g[i]);
+      if (has_residual) Load8(p.residual_gradient_TD + row + vector * kVec, residual[i]);
+    }
+    float dot = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) {
+        n[i][j] *= rstd;
+        grad_gamma[i][j] += g[i][j] * n[i][j];
+        g[i][j] *= gamma[i][j];
+        dot += g[i][j] * n[i][j];
+      }
+    }
+    const float mean = BlockSum(dot) / p.hidden;
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+      const int vector = threadIdx.x + i * blockDim.x;
+      if (vector >= vectors) continue;
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) g[i][j] = rstd * (g[i][j] - n[i][j] * mean) + residual[i][j];
+      Store8(p.grad_x_TD + row + vector * kVec, g[i]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kVectors; ++i) {
+    const int vector = threadIdx.x + i * blockDim.x;
+    if (vector >= vectors) continue;
+    Store8(partial + static_cast<int64_t>(blockIdx.x) * p.hidden + vector * kVec, grad_gamma[i]);
+  }
+}
+
+__global__ void SumRowsKernel(const float* partial, int rows, int columns, nv_bfloat16* out) {
+  float sum;
+  const int column = SumColumn(partial, rows, columns, sum);
+  if (column >= 0) out[column] = __float2bfloat16_rn(sum);
+}
+
+bool Valid(int32_t hidden, int64_t num_tokens) {
+  return hidden > 0 && hidden % kVec == 0 && hidden <= kMaxHidden && num_tokens >= 0;
+}
+
+// Threads so that each holds one or two vectors.
+int Threads(int32_t hidden) {
+  const int vectors = hidden / kVec;
+  const int per_thread = vectors > 128 ? kMaxVectorsPerThread : 1;
+  return std::min(kMaxThreads, ((vectors + per_thread - 1) / per_thread + 31) / 32 * 32);
+}
+
+}  // namespace
+
+cudaError_t RmsNormForward(const RmsNormForwardParams& p, cudaStream_t stream) {
+  if (!Valid(p.hidden, p.num_tokens) || p.num_addends < 0 || p.num_addends > kMaxAddends ||
+      (p.num_addends > 0 && p.sum_TD == nullptr)) {
+    return cudaErrorInvalidValue;
+  }
+  if (p.num_tokens == 0) return cudaSuccess;
+  RmsNormForwardKernel<<<p.num_tokens, Threads(p.hidden), 0, stream>>>(p);
+  return cudaGetLastError();
+}
+
+int64_t RmsNormBackwardWorkspaceBytes(int32_t hidden) {
+  return static_cast<int64_t>(kBackwardBlocks) * hidden * sizeof(float);
+}
+
+cudaError_t RmsNormBackward(const RmsNormBackwardParams& p, void* workspace, cudaStream_t stream) {
+  if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
+  float* partial = static_cast<float*>(workspace);
+  const int vectors = p.hidden / kVec;
+  if (vectors <= kMaxThreads) {
+    RmsNormBackwardKernel<1><<<kBackwardBlocks, (vectors + 31) / 32 * 32, 0, stream>>>(p, partial);
+  } else {
+    RmsNormBackwardKernel<2><<<kBackwardBlocks, kMaxThreads, 0, stream>>>(p, partial);
+  }
+  SumRowsKernel<<<(p.hidden + 31) / 32, kSumColumnThreads, 0, stream>>>(partial, kBackwardBlocks, p.hidden,
+                                                                   p.grad_gamma_D);
+  return cudaGetLastError();
+}
+
+}  // namespace switchyard::kernels

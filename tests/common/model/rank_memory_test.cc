@@ -1,0 +1,102 @@
+#include "common/model/rank_memory.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <numeric>
+
+namespace switchyard {
+namespace {
+
+RankMemoryInput Small() {
+  RankMemoryInput in;
+  in.model = ParseModelConfig(R"({"model_type": "qwen3_moe", "hidden_size": 256, "num_hidden_layers": 8,
+      "vocab_size": 8192, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32,
+      "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 128})")
+                 .value();
+  in.micro_batch_sequences = 4;
+  in.sequence_length = 256;
+  return in;
+}
+
+RankMemory With(const std::function<void(RankMemoryInput&)>& change) {
+  RankMemoryInput in = Small();
+  change(in);
+  return ComputeRankMemory(in);
+}
+
+TEST(RankMemoryTest, OneRankHoldsEveryParameterAndItsMoments) {
+  const RankMemory memory = ComputeRankMemory(Small());
+  const int64_t parameters = Small().model.NumParameters();
+  EXPECT_EQ(memory.parameters, 4 * parameters);
+  EXPECT_EQ(memory.optimizer, 8 * parameters);
+  EXPECT_EQ(memory.windows, 0);
+  EXPECT_EQ(memory.max_rows, 4 * 1024);
+  EXPECT_EQ(memory.saved_row_capacity, memory.max_rows);
+  EXPECT_EQ(memory.slot_bytes.size(), 9u);
+}
+
+TEST(RankMemoryTest, SlotsAndBuffersAddUpToTheCategories) {
+  const RankMemory memory = ComputeRankMemory(Small());
+  const int64_t slots =
+      std::accumulate(memory.slot_bytes.begin(), memory.slot_bytes.end(), int64_t{0});
+  // Besides slots, saved activations count what dispatchers keep.
+  EXPECT_LE(slots, memory.saved_activations + memory.gradients - memory.outer_gradient_bytes);
+  EXPECT_GE(slots * 1.02, memory.saved_activations + memory.gradients - memory.outer_gradient_bytes);
+  EXPECT_EQ(memory.Total(), memory.parameters + memory.gradients + memory.optimizer +
+                                memory.saved_activations + memory.workspace + memory.windows +
+                                memory.logits);
+}
+
+TEST(RankMemoryTest, ExpertParallelismDividesExpertsAndTheirMoments) {
+  const RankMemory one = With([](auto& in) { in.ranks = 4; });
+  const RankMemory four = With([](auto& in) { in.ranks = 4, in.expert_parallel = 4; });
+  const int64_t experts = Small().model.NumExpertParameters();
+  EXPECT_EQ(one.parameters - four.parameters, 4 * (experts - experts / 4));
+  EXPECT_EQ(one.optimizer, four.optimizer);  // ZeRO-1 over 4 ranks either way
+  EXPECT_GT(four.windows, 0);
+  EXPECT_EQ(four.max_rows, 4 * 1024 * 4);
+  EXPECT_LT(four.saved_row_capacity, four.max_rows);
+}
+
+TEST(RankMemoryTest, ProfilesHaveTheirBytesPerParameter) {
+  const int64_t parameters = Small().model.NumParameters();
+  const RankMemory exact = With([](auto& in) { in.precision = Precision::kBfloat16; });
+  EXPECT_EQ(exact.parameters + exact.optimizer, 12 * parameters);
+  const RankMemory compact = With([](auto& in) {
+    in.precision = Precision::kBfloat16;
+    in.optimizer = OptimizerProfile::kCompact;
+  });
+  EXPECT_EQ(compact.parameters + compact.optimizer, 6 * parameters);
+}
+
+TEST(RankMemoryTest, AccumulationKeepsAllGradientsInFloat32) {
+  const RankMemory memory = With([](auto& in) {
+    in.gradient_accumulation = 2;
+    in.precision = Precision::kBfloat16;
+  });
+  EXPECT_EQ(memory.gradients, 4 * Small().model.NumParameters());
+  EXPECT_EQ(memory.outer_gradient_bytes, 0);
+}
+
+TEST(RankMemoryTest, MoreTokensNeverNeedLess) {
+  int64_t before = 0;
+  for (int64_t sequences = 1; sequences <= 64; sequences *= 2) {
+    const int64_t now = With([&](auto& in) { in.micro_batch_sequences = sequences; }).Total();
+    EXPECT_GT(now, before);
+    before = now;
+  }
+}
+
+TEST(RankMemoryTest, AbsurdSizesSaturate) {
+  const RankMemory memory = With([](auto& in) {
+    in.micro_batch_sequences = INT32_MAX;
+    in.sequence_length = INT32_MAX;
+    in.ranks = 16, in.expert_parallel = 16;
+  });
+  EXPECT_GT(memory.Total(), int64_t{1} << 45);
+  EXPECT_LE(memory.Total(), kTooManyBytes);
+}
+
+}  // namespace
+}  // namespace switchyard

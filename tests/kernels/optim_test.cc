@@ -1,0 +1,186 @@
+#include <bit>
+
+#include "kernels/device/adamw_math.cuh"
+#include "kernels/reference/reference.h"
+#include "tests/kernels/device_buffer.h"
+
+namespace switchyard::kernels {
+namespace {
+
+const auto host = [](auto& b) { return b.host(); };
+const auto device = [](auto& b) { return b.device(); };
+
+TEST(SplitMasterTest, JoinsBackToTheSameFloatForEveryKindOfValue) {
+  for (uint32_t bits : {0u, 1u, 0x80000000u, 0x00007fffu, 0x00008000u, 0x3f800000u, 0x3f807fffu, 0x3f808000u,
+                        0x3fffffffu, 0xbf7fffffu, 0x7f7fffffu, 0x00800000u, 0xc2f6e979u}) {
+    uint16_t hi;
+    int16_t remainder;
+    SplitMaster(std::bit_cast<float>(bits), hi, remainder);
+    EXPECT_EQ(std::bit_cast<uint32_t>(JoinMaster(hi, remainder)), bits) << std::hex << bits;
+  }
+}
+
+TEST(RoundStochasticTest, IsUnbiasedAndKeepsExactValues) {
+  const float value = 1.0f + 0.25f / 128;  // a quarter of the way to the next bfloat16
+  double sum = 0;
+  constexpr int kDraws = 1 << 16;
+  for (uint32_t random = 0; random < kDraws; ++random) {
+    sum += std::bit_cast<float>(static_cast<uint32_t>(RoundStochastic(value, random)) << 16);
+  }
+  EXPECT_NEAR(sum / kDraws, value, 1e-7);
+  EXPECT_EQ(RoundStochastic(1.0f, 0xffff), 0x3f80);
+  EXPECT_EQ(RoundStochastic(INFINITY, 0xffff), 0x7f80);
+  EXPECT_TRUE(std::isnan(std::bit_cast<float>(static_cast<uint32_t>(RoundStochastic(NAN, 0xffff)) << 16)));
+}
+
+class AdamwTest : public testing::TestWithParam<bool> {};  // bfloat16 or float32 gradient
+
+TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
+  SWITCHYARD_REQUIRE_GPU();
+  constexpr int64_t kNumel = 200'000;
+  Buffer<nv_bfloat16> weight(kNumel), grad(kNumel), compact_weight(kNumel), compact_m(kNumel), compact_v(kNumel);
+  Buffer<int16_t> remainder(kNumel);
+  Buffer<float> m(kNumel), v(kNumel), grad_float32(kNumel), scale(1);
+  Buffer<AdamwSegment> segments(3);
+  FillNormal(weight, 0.02);
+  FillNormal(compact_weight, 0.02);
+  std::fill_n(m.host(), kNumel, 0.0f), m.Upload();
+  std::fill_n(v.host(), kNumel, 0.0f), v.Upload();
+  std::fill_n(compact_m.host(), kNumel, ToBf16(0)), compact_m.Upload();
+  std::fill_n(compact_v.host(), kNumel, ToBf16(0)), compact_v.Upload();
+  std::fill_n(remainder.host(), kNumel, int16_t{0}), remainder.Upload();
+  segments[0] = {0, 800, 3, 0.1f};
+  segments[1] = {64'000, 0, 4, 0.0f};
+  segments[2] = {64'008, 1'000'000'000'000, 9, 0.1f};
+  segments.Upload();
+  scale[0] = 0.37f;
+  scale.Upload();
+  const bool bf16_gradient = GetParam();
+  for (uint32_t step = 1; step <= 3; ++step) {
+    FillNormal(grad, 0.1);
+    FillNormal(grad_float32, 0.1);
+    const auto params = [&](auto pointer, bool compact) {
+      AdamwParams p{};
+      p.weight = compact ? pointer(compact_weight) : pointer(weight), p.remainder = pointer(remainder);
+      p.exp_avg = pointer(m), p.exp_avg_sq = pointer(v);
+      p.compact_exp_avg = pointer(compact_m), p.compact_exp_avg_sq = pointer(compact_v);
+      if (bf16_gradient) {
+        p.grad = pointer(grad);
+      } else {
+        p.grad_float32 = pointer(grad_float32);
+      }
+      p.numel = kNumel, p.segments = pointer(segments), p.num_segments = 3, p.grad_scale = pointer(scale);
+      p.learning_rate = 1e-3f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f;
+      p.correction1 = 1 - std::pow(0.9f, static_cast<float>(step));
+      p.correction2 = 1 - std::pow(0.999f, static_cast<float>(step));
+      p.seed = 0x123456789abcdefull, p.step = step;
+      return p;
+    };
+    reference::AdamwExact(params(host, false));
+    ASSERT_EQ(AdamwExact(params(device, false), nullptr), cudaSuccess);
+    reference::AdamwCompact(params(host, true));
+    ASSERT_EQ(AdamwCompact(params(device, true), nullptr), cudaSuccess);
+    EXPECT_TRUE(SameBytes(weight));
+    EXPECT_TRUE(SameBytes(remainder));
+    EXPECT_TRUE(SameBytes(m));
+    EXPECT_TRUE(SameBytes(v));
+    // The device divides approximately, so a draw near its threshold may round the other way: rarely, and by
+    // one unit. Wrong random words would differ in half of all elements.
+    for (Buffer<nv_bfloat16>* b : {&compact_weight, &compact_m, &compact_v}) {
+      const std::vector<nv_bfloat16> values = b->Download();
+      int64_t different = 0;
+      for (int64_t i = 0; i < kNumel; ++i) different += ToFloat(values[i]) != ToFloat((*b)[i]);
+      EXPECT_LT(different, kNumel / 200);
+      EXPECT_LT(RelativeError(*b), 1e-3);
+      b->Upload();  // go on from the same state
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Gradients, AdamwTest, testing::Bool());
+
+TEST(AdamwTest, ARaisedSkipFlagLeavesEverythingAsItIs) {
+  SWITCHYARD_REQUIRE_GPU();
+  Buffer<nv_bfloat16> weight(64), grad(64);
+  Buffer<int16_t> remainder(64);
+  Buffer<float> m(64), v(64), scale(1);
+  Buffer<AdamwSegment> segments(1);
+  Buffer<int32_t> skip(1);
+  FillNormal(weight);
+  FillNormal(grad);
+  FillNormal(m);
+  FillNormal(v);
+  remainder.Upload();
+  skip[0] = 1, skip.Upload();
+  scale[0] = NAN, scale.Upload();
+  segments[0] = {0, 0, 0, 0.0f}, segments.Upload();
+  AdamwParams p{};
+  p.weight = weight.device(), p.remainder = remainder.device(), p.exp_avg = m.device();
+  p.exp_avg_sq = v.device(), p.grad = grad.device(), p.numel = 64, p.segments = segments.device();
+  p.num_segments = 1, p.grad_scale = scale.device(), p.skip = skip.device(), p.learning_rate = 1;
+  p.correction1 = p.correction2 = 1;
+  ASSERT_EQ(AdamwExact(p, nullptr), cudaSuccess);
+  EXPECT_TRUE(SameBytes(weight) && SameBytes(remainder) && SameBytes(m) && SameBytes(v));
+}
+
+TEST(SumOfSquaresTest, MatchesTheReferenceAndCarriesNan) {
+  SWITCHYARD_REQUIRE_GPU();
+  Buffer<nv_bfloat16> x(3'000'008);
+  Buffer<double> sum(1), workspace(SumOfSquaresWorkspaceBytes() / sizeof(double));
+  FillNormal(x);
+  sum[0] = 5, sum.Upload();
+  const auto params = [&](auto pointer) {
+    return SumOfSquaresParams{pointer(x), nullptr, static_cast<int64_t>(x.size()), pointer(sum), true};
+  };
+  reference::SumOfSquares(params(host));
+  ASSERT_EQ(SumOfSquares(params(device), workspace.device(), nullptr), cudaSuccess);
+  EXPECT_NEAR(sum.Download()[0] / sum[0], 1.0, 1e-6);
+  x[1'234'567] = ToBf16(NAN);
+  x.Upload();
+  ASSERT_EQ(SumOfSquares(params(device), workspace.device(), nullptr), cudaSuccess);
+  EXPECT_TRUE(std::isnan(sum.Download()[0]));
+}
+
+class CrossEntropyTest : public testing::TestWithParam<std::tuple<int, int>> {};  // tokens, vocab
+
+TEST_P(CrossEntropyTest, LossAndGradientMatchTheReference) {
+  SWITCHYARD_REQUIRE_GPU();
+  const auto [tokens, vocab] = GetParam();
+  Buffer<nv_bfloat16> logits(static_cast<size_t>(tokens) * vocab);
+  Buffer<int64_t> target(tokens);
+  Buffer<float> loss(tokens);
+  FillNormal(logits, 3.0);
+  for (int t = 0; t < tokens; ++t) target[t] = t % 5 == 3 ? -100 : (t * 7919) % vocab;
+  target.Upload();
+  const auto params = [&](auto pointer) {
+    return CrossEntropyParams{pointer(logits), pointer(target), pointer(loss), tokens, vocab, 0.01f};
+  };
+  reference::CrossEntropyInPlace(params(host));
+  ASSERT_EQ(CrossEntropyInPlace(params(device), nullptr), cudaSuccess);
+  EXPECT_LT(RelativeError(loss), kFloatTolerance);
+  EXPECT_LT(RelativeError(logits), kBf16Tolerance);
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropyTest,
+                         testing::Values(std::tuple{9, 8}, std::tuple{40, 8192}, std::tuple{7, 151'936}));
+
+TEST(EmbeddingGradientTest, AddsEachTokensRowOnceWhateverRepeats) {
+  SWITCHYARD_REQUIRE_GPU();
+  constexpr int kTokens = 3000, kVocab = 500, kHidden = 136;
+  Buffer<int64_t> id(kTokens);
+  Buffer<nv_bfloat16> grad_y(static_cast<size_t>(kTokens) * kHidden), table(static_cast<size_t>(kVocab) * kHidden);
+  FillNormal(grad_y);
+  FillNormal(table);
+  for (int t = 0; t < kTokens; ++t) id[t] = t < 800 ? 17 : (t * 31) % kVocab;
+  id.Upload();
+  const auto params = [&](auto pointer) {
+    return EmbeddingGradientParams{pointer(id), pointer(grad_y), pointer(table), kTokens, kVocab, kHidden};
+  };
+  Buffer<char> workspace(EmbeddingGradientWorkspaceBytes(kTokens, kVocab));
+  reference::EmbeddingGradient(params(host));
+  ASSERT_EQ(EmbeddingGradient(params(device), workspace.device(), nullptr), cudaSuccess);
+  EXPECT_LT(RelativeError(table), kBf16Tolerance);
+}
+
+}  // namespace
+}  // namespace switchyard::kernels

@@ -1,0 +1,300 @@
+"""tools/prepare_data.py: what is trained on, packing, reports, refusals, determinism."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from conftest import MARKED, NO_PREFIX, SOURCE, make_model
+
+import prepare_data
+from switchyard_data import packing, shards
+
+S = 64
+
+
+def chat(question, answer):
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def write_jsonl(path, examples):
+    path.write_text("".join((e if isinstance(e, str) else json.dumps(e)) + "\n" for e in examples))
+    return path
+
+
+@pytest.fixture
+def run(model, tmp_path, capsys):
+    """Runs prepare_data; returns (exit code, result or error, standard error)."""
+
+    def call(train, *more, model_dir=model, length=S):
+        code = prepare_data.main(
+            ["--model", str(model_dir), "--train", str(train), "--sequence-length", str(length)]
+            + ["--output-dir", str(tmp_path / "out"), "--progress-json", *map(str, more)]
+        )
+        captured = capsys.readouterr()
+        last = json.loads(captured.out.strip().splitlines()[-1])
+        return code, last.get("result", last.get("error")), captured.err
+
+    return call
+
+
+class Split:
+    """Reads shards by the description in docs/data_format.md."""
+
+    def __init__(self, directory):
+        self.index = json.loads(open(os.path.join(directory, "index.json")).read())
+        self.sequences = []
+        length = self.index["sequence_length"]
+        words = -(-length // 64)
+        for shard in self.index["shards"]:
+            data = open(os.path.join(directory, shard["file"]), "rb").read()
+            assert data[:8] == b"SWYTOK01"
+            version, s = np.frombuffer(data, "<u4", 2, 8)
+            n, d = (int(x) for x in np.frombuffer(data, "<u8", 2, 16))
+            assert (version, s, n) == (1, length, shard["sequences"])
+            at = 64
+            rows = np.frombuffer(data, shards.ROW, n + 1, at)
+            at += -(-(n + 1) * 16 // 64) * 64
+            documents = np.frombuffer(data, "<u4", d, at)
+            at += -(-4 * d // 64) * 64
+            bits = np.frombuffer(data, "<u8", n * words, at).reshape(n, words)
+            at += -(-8 * n * words // 64) * 64
+            tokens = np.frombuffer(data, "<i4", n * s, at).reshape(n, s)
+            assert at + 4 * n * s == len(data) == shard["bytes"]
+            for i in range(n):
+                count = int(rows[i]["tokens"])
+                marks = [bool(int(bits[i][t // 64]) >> (t % 64) & 1) for t in range(length)]
+                assert sum(marks) == rows[i]["targets"] and not any(marks[count:]) and not tokens[i][count:].any()
+                starts = documents[rows[i]["first_document"] : rows[i + 1]["first_document"]].tolist()
+                self.sequences.append((tokens[i][:count].tolist(), marks[:count], starts))
+
+    def documents(self):
+        for tokens, marks, starts in self.sequences:
+            for begin, end in zip(starts, starts[1:] + [len(tokens)]):
+                yield tokens[begin:end], marks[begin:end]
+
+
+def texts(model_dir, directory):
+    """[(whole document, what is trained on)] as text."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(model_dir))
+    return [
+        (tokenizer.decode(ids), tokenizer.decode([t for t, m in zip(ids, marks) if m]))
+        for ids, marks in Split(directory).documents()
+    ]
+
+
+def test_trains_on_assistant_turns_only(run, model, tmp_path):
+    two = {"messages": chat("what is it?", "a thing.")["messages"] + chat("is it?", "it is.")["messages"]}
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("what is a thing?", "it is é."), two])
+    code, result, _ = run(data)
+    assert code == 0
+    found = texts(model, result["train_dir"])
+    assert found[0] == (
+        "<|im_start|>user\nwhat is a thing?<|im_end|>\n<|im_start|>assistant\nit is é.<|im_end|>\n",
+        "it is é.<|im_end|>\n",
+    )
+    assert found[1][1] == "a thing.<|im_end|>\nit is.<|im_end|>\n"
+
+
+def test_generation_marks_of_the_template_decide(run, tmp_path):
+    marked = make_model(tmp_path / "marked", MARKED)
+    examples = [
+        chat("what?", "it is."),
+        {"prompt": chat("a", "b")["messages"], "completion": chat("what?", "a thing.")["messages"]},
+    ]
+    _, result, _ = run(write_jsonl(tmp_path / "d.jsonl", examples), model_dir=marked)
+    found = texts(marked, result["train_dir"])
+    assert [target for _, target in found] == ["it is.<|im_end|>", "a thing.<|im_end|>"]
+
+
+def test_prompt_and_completion_and_text(run, model, tmp_path):
+    data = write_jsonl(tmp_path / "d.jsonl", [{"prompt": "what is ", "completion": "a thing"}, {"text": "it is what"}])
+    _, result, _ = run(data)
+    assert texts(model, result["train_dir"]) == [
+        ("what is a thing<|endoftext|>", "a thing<|endoftext|>"),
+        ("it is what<|endoftext|>", " is what<|endoftext|>"),  # nothing predicts the first token
+    ]
+
+
+def test_train_on_all_tokens_leaves_out_only_first_tokens(run, tmp_path):
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("what?", "it."), chat("is it?", "what.")])
+    _, result, _ = run(data, "--train-on-all-tokens")
+    index = Split(result["train_dir"]).index
+    assert index["targets"] == index["tokens"] - 2 == result["train_targets"]
+
+
+def test_packs_keeping_documents_whole_and_counts(run, tmp_path):
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("what is it?" * (i % 3), "a thing " * (i % 4 + 1)) for i in range(40)])
+    code, packed, _ = run(data)
+    assert code == 0
+    split = Split(packed["train_dir"])
+    _, single, _ = run(data, "--disable-packing")
+    alone = Split(single["train_dir"])
+    assert single["train_sequences"] == 40 and packed["train_sequences"] < 40
+    assert all(starts == [0] for _, _, starts in alone.sequences)
+    assert sorted(split.documents()) == sorted(alone.documents())
+    assert split.index["documents"] == 40
+    assert split.index["tokens"] == sum(len(tokens) for tokens, _, _ in split.sequences)
+    assert packed["train_targets"] == single["train_targets"] == sum(sum(marks) for _, marks, _ in split.sequences)
+
+
+def test_first_fit_takes_the_first_open_sequence_with_room():
+    sequence_of, count = packing.pack([5, 6, 3, 2, 4, 4], 8)
+    assert (sequence_of.tolist(), count) == ([0, 1, 0, 1, 2, 2], 3)
+    many = np.random.default_rng(0).integers(1, 65, 5000).tolist()
+    sequence_of, count = packing.pack(many, 64)
+    fill = np.bincount(sequence_of, weights=many)
+    assert fill.max() <= 64 and len(fill) == count and fill.mean() > 60
+
+
+def test_all_formats_give_the_same_shards(run, tmp_path):
+    examples = [chat(f"what is {i}?", f"it is {i}.") for i in range(20)]
+    plain = write_jsonl(tmp_path / "d.jsonl", examples)
+    text = plain.read_bytes()
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(text))
+    (tmp_path / "d.jsonl.zst").write_bytes(zstandard.compress(text[:100]) + zstandard.compress(text[100:]))
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(examples), tmp_path / "d.parquet")
+    hashes = set()
+    for name in ("d.jsonl", "d.jsonl.gz", "d.jsonl.zst", "d.parquet"):
+        code, result, _ = run(tmp_path / name)
+        assert code == 0, result
+        hashes.add(Split(result["train_dir"]).index["shards"][0]["xxh3"])
+    assert len(hashes) == 1
+
+
+def test_reuses_valid_data_and_replaces_damaged_data(run, tmp_path):
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("what?", f"it {i}") for i in range(5)])
+    held_out = write_jsonl(tmp_path / "e.jsonl", [chat("is?", "it")])
+    _, first, _ = run(data, "--eval", held_out)
+    assert not first["cached"] and first["eval_sequences"] == 1 and first["eval_dir"]
+    _, second, _ = run(data, "--eval", held_out)
+    assert second == {**first, "cached": True}
+    shard = os.path.join(first["train_dir"], "tokens-00000.bin")
+    good = open(shard, "rb").read()
+    open(shard, "wb").write(good[:-1] + b"\1")
+    _, third, _ = run(data, "--eval", held_out)
+    assert third == first and open(shard, "rb").read() == good
+    _, other, _ = run(data)
+    assert other["train_dir"] != first["train_dir"]
+    assert [name for name in os.listdir(tmp_path / "out") if name.startswith(".")] == []
+
+
+def test_reports_dropped_and_truncated_examples_with_lines(run, tmp_path):
+    long = chat("is it?", "a thing is " * 40)
+    hidden = chat("is it? " * 60, "no")
+    no_answer = {"messages": [{"role": "user", "content": "what?"}]}
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("a", "b"), long, "", hidden, no_answer])
+    _, result, err = run(data)
+    report = Split(result["train_dir"]).index["report"]
+    assert (report["examples"], report["kept"], report["dropped"], report["truncated"]) == (4, 2, 2, 1)
+    assert report["listed"]["truncated"][0]["line"] == 2
+    assert report["listed"]["dropped"] == [
+        {"line": 5, "reason": "no assistant turn"},
+        {"line": 4, "reason": "no token to train on within the first 64 tokens"},
+    ]
+    assert "dropped: line 5: no assistant turn" in err
+
+
+BAD_LINES = [
+    ("{", "not JSON: Expecting property name enclosed in double quotes at column 2"),
+    ("[1]", "not a JSON object but a list"),
+    ('{"question": 1}', "has none of messages, prompt and completion, text"),
+    ('{"prompt": "a"}', "completion is missing"),
+    ('{"text": 3}', "text is not a string but a int"),
+    ('{"messages": "hi"}', "messages is not a list but a str"),
+    ('{"messages": [{"content": "x"}]}', "messages: message 1 is not an object with a role"),
+    ('{"text": "\\ud800 x"}', "has half of a surrogate pair, which is no character"),
+]
+
+
+@pytest.mark.parametrize(("line", "reason"), BAD_LINES)
+def test_stops_at_too_many_bad_lines(run, tmp_path, line, reason):
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("a", "b"), line])
+    code, error, _ = run(data)
+    assert code == 65 and error["user_error"]
+    assert error["message"] == f"{data}:2: {reason} (1 bad lines, 0 allowed; mend the file or raise data.max_bad_lines)"
+    code, result, _ = run(data, "--max-bad-lines", 1)
+    assert code == 0 and result["train_sequences"] == 1
+
+
+def test_refuses_input_that_cannot_be_trained_on(run, model, tmp_path):
+    data = write_jsonl(tmp_path / "ok.jsonl", [chat("a", "b")])
+    empty = write_jsonl(tmp_path / "empty.jsonl", [])
+    blank = write_jsonl(tmp_path / "blank.jsonl", ["", " "])
+    silent = write_jsonl(tmp_path / "silent.jsonl", [{"messages": [{"role": "user", "content": "x"}]}] * 3)
+    broken = tmp_path / "broken.jsonl.gz"
+    broken.write_bytes(gzip.compress(data.read_bytes() * 100)[:-20])
+    not_parquet = tmp_path / "d.parquet"
+    not_parquet.write_bytes(b"PAR0 not parquet")
+    cases = [
+        (empty, f"{empty}: the file is empty"),
+        (blank, f"{blank}: no examples"),
+        (silent, f"{silent}: nothing to train on in 3 examples; 3: no assistant turn"),
+        (tmp_path / "none.jsonl", f"{tmp_path / 'none.jsonl'}: no such file"),
+        (tmp_path / "d.csv", f"{tmp_path / 'd.csv'}: unknown kind of file; supported are .jsonl, .jsonl.gz, .jsonl.zst, .parquet"),
+        (broken, f"{broken}: damaged gzip data: "),
+        (not_parquet, f"{not_parquet}: damaged Parquet data: "),
+    ]
+    for path, message in cases:
+        code, error, _ = run(path)
+        assert (code, error["user_error"]) == (65, True)
+        assert error["message"].startswith(message), error
+    _, error, _ = run(data, length=129)
+    assert error["message"] == "sequence_length (129) is above the model's max_position_embeddings (128)"
+    small = make_model(tmp_path / "small", vocab_size=50)
+    _, error, _ = run(data, model_dir=small)
+    assert "its config.json has vocab_size 50: tokenizer and model do not belong together" in error["message"]
+    bare = make_model(tmp_path / "bare", template="")
+    _, error, _ = run(data, model_dir=bare)
+    assert error["message"].startswith(f"{data}:1: the data has conversations, but the tokenizer of {bare} has no chat template")
+    _, error, _ = run(data, model_dir=tmp_path)
+    assert error["message"] == f"model directory {tmp_path} has no config.json"
+    assert not any(name.startswith(".") for name in os.listdir(tmp_path / "out"))
+
+
+def test_refuses_a_template_whose_beginnings_are_no_prefixes(run, tmp_path):
+    odd = make_model(tmp_path / "odd", NO_PREFIX)
+    two = {"messages": chat("a", "b")["messages"] + chat("c", "d")["messages"]}
+    data = write_jsonl(tmp_path / "d.jsonl", [two])
+    code, error, _ = run(data, model_dir=odd)
+    assert code == 65
+    assert error["message"].startswith(f"{data}:1: assistant turn 2 cannot be told apart: ")
+    assert "mark assistant turns in the template by {% generation %}" in error["message"]
+
+
+def test_unwritable_output_is_an_io_error(run, tmp_path, model):
+    data = write_jsonl(tmp_path / "d.jsonl", [chat("a", "b")])
+    (tmp_path / "out").write_text("a file")
+    code, error, _ = run(data)
+    assert code == 74 and not error["user_error"]
+    assert error["message"] == f"{tmp_path / 'out'}: File exists"
+
+
+def test_as_a_program_two_runs_give_the_same_bytes(model, tmp_path):
+    data = write_jsonl(tmp_path / "d.jsonl", [chat(f"what is {i}?", "it is " * (i % 9)) for i in range(300)])
+    found = []
+    for name in ("one", "two"):
+        done = subprocess.run(
+            [sys.executable, SOURCE / "tools/prepare_data.py", "--model", model, "--train", data]
+            + ["--sequence-length", "64", "--output-dir", tmp_path / name, "--progress-json"],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        assert all(0 <= line["progress"] <= 1 for line in lines[:-1])
+        directory = lines[-1]["result"]["train_dir"]
+        found.append([open(os.path.join(directory, file), "rb").read() for file in sorted(os.listdir(directory))])
+    assert found[0] == found[1]
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main([__file__, "-q"]))

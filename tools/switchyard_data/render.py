@@ -1,0 +1,147 @@
+"""Examples as text with the character ranges that are trained on."""
+
+import re
+from dataclasses import dataclass
+
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from .errors import ExampleError, UserError
+
+GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
+
+
+@dataclass
+class Segment:
+    """A piece of text that is tokenized by itself."""
+
+    text: str
+    spans: list  # [(begin, end)] in characters: what is trained on
+    special: bool = False  # the tokenizer adds its special tokens (a beginning-of-text token, say)
+
+
+@dataclass
+class Rendered:
+    """One example, ready for the tokenizer."""
+    segments: list
+    end_of_text: bool  # the end-of-text token follows and is trained on; chat templates end turns themselves
+
+
+class Renderer:
+    """`tokenizer` gives the chat template and its special tokens."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self.template = None
+        self.marks_turns = False
+
+    def __call__(self, example):
+        """Rendered, or ExampleError with the reason."""
+        if "messages" in example:
+            return self._chat(_messages(example["messages"], "messages"), 0, example.get("tools"))
+        if "prompt" in example or "completion" in example:
+            return self._prompt(example)
+        if "text" in example:
+            text = _string(example["text"], "text")
+            return Rendered([Segment(text, [(0, len(text))], special=True)], True)
+        raise ExampleError("has none of messages, prompt and completion, text")
+
+    def _prompt(self, example):
+        for key in ("prompt", "completion"):
+            if key not in example:
+                raise ExampleError(f"{key} is missing")
+        prompt, completion = example["prompt"], example["completion"]
+        if isinstance(prompt, list) and isinstance(completion, list):
+            messages = _messages(prompt, "prompt") + _messages(completion, "completion")
+            return self._chat(messages, len(prompt), example.get("tools"))
+        prompt, completion = _string(prompt, "prompt"), _string(completion, "completion")
+        if not completion:
+            raise ExampleError("completion is empty", bad=False)
+        # Apart, because the prompt stands alone when the model is used: no token may span the boundary.
+        parts = [Segment(prompt, [], special=True), Segment(completion, [(0, len(completion))])]
+        return Rendered(parts, True)
+
+    def _chat(self, messages, first_trained, tools):
+        trained = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= first_trained]
+        if not trained:
+            raise ExampleError("no assistant turn", bad=False)
+        self._find_template()
+        if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
+            raise ExampleError("tools must be a list of objects")
+        if self.marks_turns:
+            text, spans = self._render(messages, tools, mark=True)
+            # Marks come one for each assistant turn, in order.
+            turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+            if len(spans) != len(turns) and first_trained:
+                raise ExampleError("the chat template does not mark each assistant turn once")
+            if first_trained:
+                spans = [span for turn, span in zip(turns, spans) if turn >= first_trained]
+            return Rendered([Segment(text, [tuple(span) for span in spans])], False)
+        return self._by_prefixes(messages, trained, tools)
+
+    def _by_prefixes(self, messages, trained, tools):
+        text, _ = self._render(messages, tools)
+        spans = []
+        for i in trained:
+            begin, _ = self._render(messages[:i], tools, prompt=True)
+            end, _ = self._render(messages[: i + 1], tools)
+            if not end.startswith(begin):
+                raise _not_a_prefix(i, "the generation prompt", begin, end)
+            if not text.startswith(end):
+                raise _not_a_prefix(i, "the conversation up to it", end, text)
+            spans.append((len(begin), len(end)))
+        return Rendered([Segment(text, spans)], False)
+
+    def _find_template(self):
+        if self.template is not None:
+            return
+        try:
+            self.template = self.tokenizer.get_chat_template()
+        except ValueError as error:
+            raise UserError(
+                f"the data has conversations, but the tokenizer of {self.tokenizer.name_or_path} has no chat template; "
+                "add chat_template.jinja to the model directory, or use prompt/completion or text"
+            ) from error
+        self.marks_turns = GENERATION.search(self.template) is not None
+
+    def _render(self, messages, tools, prompt=False, mark=False):
+        try:
+            texts, spans = render_jinja_template(
+                conversations=[messages],
+                tools=tools,
+                chat_template=self.template,
+                add_generation_prompt=prompt,
+                return_assistant_tokens_mask=mark,
+                **self.tokenizer.special_tokens_map,
+            )
+        except Exception as error:  # a template may raise anything
+            raise ExampleError(f"the chat template refuses it: {error}") from error
+        return texts[0], spans[0] if mark else []
+
+
+def _not_a_prefix(turn, what, shorter, longer):
+    common = 0
+    while common < min(len(shorter), len(longer)) and shorter[common] == longer[common]:
+        common += 1
+    return UserError(
+        f"assistant turn {turn + 1} cannot be told apart: the chat template renders {what} as "
+        f"...{shorter[max(0, common - 20):common + 20]!r} and the longer text as "
+        f"...{longer[max(0, common - 20):common + 20]!r}; mark assistant turns in the template by "
+        "{% generation %}...{% endgeneration %}, or use --train-on-all-tokens"
+    )
+
+
+def _string(value, name):
+    if not isinstance(value, str):
+        raise ExampleError(f"{name} is not a string but a {type(value).__name__}")
+    return value
+
+
+def _messages(value, name):
+    if not isinstance(value, list):
+        raise ExampleError(f"{name} is not a list but a {type(value).__name__}")
+    for i, message in enumerate(value, 1):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise ExampleError(f"{name}: message {i} is not an object with a role")
+        if not isinstance(message.get("content", ""), (str, list, type(None))):
+            raise ExampleError(f"{name}: content of message {i} is not a string")
+    return value

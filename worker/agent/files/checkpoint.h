@@ -1,0 +1,15 @@
+// Publishing and removing checkpoints for the coordinator: common/checkpoint_publish with the
+// agent's messages.
+#pragma once
+
+#include "absl/status/status.h"
+#include "switchyard/agent/v1/agent.pb.h"
+
+namespace switchyard::agent {
+
+// Idempotent; what went wrong is in `error` of the answer.
+v1::CheckpointPublished PublishOnDisk(const v1::PublishCheckpoint& request);
+// Only a checkpoint that names the job.
+absl::Status RemoveCheckpointOnDisk(const v1::RemoveCheckpoint& request);
+
+}  // namespace switchyard::agent

@@ -1,0 +1,108 @@
+#include "worker/agent/host/options.h"
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "worker/agent/core/names.h"
+
+namespace switchyard::agent {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr size_t kMaxNodeName = 63;
+
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "node";
+}
+
+// First of `candidates`, relative to the program's directory, that exists; else `otherwise`.
+std::string FirstExisting(const fs::path& directory, std::initializer_list<const char*> candidates,
+                          const std::string& otherwise) {
+  for (const char* candidate : candidates) {
+    std::error_code error;
+    const fs::path path = directory / candidate;
+    // Not canonical(): a virtual environment's python is a link that must be called by this name.
+    if (fs::exists(path, error)) return path.lexically_normal().string();
+  }
+  return otherwise;
+}
+
+}  // namespace
+
+bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* outcome) {
+  std::error_code error;
+  options->self = fs::read_symlink("/proc/self/exe", error).string();
+  const fs::path directory = fs::path(options->self).parent_path();
+  options->node = HostName();
+  options->trainer = (directory / "switchyard-trainer").string();
+  options->python = FirstExisting(
+      directory,
+      {"../../.venv/bin/python", "../.venv/bin/python", "../lib/switchyard/venv/bin/python"},
+      "python3");
+  options->prepare_data = FirstExisting(
+      directory, {"../../tools/prepare_data.py", "../lib/switchyard/tools/prepare_data.py"},
+      (directory / "../../tools/prepare_data.py").lexically_normal().string());
+
+  CLI::App app("Runs training ranks on this node for a Switchyard coordinator.",
+               "switchyard-agent");
+  app.set_version_flag("--version", SWITCHYARD_VERSION);
+  app.add_option("--coordinator", options->coordinator, "HOST:PORT of the coordinator")
+      ->capture_default_str();
+  app.add_option("--node", options->node, "Name of this node, unique among agents")
+      ->capture_default_str();
+  app.add_option("--cpu-slots", options->cpu_slots,
+                 "CPU slots to offer; 0: the GPUs, or without any a slot a core");
+  app.add_option("--metrics", options->metrics, "HOST:PORT for /metrics, or \"off\"")
+      ->capture_default_str();
+  app.add_option("--work-dir", options->work_dir,
+                 "Directory for results, logs and state; one agent each")
+      ->required();
+  app.add_option("--fabric-address", options->fabric_address,
+                 "Address at which ranks of other nodes reach this one");
+  app.add_option("--trainer", options->trainer, "Path of switchyard-trainer")
+      ->capture_default_str();
+  app.add_option("--python", options->python, "Python with transformers and pyarrow")
+      ->capture_default_str();
+  app.add_option("--prepare-data", options->prepare_data, "Path of prepare_data.py")
+      ->capture_default_str();
+  app.add_option("--log-cap-bytes", options->log_cap_bytes,
+                 "Size at which a rank's log file is rotated");
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& parse_error) {
+    outcome->exit_code = app.exit(parse_error) == 0 ? 0 : 2;
+    return false;
+  }
+  for (std::string* path : {&options->work_dir, &options->trainer, &options->prepare_data}) {
+    if (!path->empty()) *path = fs::absolute(*path, error).lexically_normal().string();
+  }
+  while (options->work_dir.size() > 1 && options->work_dir.back() == '/')
+    options->work_dir.pop_back();
+  return true;
+}
+
+absl::Status Validate(const AgentOptions& options) {
+  std::string undotted = options.node;
+  std::erase(undotted, '.');
+  if (options.node.size() > kMaxNodeName || !IsSafeUid(undotted)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--node is \"", options.node, "\"; use 1 to 63 letters, digits, '.', '-' or '_'"));
+  }
+  if (access(options.trainer.c_str(), X_OK) != 0) {
+    return absl::NotFoundError(
+        absl::StrCat("trainer ", options.trainer,
+                     " does not exist or may not be executed; build switchyard-trainer or give "
+                     "--trainer PATH"));
+  }
+  if (options.log_cap_bytes < 4096) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--log-cap-bytes is ", options.log_cap_bytes, "; must be at least 4096"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace switchyard::agent

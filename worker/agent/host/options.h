@@ -1,0 +1,36 @@
+// Flags of switchyard-agent.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "worker/agent/core/attempt.h"
+
+namespace switchyard::agent {
+
+struct AgentOptions {
+  std::string coordinator = "127.0.0.1:7070";
+  std::string node;                        // default: the host's name
+  int cpu_slots = 0;                       // 0: GPUs, or without any a slot a core
+  std::string metrics = "127.0.0.1:9465";  // "off" for none
+  std::string work_dir;
+  std::string fabric_address;
+  std::string trainer;
+  std::string python;
+  std::string prepare_data;
+  std::string self;                  // this program; set by ParseOptions
+  int64_t log_cap_bytes = 64 << 20;  // of one file of one rank; two are kept
+  Graces graces;
+};
+
+// Exit code for the caller when there is nothing to run: 0 after --help, 2 on a wrong command line.
+struct ParseOutcome {
+  int exit_code = 0;
+};
+
+// Fills in defaults that depend on where the program lies. On false, `outcome` was printed and set.
+bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* outcome);
+// Sentences about what is missing before anything is started.
+absl::Status Validate(const AgentOptions& options);
+
+}  // namespace switchyard::agent

@@ -1,0 +1,61 @@
+// switchyard-agent: one a node.
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include "common/log.h"
+#include "worker/agent/host/agent_host.h"
+
+namespace {
+
+// switchyard-agent die-with-parent PID PROGRAM ARGUMENTS...: becomes a program that cannot ask for
+// this itself.
+int DieWithParent(char** argv) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != std::atoi(argv[2])) return 75;  // it died before we asked
+  execvp(argv[3], argv + 3);
+  std::fprintf(stderr, "cannot start %s: %s\n", argv[3], std::strerror(errno));
+  return 127;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace switchyard::agent;  // NOLINT: a program's main
+  if (argc >= 4 && std::string(argv[1]) == "die-with-parent") return DieWithParent(argv);
+
+  AgentOptions options;
+  ParseOutcome outcome;
+  if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
+
+  // Before any thread, so that all of them leave these signals to the one that waits for them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
+
+  auto host = AgentHost::Create(options);
+  if (!host.ok()) {
+    std::fprintf(stderr, "switchyard-agent: %s\n", std::string(host.status().message()).c_str());
+    return 1;
+  }
+  std::thread([signals, agent = host->get()] {
+    int signal = 0;
+    for (;;) {
+      if (sigwait(&signals, &signal) != 0) continue;
+      switchyard::log::Info("agent.stopping", {{"signal", signal}});
+      agent->RequestShutdown();
+    }
+  }).detach();
+  (*host)->Run();
+  switchyard::log::Info("agent.stopped");
+  std::_Exit(0);  // the signal thread still uses the host
+}

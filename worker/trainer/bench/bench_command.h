@@ -1,0 +1,29 @@
+// `switchyard-trainer bench`: how fast a model trains on this machine, with random weights and tokens.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace switchyard::trainer {
+
+struct BenchOptions {
+  std::string model_config;  // a config.json, or a directory that holds one
+  int64_t layers = 0;        // replaces the configuration's; 0 keeps it
+  int ranks = 1;
+  int expert_parallel = 1;
+  int64_t sequence_length = 512;
+  int64_t micro_batch = 1;
+  int64_t accumulation = 1;
+  int64_t steps = 10;        // measured, after `warmup` others
+  int64_t warmup = 2;
+  std::string dtype = "float32";
+  std::string gate = "router";  // "router", "scattered" or "consecutive"
+  int threads = 0;
+  int rank = -1;             // as RunOptions
+};
+
+// `arguments` are this program's, for the ranks that it starts. Prints a table; returns the process exit code.
+int BenchCommand(const BenchOptions& options, const std::vector<std::string>& arguments);
+
+}  // namespace switchyard::trainer

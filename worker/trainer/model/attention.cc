@@ -1,0 +1,86 @@
+#include "worker/trainer/model/attention.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/mm.h>
+
+#include "absl/strings/str_cat.h"
+#include "worker/trainer/ops/rms_norm.h"
+
+namespace switchyard::trainer {
+
+Attention::Attention(const ModelShape& shape, const ParameterRegistry& registry,
+                     const GradientStore& gradients, int layer)
+    : shape_{shape.num_heads, shape.num_kv_heads, shape.head_dim}, eps_(shape.rms_norm_eps) {
+  const std::string prefix = absl::StrCat("model.layers.", layer, ".");
+  const int input_norm = registry.Find(prefix + "input_layernorm.weight");
+  const int query_norm = registry.Find(prefix + "self_attn.q_norm.weight");
+  const int key_norm = registry.Find(prefix + "self_attn.k_norm.weight");
+  const int q_proj = registry.Find(prefix + "self_attn.q_proj.weight");
+  const int o_proj = registry.Find(prefix + "self_attn.o_proj.weight");
+  input_norm_ = registry.Value(input_norm);
+  query_norm_ = registry.Value(query_norm);
+  key_norm_ = registry.Value(key_norm);
+  qkv_proj_ = FusedValue(registry, q_proj, 3);
+  o_proj_ = registry.Value(o_proj);
+  grad_input_norm_ = gradients.Destination(input_norm);
+  grad_query_norm_ = gradients.Destination(query_norm);
+  grad_key_norm_ = gradients.Destination(key_norm);
+  grad_qkv_proj_ = gradients.Destination(q_proj, 3);
+  grad_o_proj_ = gradients.Destination(o_proj);
+}
+
+ops::QkNormRope Attention::NormRope(const StepContext& context) const {
+  return {query_norm_,      key_norm_,   eps_, shape_.num_heads, shape_.num_kv_heads, shape_.head_dim,
+          context.cos, context.sin};
+}
+
+void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD, at::Tensor h_TD) {
+  const int64_t tokens = x_TD.size(0);
+  const int64_t query = shape_.num_heads * shape_.head_dim;
+  const int64_t key = shape_.num_kv_heads * shape_.head_dim;
+  x_TD_ = x_TD;
+  qkv_ = slot.Take({tokens, query + 2 * key}, context.dtype);
+  out_ = slot.Take({tokens, query}, context.dtype);
+  log_sum_exp_ = slot.Take({tokens, shape_.num_heads}, at::kFloat);
+
+  ArenaScope scope(context.workspace);
+  at::Tensor normed = context.workspace.Take(x_TD.sizes(), context.dtype);
+  at::Tensor qk = context.workspace.Take({tokens, query + key}, context.dtype);
+  ops::RmsNorm(x_TD, input_norm_, eps_, normed);
+  at::mm_out(qkv_, normed, qkv_proj_.t());
+  ops::QkNormRopeForward(NormRope(context), qkv_, qk);
+  ops::CausalAttention(shape_, qk.narrow(1, 0, query), qk.narrow(1, query, key),
+                       qkv_.narrow(1, query + key, key), context.batch.document_offset, out_,
+                       log_sum_exp_);
+  at::addmm_out(h_TD, x_TD, out_, o_proj_.t());
+}
+
+void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
+  const int64_t tokens = grad_TD.size(0);
+  const int64_t query = shape_.num_heads * shape_.head_dim;
+  const int64_t key = shape_.num_kv_heads * shape_.head_dim;
+  ArenaScope scope(context.workspace);
+  at::Tensor normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
+  at::Tensor qk = context.workspace.Take({tokens, query + key}, context.dtype);
+  at::Tensor grad_out = context.workspace.Take({tokens, query}, context.dtype);
+  at::Tensor grad_qkv = context.workspace.Take({tokens, query + 2 * key}, context.dtype);
+  at::Tensor grad_normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
+
+  ops::WriteMatrixGradient(grad_TD, out_, grad_o_proj_);
+  at::mm_out(grad_out, grad_TD, o_proj_);
+
+  const ops::QkNormRope norm_rope = NormRope(context);
+  ops::QkNormRopeForward(norm_rope, qkv_, qk);
+  ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
+                               qkv_.narrow(1, query + key, key), out_, log_sum_exp_,
+                               context.batch.document_offset, grad_qkv.narrow(1, 0, query),
+                               grad_qkv.narrow(1, query, key), grad_qkv.narrow(1, query + key, key));
+  ops::QkNormRopeBackward(norm_rope, qkv_, grad_qkv, grad_query_norm_, grad_key_norm_);
+
+  ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
+  ops::WriteMatrixGradient(grad_qkv, normed, grad_qkv_proj_);
+  at::mm_out(grad_normed, grad_qkv, qkv_proj_);
+  ops::RmsNormBackward(grad_normed, x_TD_, input_norm_, eps_, grad_TD, grad_input_norm_);
+}
+
+}  // namespace switchyard::trainer

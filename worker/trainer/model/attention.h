@@ -1,0 +1,38 @@
+// Grouped-query attention with per-head norms and rotary positions, around it norm and residual:
+// h = x + o_proj(attention(norm(x))).
+//
+// Saves x, qkv before norm and rope, the attention output and its log-sum-exp; the rest is recomputed.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "common/model/model_shape.h"
+#include "worker/trainer/model/gradient_store.h"
+#include "worker/trainer/model/parameter_registry.h"
+#include "worker/trainer/model/step_context.h"
+#include "worker/trainer/ops/attention.h"
+#include "worker/trainer/ops/qk_norm_rope.h"
+
+namespace switchyard::trainer {
+
+class Attention {
+ public:
+  Attention(const ModelShape& shape, const ParameterRegistry& registry, const GradientStore& gradients,
+            int layer);
+
+  // Writes h_TD. x_TD lies in `slot` and stays until Backward.
+  void Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD, at::Tensor h_TD);
+  // grad_TD: gradient of h_TD, becomes the gradient of x_TD. Writes the parameters' gradients.
+  void Backward(StepContext& context, at::Tensor grad_TD);
+
+ private:
+  ops::QkNormRope NormRope(const StepContext& context) const;
+
+  ops::AttentionShape shape_;
+  double eps_;
+  at::Tensor input_norm_, query_norm_, key_norm_, qkv_proj_, o_proj_;
+  ops::WeightGradient grad_input_norm_, grad_query_norm_, grad_key_norm_, grad_qkv_proj_, grad_o_proj_;
+  at::Tensor x_TD_, qkv_, out_, log_sum_exp_;  // saved
+};
+
+}  // namespace switchyard::trainer

@@ -1,0 +1,28 @@
+// What every module of the stack sees of the micro-batch that runs.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "worker/trainer/data/batch.h"
+#include "worker/trainer/model/arena.h"
+#include "worker/trainer/moe/load_balance.h"
+#include "worker/trainer/moe/token_dispatcher.h"
+
+namespace switchyard::trainer {
+
+struct StepContext {
+  const Batch& batch;
+  Arena& workspace;             // temporaries of one call
+  TokenDispatcher* dispatcher;  // null without MoE layers
+  LoadBalance& balance;
+  at::Tensor cos;               // float32 [T, C / 2]
+  at::Tensor sin;
+  at::ScalarType dtype;         // of activations
+  int64_t saved_row_capacity;   // rows whose gate/up a MoE layer saves
+
+  int64_t num_tokens() const { return batch.num_sequences * batch.sequence_length; }  // T
+};
+
+}  // namespace switchyard::trainer

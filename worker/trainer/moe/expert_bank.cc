@@ -1,0 +1,77 @@
+#include "worker/trainer/moe/expert_bank.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "worker/trainer/ops/grouped_gemm.h"
+#include "worker/trainer/ops/swiglu.h"
+
+namespace switchyard::trainer {
+namespace {
+
+// Calls fn(begin, count) for pieces of at most `capacity` of `rows` rows. An empty list is one empty piece.
+template <typename Fn>
+void ForPieces(int64_t rows, int64_t capacity, const Fn& fn) {
+  int64_t begin = 0;
+  do {
+    const int64_t count = std::min(capacity, rows - begin);
+    fn(begin, count);
+    begin += count;
+  } while (begin < rows);
+}
+
+}  // namespace
+
+ExpertBank::ExpertBank(const ModelShape& shape, const ParameterRegistry& registry,
+                       const GradientStore& gradients, int layer)
+    : width_(shape.moe_intermediate_size) {
+  const std::string prefix = absl::StrCat("model.layers.", layer, ".mlp.experts.");
+  const int gate_up = registry.Find(prefix + "gate_up_proj");
+  const int down = registry.Find(prefix + "down_proj");
+  gate_up_proj_ = registry.Value(gate_up);
+  down_proj_ = registry.Value(down);
+  grad_gate_up_proj_ = gradients.Destination(gate_up);
+  grad_down_proj_ = gradients.Destination(down);
+}
+
+void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routing,
+                         at::Tensor rows_RD) {
+  const int64_t capacity = std::min(context.saved_row_capacity, rows_RD.size(0));
+  gate_up_ = slot.Take({capacity, 2 * width_}, context.dtype);
+  ArenaScope scope(context.workspace);
+  const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
+  ForPieces(routing.num_rows, capacity, [&](int64_t begin, int64_t count) {
+    const ops::ExpertRows piece{routing.expert_offset_L1, begin};
+    const at::Tensor rows = rows_RD.narrow(0, begin, count);
+    const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
+    const at::Tensor h = hidden.narrow(0, 0, count);
+    ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
+    ops::SwiGlu(gate_up, routing.weight_R.narrow(0, begin, count), h);
+    ops::GroupedGemm(piece, h, down_proj_, rows);
+  });
+}
+
+void ExpertBank::Backward(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
+                          at::Tensor grad_rows_RD, at::Tensor grad_weight_R) {
+  const int64_t capacity = gate_up_.size(0);
+  const bool saved = routing.num_rows <= capacity;
+  ArenaScope scope(context.workspace);
+  const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
+  const at::Tensor grad_hidden = context.workspace.Take({capacity, width_}, context.dtype);
+  ForPieces(routing.num_rows, capacity, [&](int64_t begin, int64_t count) {
+    const ops::ExpertRows piece{routing.expert_offset_L1, begin};
+    const at::Tensor rows = rows_RD.narrow(0, begin, count);
+    const at::Tensor grad_rows = grad_rows_RD.narrow(0, begin, count);
+    const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
+    const at::Tensor h = hidden.narrow(0, 0, count), grad_h = grad_hidden.narrow(0, 0, count);
+    if (!saved) ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
+    ops::GroupedGemmTransposed(piece, grad_rows, down_proj_, grad_h);
+    ops::SwiGluBackward(grad_h, routing.weight_R.narrow(0, begin, count), gate_up, h,
+                        grad_weight_R.narrow(0, begin, count));
+    ops::GroupedWeightGradient(piece, grad_rows, h, grad_down_proj_);
+    ops::GroupedWeightGradient(piece, gate_up, rows, grad_gate_up_proj_);
+    ops::GroupedGemmTransposed(piece, gate_up, gate_up_proj_, grad_rows);
+  });
+}
+
+}  // namespace switchyard::trainer

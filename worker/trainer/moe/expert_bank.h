@@ -1,0 +1,36 @@
+// The experts of this rank, applied to rows sorted by expert: down(silu(gate) * up * router weight).
+//
+// A list of at most `capacity` rows keeps its gate/up for the backward; a longer one (a bad routing under expert
+// parallelism) is taken in pieces of `capacity` rows and recomputes them. Knows nothing of tokens or ranks.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "common/model/model_shape.h"
+#include "worker/trainer/model/gradient_store.h"
+#include "worker/trainer/model/parameter_registry.h"
+#include "worker/trainer/model/step_context.h"
+#include "worker/trainer/moe/token_dispatcher.h"
+
+namespace switchyard::trainer {
+
+class ExpertBank {
+ public:
+  ExpertBank(const ModelShape& shape, const ParameterRegistry& registry,
+             const GradientStore& gradients, int layer);
+
+  // rows_RD: in the rows, out the experts' results. Takes what it saves from `slot`.
+  void Forward(StepContext& context, Arena& slot, const Routing& routing, at::Tensor rows_RD);
+  // rows_RD: the rows as they were before Forward. grad_rows_RD: in the gradient of the results, out that of the
+  // rows. Writes the gradient of the router weights, grad_weight_R (float32), and of the parameters.
+  void Backward(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
+                at::Tensor grad_rows_RD, at::Tensor grad_weight_R);
+
+ private:
+  int64_t width_;  // F
+  at::Tensor gate_up_proj_, down_proj_;
+  ops::WeightGradient grad_gate_up_proj_, grad_down_proj_;
+  at::Tensor gate_up_;  // [capacity, 2F]; saved when all rows fit
+};
+
+}  // namespace switchyard::trainer

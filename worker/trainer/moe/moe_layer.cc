@@ -1,0 +1,58 @@
+#include "worker/trainer/moe/moe_layer.h"
+
+#include "absl/strings/str_cat.h"
+#include "worker/trainer/ops/rms_norm.h"
+
+namespace switchyard::trainer {
+
+MoeLayer::MoeLayer(const ModelShape& shape, const ParameterRegistry& registry,
+                   const GradientStore& gradients, int layer, int moe_layer)
+    : eps_(shape.rms_norm_eps),
+      router_(shape, registry, gradients, layer, moe_layer),
+      experts_(shape, registry, gradients, layer) {
+  const int norm =
+      registry.Find(absl::StrCat("model.layers.", layer, ".post_attention_layernorm.weight"));
+  norm_ = registry.Value(norm);
+  grad_norm_ = gradients.Destination(norm);
+}
+
+void MoeLayer::Forward(StepContext& context, Arena& slot, const at::Tensor& h_TD, at::Tensor y_TD) {
+  TokenDispatcher& dispatcher = *context.dispatcher;
+  const int64_t tokens = h_TD.size(0);
+  h_TD_ = h_TD;
+  ArenaScope scope(context.workspace);
+  at::Tensor normed = context.workspace.Take(h_TD.sizes(), context.dtype);
+  at::Tensor rows =
+      context.workspace.Take({dispatcher.MaxRows(tokens), h_TD.size(1)}, context.dtype);
+  ops::RmsNorm(h_TD, norm_, eps_, normed);
+  router_.Forward(context, slot, normed);
+  const Routing routing =
+      dispatcher.Dispatch(normed, router_.expert_TK(), router_.weight_TK(), rows);
+  experts_.Forward(context, slot, routing, rows);
+  dispatcher.Combine(rows, routing, y_TD);
+  y_TD.add_(h_TD);
+}
+
+void MoeLayer::Backward(StepContext& context, at::Tensor grad_TD) {
+  TokenDispatcher& dispatcher = *context.dispatcher;
+  const int64_t tokens = grad_TD.size(0), width = grad_TD.size(1);
+  const int64_t max_rows = dispatcher.MaxRows(tokens);
+  ArenaScope scope(context.workspace);
+  at::Tensor normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
+  at::Tensor grad_normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
+  at::Tensor rows = context.workspace.Take({max_rows, width}, context.dtype);
+  at::Tensor grad_rows = context.workspace.Take({max_rows, width}, context.dtype);
+  at::Tensor grad_weight_R = context.workspace.Take({max_rows}, at::kFloat);
+  at::Tensor grad_weight_TK = context.workspace.Take(router_.weight_TK().sizes(), at::kFloat);
+
+  ops::RmsNorm(h_TD_, norm_, eps_, normed);
+  const Routing routing =
+      dispatcher.Dispatch(normed, router_.expert_TK(), router_.weight_TK(), rows);
+  dispatcher.DispatchGradient(grad_TD, routing, grad_rows);
+  experts_.Backward(context, routing, rows, grad_rows, grad_weight_R);
+  dispatcher.CombineGradient(grad_rows, grad_weight_R, routing, grad_normed, grad_weight_TK);
+  router_.Backward(context, normed, grad_weight_TK, grad_normed);
+  ops::RmsNormBackward(grad_normed, h_TD_, norm_, eps_, grad_TD, grad_norm_);
+}
+
+}  // namespace switchyard::trainer

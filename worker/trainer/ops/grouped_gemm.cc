@@ -1,0 +1,54 @@
+#include "worker/trainer/ops/grouped_gemm.h"
+
+#include <ATen/ops/mm.h>
+
+#include <algorithm>
+
+namespace switchyard::trainer::ops {
+namespace {
+
+// Calls fn(expert, first, count, starts) for each expert with rows in the piece of `n` rows: its rows first ..
+// first + count - 1 of the piece; `starts`: they are the expert's first rows of all.
+template <typename Fn>
+void ForExperts(const ExpertRows& rows, int64_t n, const Fn& fn) {
+  const int32_t* offset = rows.offset_L1.const_data_ptr<int32_t>();
+  for (int64_t l = 0; l + 1 < rows.offset_L1.numel(); ++l) {
+    const int64_t first = std::max<int64_t>(offset[l], rows.begin);
+    const int64_t last = std::min<int64_t>(offset[l + 1], rows.begin + n);
+    if (first < last) fn(l, first - rows.begin, last - first, first == offset[l]);
+  }
+}
+
+}  // namespace
+
+void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight, at::Tensor out) {
+  ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool) {
+    at::Tensor part = out.narrow(0, first, count);
+    at::mm_out(part, x.narrow(0, first, count), weight.select(0, l).t());
+  });
+}
+
+void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
+                           at::Tensor out) {
+  ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool) {
+    at::Tensor part = out.narrow(0, first, count);
+    at::mm_out(part, x.narrow(0, first, count), weight.select(0, l));
+  });
+}
+
+void GroupedWeightGradient(const ExpertRows& rows, const at::Tensor& grad, const at::Tensor& x,
+                           const WeightGradient& destination) {
+  if (rows.begin == 0 && !destination.accumulate) {
+    const int32_t* offset = rows.offset_L1.const_data_ptr<int32_t>();
+    for (int64_t l = 0; l + 1 < rows.offset_L1.numel(); ++l) {
+      if (offset[l] == offset[l + 1]) destination.value.select(0, l).zero_();
+    }
+  }
+  ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool starts) {
+    WeightGradient expert = destination.Select(l);
+    expert.accumulate = destination.accumulate || !starts;
+    WriteMatrixGradient(grad.narrow(0, first, count), x.narrow(0, first, count), expert);
+  });
+}
+
+}  // namespace switchyard::trainer::ops

@@ -1,0 +1,36 @@
+#include "worker/trainer/train/evaluation.h"
+
+#include <ATen/ops/zeros.h>
+
+#include <limits>
+#include <vector>
+
+#include "worker/trainer/data/batch_builder.h"
+#include "worker/trainer/data/batch_order.h"
+
+namespace switchyard::trainer {
+
+EvaluationResult EvaluateAll(Decoder& decoder, Communicator& world, const TokenShards& data, int64_t micro_batch,
+                             const std::function<void(double)>& progress) {
+  at::Tensor sums = at::zeros({2}, at::kDouble);
+  double* values = sums.mutable_data_ptr<double>();
+  const int64_t together = micro_batch * world.size();
+  for (int64_t begin = 0; begin < data.num_sequences(); begin += together) {
+    std::vector<int64_t> sequences(micro_batch, kEmptySequence);
+    for (int64_t i = 0; i < micro_batch; ++i) {
+      const int64_t sequence = begin + world.rank() * micro_batch + i;
+      if (sequence < data.num_sequences()) sequences[i] = sequence;
+    }
+    const EvalResult part = decoder.Evaluate(BuildBatch(data, sequences));
+    values[0] += part.cross_entropy_sum;
+    values[1] += static_cast<double>(part.targets);
+    progress(static_cast<double>(begin + together) / static_cast<double>(data.num_sequences()));
+  }
+  world.AllReduce(sums);
+  EvaluationResult result;
+  result.targets = static_cast<int64_t>(values[1]);
+  result.loss = values[1] > 0 ? values[0] / values[1] : std::numeric_limits<double>::quiet_NaN();
+  return result;
+}
+
+}  // namespace switchyard::trainer

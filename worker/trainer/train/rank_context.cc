@@ -1,0 +1,80 @@
+#include "worker/trainer/train/rank_context.h"
+
+#include <ATen/Parallel.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <fstream>
+#include <utility>
+
+#include "worker/trainer/moe/routing_override.h"
+#include "worker/trainer/moe/window_dispatcher.h"
+#include "worker/trainer/train/exit_code.h"
+
+namespace switchyard::trainer {
+
+std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
+  const ModelShape& shape = options.shape;
+  const bool has_experts = shape.num_moe_layers() > 0;
+  absl::StatusOr<Mesh> mesh =
+      Mesh::Create(static_cast<int>(options.ranks), static_cast<int>(options.expert_parallel),
+                   has_experts ? static_cast<int>(shape.num_experts) : 0);
+  if (!mesh.ok()) throw TrainerError(ExitCode::kConfig, std::string(mesh.status().message()));
+
+  const DispatchWindowShape window = {options.expert_parallel,
+                                      options.micro_batch_sequences * options.sequence_length,
+                                      shape.hidden_size, shape.experts_per_token,
+                                      options.precision == Precision::kFloat32 ? 4 : 2};
+  MeshGroupsOptions groups;
+  groups.job_uid = options.job_uid;
+  groups.epoch = options.epoch;
+  groups.token = options.rendezvous_id;
+  groups.rank = options.rank;
+  groups.window_bytes = DispatchWindowLayout(window).bytes;
+
+  auto context = std::make_unique<RankContext>();
+  context->groups = JoinMeshGroups(*mesh, groups);
+  if (options.expert_parallel > 1) {
+    context->dispatcher = MakeWindowDispatcher(*context->groups.window, shape.num_experts, window);
+  } else if (has_experts) {
+    context->dispatcher = MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
+  }
+  if (has_experts && options.gate != "router") {
+    context->dispatcher =
+        MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts, options.gate == "scattered");
+  }
+  context->decoder = Decoder::Create({.shape = shape,
+                                      .mesh = *mesh,
+                                      .rank = options.rank,
+                                      .communicators = &context->groups.communicators,
+                                      .dispatcher = context->dispatcher.get(),
+                                      .precision = options.precision,
+                                      .max_sequences = options.micro_batch_sequences,
+                                      .max_sequence_length = options.sequence_length,
+                                      .gradient_accumulation = options.gradient_accumulation});
+  return context;
+}
+
+int SetThreads(int64_t wanted, int64_t local_ranks) {
+  cpu_set_t cores;
+  const int usable = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  const int threads =
+      static_cast<int>(wanted > 0 ? wanted : std::max<int64_t>(1, usable / std::max<int64_t>(1, local_ranks)));
+  at::set_num_threads(threads);
+  at::set_num_interop_threads(1);
+  return threads;
+}
+
+int64_t PeakMemoryBytes() {
+  std::ifstream status("/proc/self/status");
+  std::string word;
+  while (status >> word) {
+    if (word != "VmHWM:") continue;
+    int64_t kibibytes = 0;
+    status >> kibibytes;
+    return kibibytes << 10;
+  }
+  return 0;
+}
+
+}  // namespace switchyard::trainer

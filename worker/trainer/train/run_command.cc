@@ -1,0 +1,117 @@
+#include "worker/trainer/train/run_command.h"
+
+#include <cstdio>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/str_format.h"
+#include "common/checkpoint_publish.h"
+#include "common/durable_file.h"
+#include "common/log.h"
+#include "worker/trainer/comm/mesh_groups.h"
+#include "worker/trainer/train/local_ranks.h"
+#include "worker/trainer/train/rank_channels.h"
+#include "worker/trainer/train/rank_context.h"
+#include "worker/trainer/train/trainer_config.h"
+#include "worker/trainer/train/training_run.h"
+
+namespace switchyard::trainer {
+namespace {
+
+using nlohmann::json;
+
+constexpr int64_t kMaxConfigBytes = 16 << 20;
+
+// One rank: lines go to the agent, or to the process that started all ranks.
+int RunRank(const RunOptions& options) {
+  DieWithParent();
+  log::SetProcessFields({{"rank", options.rank}});
+  RankChannels channels(/*inherited=*/true);
+  const RunEnd end = Guarded([&]() -> RunEnd {
+    absl::StatusOr<TrainerConfig> config = ReadTrainerConfig(options.config);
+    if (!config.ok()) throw TrainerError(ExitCode::kConfig, std::string(config.status().message()));
+    if (options.ranks > 0) config->ranks = options.ranks;
+    if (options.rank >= config->ranks) {
+      throw TrainerError(ExitCode::kConfig,
+                         absl::StrFormat("--rank is %d, but there are %d ranks", options.rank, config->ranks));
+    }
+    SetThreads(config->threads, config->ranks);
+    const std::string text = ReadSmallFile(options.config, kMaxConfigBytes).value_or("");
+    return RunTraining(*config, text, options.rank, channels);
+  });
+  return SayExit(channels, end);
+}
+
+// What an agent and a coordinator would do with the lines: show them, publish complete checkpoints.
+class Conductor {
+ public:
+  explicit Conductor(const TrainerConfig& config) : config_(config) {}
+
+  void Hear(int rank, const std::string& text) {
+    const json document = json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (document.contains("checkpoint_shard")) {
+      Publish(document["checkpoint_shard"]);
+    } else if (rank == 0 && document.contains("step")) {
+      ShowStep(document["step"]);
+    } else if (rank == 0 && document.contains("eval")) {
+      std::printf("held-out loss %s after step %s\n", document["eval"]["loss"].dump().c_str(),
+                  document["eval"]["step"].dump().c_str());
+    }
+    std::fflush(stdout);
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  void ShowStep(const json& step) const {
+    const double seconds = step["step_seconds"].get<double>();
+    const auto tokens = step["tokens"].get<double>();
+    std::printf("step %s/%d  loss %s  grad norm %s  lr %s  %.0f tokens/s%s\n", step["step"].dump().c_str(),
+                static_cast<int>(config_.training.total_steps), step["loss"].dump().c_str(),
+                step["grad_norm"].dump().c_str(), step["learning_rate"].dump().c_str(),
+                seconds > 0 ? tokens / seconds : 0.0, step["skipped"].get<bool>() ? "  skipped" : "");
+  }
+
+  void Publish(const json& shard) {
+    const auto stage = shard["stage_path"].get<std::string>();
+    if (++shards_[stage] < config_.ranks) return;
+    const auto final_path = shard["final_path"].get<std::string>();
+    const absl::Status published = PublishCheckpoint(
+        stage, final_path, {config_.job_uid, shard["step"].get<int64_t>(), config_.epoch});
+    if (published.ok()) {
+      std::printf("saved %s\n", final_path.c_str());
+    } else {
+      std::fprintf(stderr, "%s\n", std::string(published.message()).c_str());
+      status_.Update(published);
+    }
+  }
+
+  const TrainerConfig& config_;
+  std::map<std::string, int64_t> shards_;  // durable ones of each stage
+  absl::Status status_;
+};
+
+int RunAllRanks(const RunOptions& options) {
+  absl::StatusOr<TrainerConfig> config = ReadTrainerConfig(options.config);
+  if (!config.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(config.status().message()).c_str());
+    return ProcessExitCode(ExitCode::kConfig);
+  }
+  if (options.ranks > 0) config->ranks = options.ranks;
+  Conductor conductor(*config);
+  LocalRanksOptions local;
+  local.ranks = static_cast<int>(config->ranks);
+  local.arguments = {"run", "--config", options.config, "--ranks", std::to_string(config->ranks)};
+  local.on_line = [&](int rank, const std::string& line) { conductor.Hear(rank, line); };
+  const int code = RunLocalRanks(local);
+  if (code != 0) RemoveSegments(config->job_uid, config->epoch);
+  if (code == 0 && !conductor.status().ok()) return ProcessExitCode(ExitCode::kOutput);
+  return code;
+}
+
+}  // namespace
+
+int RunCommand(const RunOptions& options) {
+  return options.rank >= 0 ? RunRank(options) : RunAllRanks(options);
+}
+
+}  // namespace switchyard::trainer

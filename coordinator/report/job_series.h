@@ -15,6 +15,7 @@ telemetry::LabelValues JobLabels(const std::string& name);
 struct JobSeries {
   explicit JobSeries(telemetry::Registry& registry);
 
+  telemetry::LabelValues InfoLabels(const v1::Job& job) const;
   void SetState(const v1::Job& job) const;
   void SetPlan(const v1::Job& job) const;
   void SetProgress(const v1::Job& job) const;
@@ -24,11 +25,10 @@ struct JobSeries {
   void SetExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) const;
 
   telemetry::Gauge state, info, epoch, step, total_steps, loss, eval_loss, learning_rate, grad_norm;
-  telemetry::Gauge tokens_per_second, predicted_tokens_per_second, eta, peak_memory, planned_memory,
-      memory_capacity;
-  telemetry::Gauge expert_load, layer_load, dead_experts, router_entropy, checkpoint_step,
-      checkpoint_bytes;
-  telemetry::Gauge prediction_error;
+  telemetry::Gauge tokens_per_second, predicted_tokens_per_second, eta;
+  telemetry::Gauge peak_memory, planned_memory, memory_capacity;
+  telemetry::Gauge expert_load, layer_load, dead_experts, router_entropy;
+  telemetry::Gauge checkpoint_step, checkpoint_bytes, save_seconds;
   telemetry::Counter tokens, phase_seconds, skipped_steps, restarts, checkpoints;
   telemetry::Histogram step_seconds;
 };

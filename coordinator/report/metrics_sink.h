@@ -9,7 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "common/clock.h"
 #include "common/telemetry/registry.h"
@@ -38,14 +38,15 @@ class MetricsSink final : public JobObserver {
  private:
   struct Tracked {
     v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
-    int attempts = 0;  // counted as restarts so far
-    int64_t checkpoint_step = 0;
-    int64_t counted_step = 0;  // newest step whose tokens and seconds are in the counters
-    int64_t counted_epoch = 0;
-    std::optional<Clock::SteadyTime> ended;
+    telemetry::LabelValues info;          // of switchyard_job_info
+    int restarts = 0;                     // counted so far
+    int64_t checkpoint_step = 0;          // newest one counted
+    std::pair<int64_t, int64_t> counted;  // epoch and step that the counters hold
+    std::optional<Clock::SteadyTime> saving_since;
+    std::optional<Clock::SteadyTime> forget_at;
   };
 
-  // Null when the job's series were removed after its end.
+  // Null when the job ended so long ago that it has no series any more.
   Tracked* Track(const v1::Job& job);
   void Forget(const std::string& name);
   void CountQueue();

@@ -63,7 +63,7 @@ std::string ExpertHeatmap(const v1::ExpertLoad& load, int width) {
   const int group = (experts * columns + room - 1) / room;  // experts in one cell
   std::string text = absl::StrCat(
       "Expert load at step ", load.step(), ", ", load.layers_size(), " layers x ", experts,
-      " experts", group > 1 ? absl::StrCat(", ", group, " experts a cell, the busiest shown") : "",
+      " experts", group > 1 ? absl::StrCat(", the busiest of ", group, " a cell") : "",
       "\n", Legend());
   for (const auto& layer : load.layers()) {
     const LayerLoad ratios = Ratios(layer);

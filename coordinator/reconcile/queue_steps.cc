@@ -52,6 +52,8 @@ std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
 }
 
 void Reconciler::StepQueue() {
+  // One move a commit: what moved just now is stored first, the queue is looked at in the next step.
+  if (core_.book.dirty()) return;
   std::vector<QueuedJob> queued;
   const auto now = core_.clock.Steady();
   for (const auto& [uid, record] : core_.book.jobs()) {

@@ -76,6 +76,7 @@ class Spool:
 
 
 class Encoder:
+    """Turns examples into tokens and target marks."""
     def __init__(self, tokenizer, renderer, sequence_length, train_on_all, max_bad_lines):
         self.tokenizer = tokenizer
         self.render = renderer

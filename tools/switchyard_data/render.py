@@ -21,6 +21,7 @@ class Segment:
 
 @dataclass
 class Rendered:
+    """One example, ready for the tokenizer."""
     segments: list
     end_of_text: bool  # the end-of-text token follows and is trained on; chat templates end turns themselves
 

@@ -37,7 +37,8 @@ absl::Status PieceWriter::Write(const void* data, int64_t bytes, int64_t offset)
 absl::Status PieceWriter::WriteFile(const std::string& name, absl::string_view contents) {
   SWITCHYARD_RETURN_IF_ERROR(Close());
   SWITCHYARD_RETURN_IF_ERROR(WriteFileDurably(directory_ + "/" + name, contents));
-  pieces_.push_back({name, 0, static_cast<int64_t>(contents.size()), ContentHash(contents.data(), contents.size())});
+  pieces_.push_back({name, 0, static_cast<int64_t>(contents.size()),
+                     ContentHash(contents.data(), contents.size())});
   bytes_written_ += static_cast<int64_t>(contents.size());
   return absl::OkStatus();
 }

@@ -1,7 +1,8 @@
-// Writes one process's pieces of files that several processes write together, and remembers their hashes.
+// Writes one process's pieces of files that several processes write together, and remembers their
+// hashes.
 //
-// Writes that continue the one before become one piece. The pieces of all processes together must tile every
-// file; checkpoint_verify.h checks that.
+// Writes that continue the one before become one piece. The pieces of all processes together must
+// tile every file; checkpoint_verify.h checks that.
 #pragma once
 
 #include <cstdint>

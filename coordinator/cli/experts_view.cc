@@ -63,8 +63,8 @@ std::string ExpertHeatmap(const v1::ExpertLoad& load, int width) {
   const int group = (experts * columns + room - 1) / room;  // experts in one cell
   std::string text = absl::StrCat(
       "Expert load at step ", load.step(), ", ", load.layers_size(), " layers x ", experts,
-      " experts", group > 1 ? absl::StrCat(", ", group, " experts a cell, the busiest shown") : "",
-      "\n", Legend());
+      " experts", group > 1 ? absl::StrCat(", the busiest of ", group, " a cell") : "", "\n",
+      Legend());
   for (const auto& layer : load.layers()) {
     const LayerLoad ratios = Ratios(layer);
     absl::StrAppend(&text, absl::StrFormat("  layer %-3d", layer.layer()));

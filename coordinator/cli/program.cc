@@ -30,12 +30,12 @@ void AddCommonOptions(CLI::App& app, CliOptions& options, std::string& output,
 
 // CLI11 says only that a command is missing; the word that was given and the nearest command say
 // more.
-std::string UnknownCommand(const CLI::App& app, const std::vector<std::string>& arguments) {
+std::string UnknownCommand(const CLI::App& app) {
   std::vector<std::string> names;
   for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
-  for (const std::string& argument : arguments) {
+  // What no command or option took; an option's value is none of it.
+  for (const std::string& argument : app.remaining()) {
     if (argument.empty() || argument[0] == '-') continue;
-    if (std::find(names.begin(), names.end(), argument) != names.end()) return "";
     const std::string nearest = NearestName(argument, names);
     return absl::StrCat("\"", argument, "\" is not a command",
                         nearest.empty() ? "" : absl::StrCat("; did you mean \"", nearest, "\"?"));
@@ -43,13 +43,12 @@ std::string UnknownCommand(const CLI::App& app, const std::vector<std::string>& 
   return "";
 }
 
-int ReportParseError(CLI::App& app, const CLI::ParseError& error,
-                     const std::vector<std::string>& arguments, CliIo& io) {
+int ReportParseError(CLI::App& app, const CLI::ParseError& error, CliIo& io) {
   if (error.get_exit_code() == 0) {  // --help
     app.exit(error, io.out, io.err);
     return kExitOk;
   }
-  const std::string unknown = UnknownCommand(app, arguments);
+  const std::string unknown = UnknownCommand(app);
   if (unknown.empty()) {
     app.exit(error, io.out, io.err);
   } else {
@@ -83,7 +82,7 @@ int RunCli(const std::vector<std::string>& arguments, CliIo& io) {
   try {
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
   } catch (const CLI::ParseError& error) {
-    return ReportParseError(app, error, arguments, io);
+    return ReportParseError(app, error, io);
   }
   context.options.json = output == "json";
   context.options.retry_for = absl::Seconds(retry_seconds);

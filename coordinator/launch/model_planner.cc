@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/violations.h"
+#include "coordinator/spec/environment.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -33,6 +34,10 @@ int64_t FreeBytes(std::filesystem::path path) {
 }
 
 }  // namespace
+
+std::vector<rpc::Violation> ModelPlanner::Inspect(const v1::JobSpec& spec) {
+  return InspectEnvironment(spec, /*job_uid=*/"").violations;
+}
 
 absl::StatusOr<v1::Plan> ModelPlanner::Plan(const v1::JobSpec& spec, const std::vector<PlannerSlot>& slots,
                                             std::optional<int64_t> train_sequences) {

@@ -20,9 +20,14 @@ namespace {
 
 constexpr int kMaxSamples = 10000;
 
-// All that can be said of the request without looking at anything else.
-absl::Status Check(const v1::CreateJobRequest& request) {
-  std::vector<rpc::Violation> violations = ValidateSpec(request.spec());
+// What is wrong with a spec, and when nothing is, with what its paths lead to.
+std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& planner) {
+  std::vector<rpc::Violation> violations = ValidateSpec(spec);
+  return violations.empty() ? planner.Inspect(spec) : violations;
+}
+
+absl::Status Check(const v1::CreateJobRequest& request, JobPlanner& planner) {
+  std::vector<rpc::Violation> violations = CheckSpec(request.spec(), planner);
   if (!request.job_id().empty() && !IsValidJobId(request.job_id())) {
     violations.push_back({"job_id", absl::StrCat("is \"", request.job_id(), "\"; use 1 to 63 of a-z, 0-9 and "
                                                  "\"-\", starting with a letter, not ending with \"-\"")});
@@ -69,7 +74,7 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context, const v1::Cre
     *response = **replay;
     return Reply(context, absl::OkStatus());
   }
-  if (absl::Status status = Check(*request); !status.ok()) return Reply(context, status);
+  if (absl::Status status = Check(*request, parts_.planner); !status.ok()) return Reply(context, status);
   absl::StatusOr<v1::Plan> plan = Plan(request->spec());
   if (!plan.ok()) return Reply(context, plan.status());
   if (!plan->feasible()) return Reply(context, Infeasible(*plan));
@@ -97,7 +102,7 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context, const v1::Cre
 
 JobServiceImpl::Unary* JobServiceImpl::PlanJob(Context* context, const v1::PlanJobRequest* request,
                                                v1::PlanJobResponse* response) {
-  const auto violations = ValidateSpec(request->spec());
+  const auto violations = CheckSpec(request->spec(), parts_.planner);
   if (!violations.empty()) return Reply(context, rpc::InvalidArgument(violations));
   absl::StatusOr<v1::Plan> plan = Plan(request->spec());
   if (plan.ok()) *response->mutable_plan() = *std::move(plan);

@@ -1,13 +1,13 @@
 // The real agent with fake trainers and a scripted coordinator over real gRPC.
-#include <fcntl.h>
-#include <sys/mman.h>
+#include "tests/agent/support/agent_process.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
+#include <sys/mman.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "tests/agent/support/agent_process.h"
 #include "tests/agent/support/scripted_coordinator.h"
 
 namespace switchyard::agent {
@@ -22,7 +22,8 @@ v1::ConnectResponse StartRanks(const std::string& job, int64_t epoch, const Scri
   start->set_job_uid(job);
   start->set_epoch(epoch);
   start->set_job("projects/default/jobs/" + job);
-  nlohmann::json config = {{"job_uid", job}, {"epoch", epoch}, {"script", nlohmann::json::object()}};
+  nlohmann::json config = {
+      {"job_uid", job}, {"epoch", epoch}, {"script", nlohmann::json::object()}};
   for (size_t rank = 0; rank < script.size(); ++rank) {
     config["script"][std::to_string(rank)] = script[rank];
     auto* local = start->add_ranks();
@@ -85,8 +86,10 @@ TEST_F(AgentProcessTest, SaysWhatTheNodeOffers) {
 }
 
 TEST_F(AgentProcessTest, RunsAnAttemptFromStartToAcknowledgedEnd) {
-  coordinator.Send(StartRanks("whole", 1, {{"rendezvous token-7", "ready", "steps 3 5", "eval 1.5", "log all done", "exit 0 OK"},
-                                           {"ready", "steps 3 5", "exit 0 OK"}}));
+  coordinator.Send(StartRanks(
+      "whole", 1,
+      {{"rendezvous token-7", "ready", "steps 3 5", "eval 1.5", "log all done", "exit 0 OK"},
+       {"ready", "steps 3 5", "exit 0 OK"}}));
   const v1::AttemptStatus end = coordinator.WaitFor("whole", 1, v1::ATTEMPT_STATE_ENDED);
   EXPECT_EQ(end.rendezvous_id(), "token-7");
   EXPECT_FALSE(end.has_first_failed_rank());
@@ -98,16 +101,20 @@ TEST_F(AgentProcessTest, RunsAnAttemptFromStartToAcknowledgedEnd) {
     EXPECT_TRUE(rank.ready());
   }
   EXPECT_EQ(Reports("whole"), 7u);  // three steps a rank and an evaluation
-  EXPECT_THAT(coordinator.log("whole", 1, 0), HasSubstr("all done\n"));  // the tail came before the end
-  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(agent.work_dir() + "/journal"), {}), 2);
+  EXPECT_THAT(coordinator.log("whole", 1, 0),
+              HasSubstr("all done\n"));  // the tail came before the end
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(agent.work_dir() + "/journal"), {}),
+            2);
   coordinator.Send(AttemptAck("whole", 1));
-  EXPECT_TRUE(Eventually([&] { return !std::filesystem::exists(agent.work_dir() + "/journal/whole.1.json"); }));
+  EXPECT_TRUE(Eventually(
+      [&] { return !std::filesystem::exists(agent.work_dir() + "/journal/whole.1.json"); }));
 }
 
 TEST_F(AgentProcessTest, AFailureEndsItsOwnGroupAndNoOther) {
   coordinator.Send(StartRanks("healthy", 1, {{"ready", "stall"}}));
   const std::vector<pid_t> healthy = RunningPids("healthy", 1);
-  v1::ConnectResponse other = StartRanks("failing", 1, {{"ready", "log about to fail", "signal 11"}});
+  v1::ConnectResponse other =
+      StartRanks("failing", 1, {{"ready", "log about to fail", "signal 11"}});
   other.mutable_start_ranks()->mutable_ranks(0)->set_slot(1);
   coordinator.Send(other);
   const v1::AttemptStatus end = coordinator.WaitFor("failing", 1, v1::ATTEMPT_STATE_ENDED);
@@ -121,7 +128,9 @@ TEST_F(AgentProcessTest, AFailureEndsItsOwnGroupAndNoOther) {
 }
 
 TEST_F(AgentProcessTest, TheFirstFailureStopsPeersEvenIfTheyIgnoreSigtermAndHaveChildren) {
-  coordinator.Send(StartRanks("mixed", 1, {{"ignore-term", "grandchild", "ready", "stall"}, {"ready", "wait-line", "exit 3"}}));
+  coordinator.Send(StartRanks(
+      "mixed", 1,
+      {{"ignore-term", "grandchild", "ready", "stall"}, {"ready", "wait-line", "exit 3"}}));
   const std::vector<pid_t> pids = RunningPids("mixed", 1);
   v1::ConnectResponse relay;
   relay.mutable_relay_line()->set_job_uid("mixed");
@@ -139,9 +148,11 @@ TEST_F(AgentProcessTest, TheFirstFailureStopsPeersEvenIfTheyIgnoreSigtermAndHave
 }
 
 TEST_F(AgentProcessTest, StopAttemptEndsItAndSaysSo) {
-  coordinator.Send(StartRanks("stopped", 3, {{"ready", "segment window", "stall"}, {"ready", "stall"}}));
+  coordinator.Send(
+      StartRanks("stopped", 3, {{"ready", "segment window", "stall"}, {"ready", "stall"}}));
   const std::vector<pid_t> pids = RunningPids("stopped", 3);
-  ASSERT_TRUE(Eventually([] { return std::filesystem::exists("/dev/shm/switchyard-stopped-3-window"); }));
+  ASSERT_TRUE(
+      Eventually([] { return std::filesystem::exists("/dev/shm/switchyard-stopped-3-window"); }));
   coordinator.Send(StopAttempt("stopped", 3));
   const v1::AttemptStatus end = coordinator.WaitFor("stopped", 3, v1::ATTEMPT_STATE_ENDED);
   EXPECT_TRUE(end.ranks(0).stopped_by_agent());
@@ -164,21 +175,25 @@ TEST_F(AgentProcessTest, ASlotIsNotUsedAgainBeforeTheOldProcessIsGone) {
     if (!message.has_attempt_status()) continue;
     const auto& status = message.attempt_status();
     ended = ended || (status.epoch() == 1 && status.state() == v1::ATTEMPT_STATE_ENDED);
-    const bool second_runs = status.epoch() == 2 && status.ranks_size() > 0 && status.ranks(0).pid() != 0;
+    const bool second_runs =
+        status.epoch() == 2 && status.ranks_size() > 0 && status.ranks(0).pid() != 0;
     EXPECT_TRUE(!second_runs || ended);
   }
   EXPECT_NE(running.ranks(0).pid(), old[0]);
 }
 
 TEST_F(AgentProcessTest, TrainersGetOnlyTheDescriptorsAndTheEnvironmentTheyNeed) {
-  coordinator.Send(StartRanks("lean", 1, {{"fds", "env OMP_NUM_THREADS", "env CUDA_VISIBLE_DEVICES", "env GTEST_FILTER",
-                                           "env SWITCHYARD_BINARY_DIR", "env PATH", "exit 0 OK"}}));
+  coordinator.Send(
+      StartRanks("lean", 1,
+                 {{"fds", "env OMP_NUM_THREADS", "env CUDA_VISIBLE_DEVICES", "env GTEST_FILTER",
+                   "env SWITCHYARD_BINARY_DIR", "env PATH", "exit 0 OK"}}));
   coordinator.WaitFor("lean", 1, v1::ATTEMPT_STATE_ENDED);
   const std::string log = coordinator.log("lean", 1, 0);
   std::set<std::string> lines;
   std::istringstream stream(log);
   for (std::string line; std::getline(stream, line);) lines.insert(line);
-  EXPECT_TRUE(lines.contains("fds 0 1 2 3 4") || lines.contains("fds 0 1 2 3 4 5")) << log;  // 5: train.json of the fake
+  EXPECT_TRUE(lines.contains("fds 0 1 2 3 4") || lines.contains("fds 0 1 2 3 4 5"))
+      << log;  // 5: train.json of the fake
   const int cores = coordinator.WaitForHello(1).inventory().cpu_cores();
   EXPECT_TRUE(lines.contains("OMP_NUM_THREADS=" + std::to_string(std::max(1, cores / 2)))) << log;
   EXPECT_TRUE(lines.contains("CUDA_VISIBLE_DEVICES=")) << log;
@@ -187,7 +202,8 @@ TEST_F(AgentProcessTest, TrainersGetOnlyTheDescriptorsAndTheEnvironmentTheyNeed)
 }
 
 TEST_F(AgentProcessTest, UnreadableLinesAreSurvived) {
-  coordinator.Send(StartRanks("garbled", 1, {{"garbage", "long-line", "ready", "steps 1 0", "exit 0 OK"}}));
+  coordinator.Send(
+      StartRanks("garbled", 1, {{"garbage", "long-line", "ready", "steps 1 0", "exit 0 OK"}}));
   const v1::AttemptStatus end = coordinator.WaitFor("garbled", 1, v1::ATTEMPT_STATE_ENDED);
   EXPECT_EQ(end.ranks(0).exit().code(), "OK");
   EXPECT_EQ(end.ranks(0).step(), 1);
@@ -210,15 +226,18 @@ TEST_F(AgentProcessTest, NothingLeaksOverManyAttempts) {
   coordinator.Send(StartRanks("warm", 1, {{"ready", "exit 0 OK"}, {"ready", "exit 0 OK"}}));
   coordinator.WaitFor("warm", 1, v1::ATTEMPT_STATE_ENDED);
   coordinator.Send(AttemptAck("warm", 1));
-  ASSERT_TRUE(Eventually([&] { return !std::filesystem::exists(agent.work_dir() + "/journal/warm.1.json"); }));
+  ASSERT_TRUE(Eventually(
+      [&] { return !std::filesystem::exists(agent.work_dir() + "/journal/warm.1.json"); }));
   std::this_thread::sleep_for(std::chrono::milliseconds(300));
   const size_t before = agent.OpenDescriptors();
   for (int64_t epoch = 1; epoch <= 10; ++epoch) {
-    coordinator.Send(StartRanks("many", epoch, {{"ready", "log hello", "exit 0 OK"}, {"ready", "exit 3"}}));
+    coordinator.Send(
+        StartRanks("many", epoch, {{"ready", "log hello", "exit 0 OK"}, {"ready", "exit 3"}}));
     coordinator.WaitFor("many", epoch, v1::ATTEMPT_STATE_ENDED);
     coordinator.Send(AttemptAck("many", epoch));
   }
-  EXPECT_TRUE(Eventually([&] { return agent.OpenDescriptors() == before; })) << before << " " << agent.OpenDescriptors();
+  EXPECT_TRUE(Eventually([&] { return agent.OpenDescriptors() == before; }))
+      << before << " " << agent.OpenDescriptors();
   EXPECT_EQ(agent.Zombies(), 0);
 }
 

@@ -1,6 +1,5 @@
 // Agents that die, coordinators that go away, logs that go on where they were.
 #include <fcntl.h>
-
 #include <gmock/gmock.h>
 
 #include <nlohmann/json.hpp>
@@ -13,21 +12,24 @@ namespace {
 
 using ::testing::HasSubstr;
 
-v1::ConnectResponse StartOne(const std::string& job, int64_t epoch, const std::vector<std::string>& commands) {
+v1::ConnectResponse StartOne(const std::string& job, int64_t epoch,
+                             const std::vector<std::string>& commands) {
   v1::ConnectResponse message;
   auto* start = message.mutable_start_ranks();
   start->set_job_uid(job);
   start->set_epoch(epoch);
   start->set_job("projects/default/jobs/" + job);
   start->add_ranks();
-  start->set_trainer_config_json(nlohmann::json{{"job_uid", job}, {"epoch", epoch}, {"script", {{"0", commands}}}}.dump());
+  start->set_trainer_config_json(
+      nlohmann::json{{"job_uid", job}, {"epoch", epoch}, {"script", {{"0", commands}}}}.dump());
   return message;
 }
 
 class AgentRestartTest : public ::testing::Test {
  protected:
   pid_t RunningPid(const std::string& job, int64_t epoch) {
-    return static_cast<pid_t>(coordinator.WaitFor(job, epoch, v1::ATTEMPT_STATE_RUNNING).ranks(0).pid());
+    return static_cast<pid_t>(
+        coordinator.WaitFor(job, epoch, v1::ATTEMPT_STATE_RUNNING).ranks(0).pid());
   }
   ScriptedCoordinator coordinator;
   AgentProcess agent{coordinator.address()};
@@ -41,7 +43,9 @@ TEST_F(AgentRestartTest, TrainersDieWithTheirAgent) {
 }
 
 TEST_F(AgentRestartTest, WhatSurvivesTheAgentIsRemovedBeforeSlotsAreOffered) {
-  coordinator.Send(StartOne("tough", 4, {"survive-agent", "ignore-term", "grandchild", "segment window", "ready", "stall"}));
+  coordinator.Send(
+      StartOne("tough", 4,
+               {"survive-agent", "ignore-term", "grandchild", "segment window", "ready", "stall"}));
   const pid_t trainer = RunningPid("tough", 4);
   agent.Kill(SIGKILL);
   EXPECT_TRUE(Alive(trainer));
@@ -54,6 +58,20 @@ TEST_F(AgentRestartTest, WhatSurvivesTheAgentIsRemovedBeforeSlotsAreOffered) {
   EXPECT_EQ(hello.attempts(0).state(), v1::ATTEMPT_STATE_ENDED);
   EXPECT_EQ(hello.attempts(0).ranks(0).exit().code(), "AGENT_RESTARTED");
   EXPECT_EQ(hello.attempts(0).ranks(0).pid(), trainer);
+}
+
+TEST_F(AgentRestartTest, ALogThatWasNotAcknowledgedIsSentByTheNextIncarnation) {
+  coordinator.AcknowledgeLogs(false);
+  coordinator.Send(
+      StartOne("spooled", 1, {"ready", "log-bytes 900000", "log the end", "exit 0 OK"}));
+  coordinator.WaitFor("spooled", 1, v1::ATTEMPT_STATE_ENDED);
+  EXPECT_EQ(coordinator.log("spooled", 1, 0).find("the end"), std::string::npos);
+  agent.Kill(SIGKILL);
+  coordinator.AcknowledgeLogs(true);
+  agent.Start();
+  EXPECT_EQ(coordinator.WaitForLog("spooled", 1, 0, "the end\n").size(),
+            900000 + std::string("the end\n").size());
+  EXPECT_EQ(coordinator.log_gaps(), 0);
 }
 
 TEST_F(AgentRestartTest, AJournaledResultIsReportedAgainAfterARestart) {
@@ -69,7 +87,7 @@ TEST_F(AgentRestartTest, AJournaledResultIsReportedAgainAfterARestart) {
   EXPECT_EQ(hello.attempts(0).ranks(0).exit().code(), "DATA");
   EXPECT_EQ(hello.attempts(0).ranks(0).exit_code(), 7);
   EXPECT_EQ(hello.attempts(0).ranks(0).step(), 5);
-  coordinator.WaitFor("result", 2, v1::ATTEMPT_STATE_ENDED);  // told again after Welcome
+  coordinator.WaitFor("result", 2, v1::ATTEMPT_STATE_ENDED);    // told again after Welcome
   coordinator.Send(StartOne("result", 2, {"ready", "stall"}));  // and never run again
   std::this_thread::sleep_for(std::chrono::milliseconds(200));
   EXPECT_EQ(coordinator.WaitFor("result", 2, v1::ATTEMPT_STATE_ENDED).ranks(0).exit_code(), 7);
@@ -119,7 +137,8 @@ TEST_F(AgentRestartTest, TwoAgentsCannotShareAWorkDirectory) {
 TEST_F(AgentRestartTest, AMissingTrainerIsSaidAtOnce) {
   AgentProcess second(coordinator.address(), {"--trainer", "/nonexistent/switchyard-trainer"});
   EXPECT_EQ(second.Wait(), 1);
-  EXPECT_THAT(second.stderr_text(), HasSubstr("trainer /nonexistent/switchyard-trainer does not exist"));
+  EXPECT_THAT(second.stderr_text(),
+              HasSubstr("trainer /nonexistent/switchyard-trainer does not exist"));
 }
 
 }  // namespace

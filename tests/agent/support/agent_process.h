@@ -5,8 +5,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <chrono>
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -60,9 +60,12 @@ class AgentProcess {
   }
 
   void Start() {
-    std::map<std::string, std::string> flags = {
-        {"--coordinator", coordinator_}, {"--node", "node-a"},     {"--cpu-slots", "2"},
-        {"--metrics", "127.0.0.1:0"},    {"--work-dir", work_dir_}, {"--trainer", ProgramPath("fake_trainer")}};
+    std::map<std::string, std::string> flags = {{"--coordinator", coordinator_},
+                                                {"--node", "node-a"},
+                                                {"--cpu-slots", "2"},
+                                                {"--metrics", "127.0.0.1:0"},
+                                                {"--work-dir", work_dir_},
+                                                {"--trainer", ProgramPath("fake_trainer")}};
     for (size_t i = 0; i + 1 < extra_.size(); i += 2) flags[extra_[i]] = extra_[i + 1];
     std::vector<std::string> arguments = {ProgramPath("switchyard-agent")};
     for (const auto& [name, value] : flags) arguments.insert(arguments.end(), {name, value});
@@ -96,12 +99,7 @@ class AgentProcess {
   int Zombies() const {
     int zombies = 0;
     for (const ProcStat& process : AllProcesses()) {
-      if (process.alive()) continue;
-      std::ifstream file("/proc/" + std::to_string(process.pid) + "/stat");
-      std::string text;
-      std::getline(file, text);
-      const size_t close = text.rfind(')');
-      zombies += close != std::string::npos && std::atoi(text.c_str() + close + 4) == pid_;
+      zombies += !process.alive() && process.parent == pid_;
     }
     return zombies;
   }

@@ -1,10 +1,12 @@
 // Stands in for switchyard-trainer: does what its configuration tells each rank to.
 //
-//   {"script": {"0": ["ready", "steps 3 10", "exit 0 OK"], "1": [...]}, "job_uid": ..., "epoch": ...}
+//   {"script": {"0": ["ready", "steps 3 10", "exit 0 OK"], "1": [...]}, "job_uid": ..., "epoch":
+//   ...}
 //
-// Commands: ready | rendezvous ID | steps N MS | eval LOSS | shard STEP STAGE FINAL | log TEXT | log-bytes N |
-// env NAME | fds | garbage | long-line | wait-line | stall | exit CODE [REASON] | signal N | ignore-term |
-// grandchild | segment NAME | survive-agent (first: no death signal, and end of file is ignored)
+// Commands: ready | rendezvous ID | steps N MS | eval LOSS | shard STEP STAGE FINAL | log TEXT |
+// log-bytes N | env NAME | fds | garbage | long-line | wait-line | stall | exit CODE [REASON] |
+// signal N | ignore-term | grandchild | segment NAME | survive-agent (first: no death signal, and
+// end of file is ignored)
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -48,7 +50,8 @@ void LogOpenDescriptors() {
   DIR* dir = opendir("/proc/self/fd");
   std::string list;
   while (const dirent* entry = readdir(dir)) {
-    if (entry->d_name[0] != '.' && std::atoi(entry->d_name) != dirfd(dir)) list += std::string(" ") + entry->d_name;
+    if (entry->d_name[0] != '.' && std::atoi(entry->d_name) != dirfd(dir))
+      list += std::string(" ") + entry->d_name;
   }
   closedir(dir);
   Log("fds" + list);
@@ -75,14 +78,19 @@ int main(int argc, char** argv) {
     std::getline(words >> std::ws, text);
     std::istringstream arguments(text);
     if (verb == "ready") {
-      Say({{"ready", {{"rank", std::stoi(rank)}, {"arena_bytes", 1 << 20}, {"added_later", true}}}});
+      Say({{"ready",
+            {{"rank", std::stoi(rank)}, {"arena_bytes", 1 << 20}, {"added_later", true}}}});
     } else if (verb == "rendezvous") {
       Say({{"rendezvous", {{"id", text}}}});
     } else if (verb == "steps") {
       int count = 0, pause_ms = 0;
       arguments >> count >> pause_ms;
       for (int i = 0; i < count; ++i) {
-        Say({{"step", {{"step", ++step}, {"loss", "NaN"}, {"tokens", 128}, {"peak_memory_bytes", 1 << 20}}}});
+        Say({{"step",
+              {{"step", ++step},
+               {"loss", "NaN"},
+               {"tokens", 128},
+               {"peak_memory_bytes", 1 << 20}}}});
         usleep(static_cast<useconds_t>(pause_ms) * 1000);
       }
     } else if (verb == "eval") {
@@ -90,11 +98,16 @@ int main(int argc, char** argv) {
     } else if (verb == "shard") {
       std::string stage, final_path;
       arguments >> step >> stage >> final_path;
-      Say({{"checkpoint_shard", {{"rank", std::stoi(rank)}, {"step", step}, {"stage_path", stage}, {"final_path", final_path}}}});
+      Say({{"checkpoint_shard",
+            {{"rank", std::stoi(rank)},
+             {"step", step},
+             {"stage_path", stage},
+             {"final_path", final_path}}}});
     } else if (verb == "log") {
       Log(text);
     } else if (verb == "log-bytes") {
-      for (int i = 0, n = std::stoi(text); i < n; i += 100) Log(std::string(99, static_cast<char>('a' + i / 100 % 26)));
+      for (int i = 0, n = std::stoi(text); i < n; i += 100)
+        Log(std::string(99, static_cast<char>('a' + i / 100 % 26)));
     } else if (verb == "env") {
       const char* value = std::getenv(text.c_str());
       Log(text + "=" + (value == nullptr ? "(unset)" : value));
@@ -105,7 +118,8 @@ int main(int argc, char** argv) {
       if (write(3, garbage.data(), garbage.size()) < 0) return 74;
     } else if (verb == "long-line") {
       const std::string line(3 << 20, 'x');
-      for (size_t done = 0; done < line.size();) done += static_cast<size_t>(write(3, line.data() + done, line.size() - done));
+      for (size_t done = 0; done < line.size();)
+        done += static_cast<size_t>(write(3, line.data() + done, line.size() - done));
       if (write(3, "\n", 1) < 0) return 74;
     } else if (verb == "wait-line") {
       std::string line;
@@ -120,7 +134,8 @@ int main(int argc, char** argv) {
       int code = 0;
       std::string reason;
       arguments >> code >> reason;
-      if (!reason.empty()) Say({{"exit", {{"code", reason}, {"message", "told to"}, {"step", step}}}});
+      if (!reason.empty())
+        Say({{"exit", {{"code", reason}, {"message", "told to"}, {"step", step}}}});
       return code;
     } else if (verb == "signal") {
       raise(std::stoi(text));

@@ -1,7 +1,7 @@
 // A coordinator as far as an agent can see: real gRPC, and it says only what the test tells it to.
 //
-// Answers Hello by Welcome, Heartbeat by HeartbeatAck and LogChunk by LogAck by itself; keeps everything that
-// was said. Thread-safe.
+// Answers Hello by Welcome, Heartbeat by HeartbeatAck and LogChunk by LogAck by itself; keeps
+// everything that was said. Thread-safe.
 #pragma once
 
 #include <grpcpp/server.h>
@@ -31,7 +31,8 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
   void Start() {
     grpc::ServerBuilder builder;
     rpc::ConfigureServer(builder);
-    builder.AddListeningPort("127.0.0.1:" + std::to_string(port_), grpc::InsecureServerCredentials(), &port_);
+    builder.AddListeningPort("127.0.0.1:" + std::to_string(port_),
+                             grpc::InsecureServerCredentials(), &port_);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
     ASSERT_NE(server_, nullptr);
@@ -44,7 +45,8 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
   }
   std::string address() const { return "127.0.0.1:" + std::to_string(port_); }
 
-  // Logs are acknowledged unless this is off; chunks up to this total are taken, then the stream is cut.
+  // Logs are acknowledged unless this is off; chunks up to this total are taken, then the stream is
+  // cut.
   void AcknowledgeLogs(bool on) {
     absl::MutexLock lock(&mutex_);
     acknowledge_logs_ = on;
@@ -56,8 +58,10 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
   // Acknowledged terminal states are a command of their own: Send.
   void Send(const v1::ConnectResponse& message) {
     absl::MutexLock lock(&mutex_);
-    ASSERT_TRUE(mutex_.AwaitWithTimeout(absl::Condition(+[](ScriptedCoordinator* c) { return c->stream_ != nullptr; }, this),
-                                        absl::Seconds(20)));
+    ASSERT_TRUE(mutex_.AwaitWithTimeout(
+        absl::Condition(
+            +[](ScriptedCoordinator* c) { return c->stream_ != nullptr; }, this),
+        absl::Seconds(20)));
     stream_->Write(message);
   }
 
@@ -72,13 +76,15 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
     EXPECT_TRUE(WaitUntil([&] {
       const auto it = statuses_.find(key);
       return it != statuses_.end() && it->second.state() == state;
-    })) << "attempt " << job << "/" << epoch << " did not reach " << v1::AttemptState_Name(state);
+    })) << "attempt "
+        << job << "/" << epoch << " did not reach " << v1::AttemptState_Name(state);
     absl::MutexLock lock(&mutex_);
     return statuses_[key];
   }
   std::string WaitForLog(const std::string& job, int64_t epoch, int rank, const std::string& text) {
     const auto key = std::make_tuple(job, epoch, rank);
-    EXPECT_TRUE(WaitUntil([&] { return logs_[key].find(text) != std::string::npos; })) << "no log line " << text;
+    EXPECT_TRUE(WaitUntil([&] { return logs_[key].find(text) != std::string::npos; }))
+        << "no log line " << text;
     absl::MutexLock lock(&mutex_);
     return logs_[key];
   }
@@ -110,12 +116,14 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
     return log_bytes_received_;
   }
 
-  grpc::Status Connect(grpc::ServerContext* context,
-                       grpc::ServerReaderWriter<v1::ConnectResponse, v1::ConnectRequest>* stream) override {
+  grpc::Status Connect(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<v1::ConnectResponse, v1::ConnectRequest>* stream) override {
     v1::ConnectRequest message;
     while (stream->Read(&message)) {
       absl::MutexLock lock(&mutex_);
-      if (!Take(message, stream)) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "cut by the test");
+      if (!Take(message, stream))
+        return grpc::Status(grpc::StatusCode::UNAVAILABLE, "cut by the test");
     }
     absl::MutexLock lock(&mutex_);
     if (stream_ == stream) stream_ = nullptr;
@@ -126,7 +134,8 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
  private:
   using Stream = grpc::ServerReaderWriter<v1::ConnectResponse, v1::ConnectRequest>;
 
-  bool Take(const v1::ConnectRequest& message, Stream* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  bool Take(const v1::ConnectRequest& message, Stream* stream)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     said_.push_back(message);
     v1::ConnectResponse answer;
     if (message.has_hello()) {
@@ -143,7 +152,8 @@ class ScriptedCoordinator final : public v1::AgentService::Service {
       answer.mutable_heartbeat_ack()->set_sequence(message.heartbeat().sequence());
       stream->Write(answer);
     } else if (message.has_attempt_status()) {
-      statuses_[{message.attempt_status().job_uid(), message.attempt_status().epoch()}] = message.attempt_status();
+      statuses_[{message.attempt_status().job_uid(), message.attempt_status().epoch()}] =
+          message.attempt_status();
     } else if (message.has_log_chunk()) {
       return TakeLog(message.log_chunk(), stream);
     }

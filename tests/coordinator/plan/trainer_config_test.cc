@@ -17,7 +17,7 @@ TrainerConfigInput DemoConfigInput() {
   input.data.set_ready(true);
   input.data.set_train_dir("/out/job/data/train");
   input.data.set_eval_dir("/out/job/data/eval");
-  input.data.set_train_sequences(5000);
+  input.data.set_train_sequences(2548);
   input.job_name = "projects/default/jobs/job";
   input.job_uid = "uid-1";
   input.epoch = 3;
@@ -43,14 +43,14 @@ TEST(TrainerConfigTest, CarriesPlanDataAndEveryDefault) {
   EXPECT_EQ(config.checkpoint().output(), "/out/job");
   EXPECT_EQ(config.checkpoint().interval_steps(), 100);
   EXPECT_EQ(config.resume_from(), "/out/job/checkpoints/step-100");
-  EXPECT_EQ(config.training().total_steps(), 157);
-  EXPECT_EQ(config.training().warmup_steps(), 5);  // 3 % rounded up
+  EXPECT_EQ(config.training().total_steps(), 319);
+  EXPECT_EQ(config.training().warmup_steps(), 10);  // 3 % rounded up
   EXPECT_EQ(config.training().schedule(), "cosine");
   EXPECT_EQ(config.training().learning_rate(), 1e-5);
   EXPECT_EQ(config.training().max_grad_norm(), 1);
-  EXPECT_EQ(config.training().router_aux_loss_coef(), 0.001);  // the model's
+  EXPECT_EQ(config.training().router_aux_loss_coef(), 0.01);  // the model's
   EXPECT_TRUE(config.training().deterministic());
-  EXPECT_EQ(config.training().global_batch_sequences(), 32);
+  EXPECT_EQ(config.training().global_batch_sequences(), 8);
   EXPECT_EQ(config.training().micro_batch_sequences(), input.plan.micro_batch_sequences());
 }
 

@@ -1,5 +1,7 @@
 #include "tests/trainer/model/golden.h"
 
+#include <ATen/Parallel.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -53,6 +55,7 @@ SingleRank::SingleRank(const ModelShape& shape, Precision precision, int64_t tok
                        int64_t accumulation)
     : communicators(MakeSingleMeshCommunicators()),
       dispatcher(MakeLocalDispatcher(shape.num_experts, shape.experts_per_token)) {
+  at::set_num_threads(1);  // on a busy machine waiting threads cost more than these small models
   DecoderOptions options{shape, Mesh::Create(1, 1, static_cast<int>(shape.num_experts)).value()};
   options.communicators = &communicators;
   options.dispatcher = dispatcher.get();

@@ -1,0 +1,39 @@
+#include "worker/trainer/train/check_command.h"
+
+#include <algorithm>
+
+#include "worker/trainer/train/exit_code.h"
+#include "worker/trainer/train/local_ranks.h"
+#include "worker/trainer/train/rank_channels.h"
+#include "worker/trainer/train/rank_context.h"
+
+namespace switchyard::trainer {
+namespace {
+
+RunEnd CheckRank(const CheckCommandOptions& options, RankChannels& channels) {
+  if (options.device != "cpu") {
+    throw TrainerError(ExitCode::kConfig,
+                       "--device " + options.device + " is not in this build; cpu is");
+  }
+  CheckOptions check = options.check;
+  check.rank = std::max(0, options.rank);
+  check.precision = options.dtype == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
+  SetThreads(options.threads, check.ranks);
+  check.rendezvous_id = AgreeOnRendezvous(channels, check.rank, check.ranks);
+  RunCheck(check);
+  return {ExitCode::kOk, "", check.steps};
+}
+
+}  // namespace
+
+int CheckCommand(const CheckCommandOptions& options, const std::vector<std::string>& arguments) {
+  if (options.rank < 0 && options.check.ranks > 1) {
+    return RunLocalRanks({options.check.ranks, arguments, nullptr});
+  }
+  if (options.rank >= 0) DieWithParent();
+  RankChannels channels(/*inherited=*/options.rank >= 0);
+  const RunEnd end = Guarded([&] { return CheckRank(options, channels); });
+  return end.code == ExitCode::kOk ? 0 : SayExit(channels, end);
+}
+
+}  // namespace switchyard::trainer

@@ -76,13 +76,6 @@ std::vector<v1::Node> PublishedState::Nodes() const {
   return nodes;
 }
 
-std::optional<v1::Node> PublishedState::FindNode(const std::string& name) const {
-  absl::MutexLock lock(&mutex_);
-  const auto it = nodes_.find(name);
-  if (it == nodes_.end()) return std::nullopt;
-  return it->second;
-}
-
 std::vector<JobPointer> PublishedState::Snapshot(int64_t* index, int64_t* revision) const {
   absl::MutexLock lock(&mutex_);
   *index = next_index_ - 1;

@@ -42,7 +42,6 @@ class PublishedState final : public CoreListener, public JobObserver {
   // Of one job, newest first, without deleted ones.
   std::vector<v1::Checkpoint> Checkpoints(const std::string& uid) const;
   std::vector<v1::Node> Nodes() const;
-  std::optional<v1::Node> FindNode(const std::string& name) const;
 
   // All jobs and the index after which a watcher goes on from them, at one moment.
   std::vector<std::shared_ptr<const v1::Job>> Snapshot(int64_t* index, int64_t* revision) const;

@@ -216,17 +216,16 @@ TEST_F(ApiTest, WatchTellsOfDeletedJobs) {
 }
 
 TEST_F(ApiTest, StartsOnlyWhereItMay) {
-  ServerOptions options;
-  options.state_dir = root_ + "/state2";
-  options.listen = server_->address();
-  EXPECT_THAT(Server::Start(options).status().message(), HasSubstr("port is taken"));
-  options.listen = "0.0.0.0:7070";
-  EXPECT_THAT(Server::Start(options).status().message(), HasSubstr("TLS"));
-  options.listen = "127.0.0.1:0";
-  options.state_dir = root_ + "/state";
-  EXPECT_THAT(Server::Start(options).status().message(), HasSubstr("in use by another coordinator"));
-  options.state_dir = root_ + "/model/config.json/state";
-  EXPECT_EQ(Server::Start(options).status().code(), absl::StatusCode::kPermissionDenied);
+  const auto start = [](const std::string& listen, const std::string& state_dir) {
+    ServerOptions options;
+    options.listen = listen;
+    options.state_dir = state_dir;
+    return Server::Start(std::move(options)).status();
+  };
+  EXPECT_THAT(start(server_->address(), root_ + "/state2").message(), HasSubstr("port is taken"));
+  EXPECT_THAT(start("0.0.0.0:7070", root_ + "/state2").message(), HasSubstr("TLS"));
+  EXPECT_THAT(start("127.0.0.1:0", root_ + "/state").message(), HasSubstr("in use by another coordinator"));
+  EXPECT_EQ(start("127.0.0.1:0", root_ + "/model/config.json/state").code(), absl::StatusCode::kPermissionDenied);
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ class CoordinatorFixture : public testing::Test {
     ServerOptions options;
     options.listen = "127.0.0.1:0";
     options.state_dir = root_ + "/state";
-    auto server = Server::Start(options);
+    auto server = Server::Start(std::move(options));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     channel_ = rpc::MakeChannel(server_->address());

@@ -50,7 +50,8 @@ std::string NewId() {
   static absl::Mutex mutex;
   static auto& gen = *new absl::BitGen();
   absl::MutexLock lock(&mutex);
-  return absl::StrFormat("%08x%016x", absl::ToUnixSeconds(absl::Now()), absl::Uniform<uint64_t>(gen));
+  return absl::StrFormat("%08x%016x", absl::ToUnixSeconds(absl::Now()),
+                         absl::Uniform<uint64_t>(gen));
 }
 
 }  // namespace
@@ -58,23 +59,25 @@ std::string NewId() {
 absl::Status CheckLoopback(const std::string& flag, const std::string& address) {
   const size_t colon = address.rfind(':');
   int port = -1;
-  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 ||
-      port > 65535) {
+  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) ||
+      port < 0 || port > 65535) {
     return absl::InvalidArgumentError(
         absl::StrFormat("%s is \"%s\"; give HOST:PORT, for example 127.0.0.1:7070", flag, address));
   }
   const std::string host = address.substr(0, colon);
-  if (host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.")) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrFormat(
-      "%s is \"%s\": without TLS the coordinator serves on loopback only (127.0.0.1, [::1], localhost). TLS and "
-      "tokens come with their own set-up; until then use an SSH tunnel",
-      flag, address));
+  if (host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127."))
+    return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s is \"%s\": without TLS the coordinator serves on loopback only "
+                      "(127.0.0.1, [::1], localhost). TLS and "
+                      "tokens come with their own set-up; until then use an SSH tunnel",
+                      flag, address));
 }
 
 // In the order in which they are made; destroyed the other way round.
 struct Server::Parts {
-  Parts(StateDir dir, std::unique_ptr<SqliteJobStore> job_store, std::unique_ptr<MetricsStore> metrics_store,
-        const ServerOptions& options)
+  Parts(StateDir dir, std::unique_ptr<SqliteJobStore> job_store,
+        std::unique_ptr<MetricsStore> metrics_store, const ServerOptions& options)
       : state_dir(std::move(dir)),
         store(std::move(job_store)),
         metrics(std::move(metrics_store)),
@@ -127,7 +130,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database()));
   std::unique_ptr<MetricsStore> metrics;
   SWITCHYARD_ASSIGN_OR_RETURN(metrics, MetricsStore::Open(dir->metrics_database()));
-  auto parts = std::make_unique<Parts>(*std::move(dir), std::move(store), std::move(metrics), options);
+  auto parts =
+      std::make_unique<Parts>(*std::move(dir), std::move(store), std::move(metrics), options);
   SWITCHYARD_RETURN_IF_ERROR(parts->core.Start());
 
   static std::once_flag plugins;

@@ -17,22 +17,24 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:7070";  // loopback only; port 0 takes a free one
   std::string state_dir;
   CoreOptions core;
-  std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  std::vector<JobObserver*> observers;  // borrowed; outlive the server
   // Around every RPC.
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };
 
 class Server {
  public:
-  // Serving when it returns. InvalidArgument for a bad or non-loopback address, Unavailable for a taken port or
-  // a locked state directory, PermissionDenied for an unwritable one, DataLoss for a damaged store.
+  // Serving when it returns. InvalidArgument for a bad or non-loopback address, Unavailable for a
+  // taken port or a locked state directory, PermissionDenied for an unwritable one, DataLoss for a
+  // damaged store.
   static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options);
   // Drains: no new calls, streams end with UNAVAILABLE, everything accepted is stored.
   ~Server();
 
   // "127.0.0.1:7070" as bound.
   const std::string& address() const;
-  // Writes a file into the state directory, for scripts that wait for it; "listen-address" is written at start.
+  // Writes a file into the state directory, for scripts that wait for it; "listen-address" is
+  // written at start.
   absl::Status WriteStateFile(const std::string& name, const std::string& text) const;
 
  private:

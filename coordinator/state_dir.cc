@@ -28,7 +28,8 @@ absl::StatusOr<StateDir> StateDir::Open(const std::string& path) {
   }
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
     return absl::UnavailableError(
-        absl::StrCat("--state-dir ", path, " is in use by another coordinator; stop it or take another directory"));
+        absl::StrCat("--state-dir ", path,
+                     " is in use by another coordinator; stop it or take another directory"));
   }
   return StateDir(path, std::move(lock));
 }
@@ -39,7 +40,8 @@ absl::Status StateDir::WriteFile(const std::string& name, const std::string& tex
   {
     std::ofstream out(temporary, std::ios::trunc);
     out << text;
-    if (!out.flush()) return absl::ResourceExhaustedError(absl::StrCat(temporary, " cannot be written"));
+    if (!out.flush())
+      return absl::ResourceExhaustedError(absl::StrCat(temporary, " cannot be written"));
   }
   std::error_code error;
   std::filesystem::rename(temporary, path, error);

@@ -10,7 +10,8 @@ namespace switchyard::coordinator {
 
 class StateDir {
  public:
-  // PermissionDenied when it cannot be created or written, Unavailable when another coordinator holds it.
+  // PermissionDenied when it cannot be created or written, Unavailable when another coordinator
+  // holds it.
   static absl::StatusOr<StateDir> Open(const std::string& path);
 
   const std::string& path() const { return path_; }

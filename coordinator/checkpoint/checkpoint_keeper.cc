@@ -48,8 +48,9 @@ void Commit(CoreContext& core, const JobRecord& job, const CheckpointShard& shar
   checkpoint.set_state(v1::CHECKPOINT_STATE_COMMITTED);
   *checkpoint.mutable_create_time() = ToTimestamp(core.clock.Wall());
   core.book.PutCheckpoint(record);
-  core.book.AddEvent(job.job().name(), job.job().epoch(), "CheckpointCommitted", v1::EVENT_SEVERITY_INFO,
-                     absl::StrFormat("step %d is durable on all ranks, %d bytes", shard.step(), bytes));
+  core.book.AddEvent(
+      job.job().name(), job.job().epoch(), "CheckpointCommitted", v1::EVENT_SEVERITY_INFO,
+      absl::StrFormat("step %d is durable on all ranks, %d bytes", shard.step(), bytes));
   core.book.Edit(job.job().uid());
   auto& progress = core.book.live(job.job().uid()).progress;
   progress.set_checkpoint_step(std::max(progress.checkpoint_step(), shard.step()));
@@ -70,8 +71,9 @@ void SendPublish(CoreContext& core, const JobRecord& job, const CheckpointRecord
   core.SendOnce(core.book.live(record.job_uid()), key, node, 2 * core.options.resend, message);
 }
 
-// The flag is cleared in the step after the message left, so that a crash between repeats the message; no
-// launch begins before it is cleared, so that a repeat cannot hit a newer directory of the same name.
+// The flag is cleared in the step after the message left, so that a crash between repeats the
+// message; no launch begins before it is cleared, so that a repeat cannot hit a newer directory of
+// the same name.
 void DriveRemoval(CoreContext& core, const JobRecord& job, CheckpointRecord record) {
   LiveJob& live = core.book.live(record.job_uid());
   const std::string key = absl::StrCat("remove ", record.checkpoint().name());
@@ -95,7 +97,8 @@ void Retain(CoreContext& core, const JobRecord& job) {
   const size_t keep = spec.has_keep() ? std::max(1, spec.keep()) : kDefaultKeep;
   std::vector<CheckpointRecord> available;
   for (const auto& [name, record] : core.book.checkpoints(job.job().uid())) {
-    if (record.checkpoint().state() == v1::CHECKPOINT_STATE_AVAILABLE && !record.checkpoint().final()) {
+    if (record.checkpoint().state() == v1::CHECKPOINT_STATE_AVAILABLE &&
+        !record.checkpoint().final()) {
       available.push_back(record);
     }
   }
@@ -107,10 +110,9 @@ void Retain(CoreContext& core, const JobRecord& job) {
     available[i].mutable_checkpoint()->set_state(v1::CHECKPOINT_STATE_DELETED);
     available[i].set_remove_pending(true);
     core.book.PutCheckpoint(available[i]);
-    core.book.AddEvent(job.job().name(), job.job().epoch(), "CheckpointRemoved",
-                       v1::EVENT_SEVERITY_INFO,
-                       absl::StrFormat("step %d; the newest %d are kept",
-                                       available[i].checkpoint().step(), keep));
+    core.book.AddEvent(
+        job.job().name(), job.job().epoch(), "CheckpointRemoved", v1::EVENT_SEVERITY_INFO,
+        absl::StrFormat("step %d; the newest %d are kept", available[i].checkpoint().step(), keep));
   }
 }
 
@@ -121,7 +123,8 @@ void CommitCheckpoints(CoreContext& core, const std::string& uid, const AttemptF
   using Key = std::tuple<int64_t, bool, std::string, std::string>;
   std::map<Key, std::map<int, const CheckpointShard*>> parts;
   for (const CheckpointShard& shard : facts.shards) {
-    parts[{shard.step(), shard.final(), shard.stage_path(), shard.final_path()}][shard.rank()] = &shard;
+    parts[{shard.step(), shard.final(), shard.stage_path(), shard.final_path()}][shard.rank()] =
+        &shard;
   }
   const JobRecord& job = *core.book.Find(uid);
   for (const auto& [key, shards] : parts) {
@@ -145,7 +148,8 @@ void DriveCheckpoints(CoreContext& core, const std::string& uid) {
   const JobRecord& job = *core.book.Find(uid);
   const auto records = core.book.checkpoints(uid);  // a copy: the loop changes them
   for (const auto& [name, record] : records) {
-    if (record.checkpoint().state() == v1::CHECKPOINT_STATE_COMMITTED) SendPublish(core, job, record);
+    if (record.checkpoint().state() == v1::CHECKPOINT_STATE_COMMITTED)
+      SendPublish(core, job, record);
     if (record.remove_pending()) DriveRemoval(core, job, record);
   }
 }
@@ -164,7 +168,8 @@ void OnCheckpointPublished(CoreContext& core, const agent::v1::CheckpointPublish
       checkpoint.set_state(v1::CHECKPOINT_STATE_AVAILABLE);
       if (published.bytes() > 0) checkpoint.set_bytes(published.bytes());
       const v1::Progress& progress = core.book.live(published.job_uid()).progress;
-      if (progress.has_eval_loss() && checkpoint.final()) checkpoint.set_eval_loss(progress.eval_loss());
+      if (progress.has_eval_loss() && checkpoint.final())
+        checkpoint.set_eval_loss(progress.eval_loss());
       core.book.PutCheckpoint(record);
       core.book.AddEvent(job->job().name(), checkpoint.epoch(), "CheckpointAvailable",
                          v1::EVENT_SEVERITY_INFO, checkpoint.path());
@@ -203,7 +208,8 @@ const CheckpointRecord* NewestUsable(const JobBook& book, const std::string& uid
   const CheckpointRecord* newest = nullptr;
   for (const auto& [name, record] : book.checkpoints(uid)) {
     if (record.checkpoint().state() != v1::CHECKPOINT_STATE_AVAILABLE) continue;
-    if (newest == nullptr || record.checkpoint().step() > newest->checkpoint().step()) newest = &record;
+    if (newest == nullptr || record.checkpoint().step() > newest->checkpoint().step())
+      newest = &record;
   }
   return newest;
 }

@@ -1,4 +1,5 @@
-// Checkpoints of a job: commit when every rank's part is durable, publish, keep the newest, remove the rest.
+// Checkpoints of a job: commit when every rank's part is durable, publish, keep the newest, remove
+// the rest.
 //
 // Level-triggered, like the launcher.
 #pragma once
@@ -27,6 +28,7 @@ bool HasUnpublished(const JobBook& book, const std::string& uid);
 // Directories that an agent has yet to be told to remove.
 bool HasPendingRemoval(const JobBook& book, const std::string& uid);
 // The result, when `epoch` committed it and it was not found corrupt.
-const store::v1::CheckpointRecord* FinalOf(const JobBook& book, const std::string& uid, int64_t epoch);
+const store::v1::CheckpointRecord* FinalOf(const JobBook& book, const std::string& uid,
+                                           int64_t epoch);
 
 }  // namespace switchyard::coordinator

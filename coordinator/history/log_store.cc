@@ -20,14 +20,15 @@ namespace {
 constexpr int64_t kSliceBytes = 64 << 10;
 
 int64_t SizeOf(int fd) {
-  struct stat info{};
+  struct stat info {};
   return ::fstat(fd, &info) == 0 ? info.st_size : 0;
 }
 
 absl::Status ErrnoStatus(const std::string& what) {
   const int error = errno;
   const std::string text = absl::StrCat(what, ": ", std::strerror(error));
-  return error == ENOSPC || error == EDQUOT ? absl::ResourceExhaustedError(text) : absl::InternalError(text);
+  return error == ENOSPC || error == EDQUOT ? absl::ResourceExhaustedError(text)
+                                            : absl::InternalError(text);
 }
 
 }  // namespace
@@ -36,8 +37,8 @@ std::string LogStore::Path(const std::string& uid, int64_t epoch, int rank) cons
   return absl::StrCat(directory_, "/", uid, "/", epoch, "/", rank, ".log");
 }
 
-absl::StatusOr<int64_t> LogStore::Append(const std::string& uid, int64_t epoch, int rank, int64_t offset,
-                                         const std::string& text) {
+absl::StatusOr<int64_t> LogStore::Append(const std::string& uid, int64_t epoch, int rank,
+                                         int64_t offset, const std::string& text) {
   std::lock_guard lock(mutex_);
   const std::string path = Path(uid, epoch, rank);
   std::error_code error;
@@ -47,11 +48,13 @@ absl::StatusOr<int64_t> LogStore::Append(const std::string& uid, int64_t epoch, 
   const int64_t size = SizeOf(fd.get());
   const int64_t end = offset + static_cast<int64_t>(text.size());
   if (end <= size || offset >= kMaxBytes) return std::max(end, size);
-  // A chunk may begin inside what is stored, or leave a hole: holes read as zeros and are told as gaps.
+  // A chunk may begin inside what is stored, or leave a hole: holes read as zeros and are told as
+  // gaps.
   const int64_t skip = std::max<int64_t>(0, size - offset);
   int64_t written = skip;
   while (written < static_cast<int64_t>(text.size())) {
-    const ssize_t n = ::pwrite(fd.get(), text.data() + written, text.size() - written, offset + written);
+    const ssize_t n =
+        ::pwrite(fd.get(), text.data() + written, text.size() - written, offset + written);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return ErrnoStatus(path);
     written += n;

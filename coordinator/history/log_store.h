@@ -1,4 +1,5 @@
-// Log lines of jobs' ranks as files: DIR/{uid}/{epoch}/{rank}.log, bytes at the offsets they had on the node.
+// Log lines of jobs' ranks as files: DIR/{uid}/{epoch}/{rank}.log, bytes at the offsets they had on
+// the node.
 //
 // Thread-safe. Knows nothing of jobs; callers give it only uids that exist.
 #pragma once
@@ -27,12 +28,13 @@ class LogStore {
 
   explicit LogStore(std::string directory) : directory_(std::move(directory)) {}
 
-  // Writes `text` at `offset`; returns the offset before which everything is stored or given up. A repeated
-  // chunk changes nothing. ResourceExhausted when the disk is full: the sender keeps it and tries again.
+  // Writes `text` at `offset`; returns the offset before which everything is stored or given up. A
+  // repeated chunk changes nothing. ResourceExhausted when the disk is full: the sender keeps it
+  // and tries again.
   absl::StatusOr<int64_t> Append(const std::string& uid, int64_t epoch, int rank, int64_t offset,
                                  const std::string& text);
-  // At most 64 KiB from `offset`; empty at the end. Ends with a whole line, unless a line is longer than half
-  // of that or the log is `complete`: then its last line counts as whole.
+  // At most 64 KiB from `offset`; empty at the end. Ends with a whole line, unless a line is longer
+  // than half of that or the log is `complete`: then its last line counts as whole.
   absl::StatusOr<LogSlice> Read(const std::string& uid, int64_t epoch, int rank, int64_t offset,
                                 bool complete) const;
   // Ranks with a log of that attempt, -1 (data preparation) included.

@@ -149,15 +149,16 @@ void MetricsStore::OnJobRemoved(const std::string& name) {
 int64_t MetricsStore::LastId() const { return impl_->last_id; }
 
 absl::StatusOr<std::vector<v1::StepSample>> MetricsStore::Query(const std::string& uid,
-                                                                int64_t after_step, double after_time_s,
-                                                                int limit) {
+                                                                int64_t after_step,
+                                                                double after_time_s, int limit) {
   std::lock_guard lock(impl_->database_mutex);
   impl_->WritePending();
   try {
     SQLite::Statement count(impl_->database,
                             "SELECT count(*) FROM steps WHERE uid = ? AND step > ? AND time > ?");
-    SQLite::Statement select(impl_->database,
-                             "SELECT sample FROM steps WHERE uid = ? AND step > ? AND time > ? ORDER BY step");
+    SQLite::Statement select(
+        impl_->database,
+        "SELECT sample FROM steps WHERE uid = ? AND step > ? AND time > ? ORDER BY step");
     for (SQLite::Statement* statement : {&count, &select}) {
       statement->bind(1, uid);
       statement->bind(2, after_step);
@@ -187,8 +188,9 @@ absl::StatusOr<std::vector<RecordedStep>> MetricsStore::After(const std::string&
   std::lock_guard lock(impl_->database_mutex);
   impl_->WritePending();
   try {
-    SQLite::Statement select(impl_->database,
-                             "SELECT id, sample FROM steps WHERE uid = ? AND id > ? ORDER BY id LIMIT ?");
+    SQLite::Statement select(
+        impl_->database,
+        "SELECT id, sample FROM steps WHERE uid = ? AND id > ? ORDER BY id LIMIT ?");
     select.bind(1, uid);
     select.bind(2, id);
     select.bind(3, limit);

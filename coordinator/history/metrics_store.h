@@ -1,7 +1,7 @@
 // Step samples and expert load of jobs, in a database of their own that may be dropped at any time.
 //
-// Writing is buffered and never waits for a disk: a thread of its own writes. Reads see everything recorded.
-// Thread-safe.
+// Writing is buffered and never waits for a disk: a thread of its own writes. Reads see everything
+// recorded. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -34,8 +34,8 @@ class MetricsStore final : public JobObserver {
   void OnJobRemoved(const std::string& name) override;
   void OnNodeChanged(const v1::Node&) override {}
 
-  // Steps above `after_step` received after `after_time_s` (seconds since the epoch), in step order; when there
-  // are more than `limit` an even choice that keeps the first and the last.
+  // Steps above `after_step` received after `after_time_s` (seconds since the epoch), in step
+  // order; when there are more than `limit` an even choice that keeps the first and the last.
   absl::StatusOr<std::vector<v1::StepSample>> Query(const std::string& uid, int64_t after_step,
                                                     double after_time_s, int limit);
   // Steps recorded after `id`, in order of arrival.

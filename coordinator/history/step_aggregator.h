@@ -1,8 +1,8 @@
 // Joins the step lines of all ranks of an attempt into one sample a step. Pure.
 //
-// Global values (loss, norms, counts) are the same on every rank; time and memory are the slowest's and
-// largest's; phases are rank 0's. Lines may be missing: a step is told when all ranks reported it, or when
-// a rank is two steps ahead of it.
+// Global values (loss, norms, counts) are the same on every rank; time and memory are the slowest's
+// and largest's; phases are rank 0's. Lines may be missing: a step is told when all ranks reported
+// it, or when a rank is two steps ahead of it.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,8 @@ class StepAggregator {
   int64_t epoch() const { return epoch_; }
   // Steps that became complete, in order.
   std::vector<v1::StepSample> Add(int rank, const trainer::v1::Step& step);
-  // The sample of `eval.step` with its held-out loss, once more; empty when that step was never told.
+  // The sample of `eval.step` with its held-out loss, once more; empty when that step was never
+  // told.
   std::vector<v1::StepSample> AddEval(const trainer::v1::Eval& eval);
 
  private:

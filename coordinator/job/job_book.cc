@@ -36,8 +36,7 @@ absl::Status JobBook::Load(StoreSnapshot* snapshot) {
       LiveJob& live = live_[uid];
       live.progress = record.job().progress();
       live.phase = record.job().phase();
-      live.not_before =
-          clock_.Steady() + std::chrono::milliseconds(record.restarts().backoff_ms());
+      live.not_before = clock_.Steady() + std::chrono::milliseconds(record.restarts().backoff_ms());
     }
   }
   for (const CheckpointRecord& record : snapshot->checkpoints) {
@@ -141,7 +140,8 @@ void JobBook::PutNode(const NodeRecord& record) {
   dirty_nodes_.insert(record.node().name());
 }
 
-void JobBook::AddRequest(const std::string& request_id, const std::string& hash, const std::string& uid) {
+void JobBook::AddRequest(const std::string& request_id, const std::string& hash,
+                         const std::string& uid) {
   requests_.push_back({{request_id, hash, ""}, uid});
 }
 
@@ -155,8 +155,8 @@ std::string JobBook::PendingRequest(const std::string& request_id, std::string* 
 }
 
 bool JobBook::dirty() const {
-  return !batch_.empty() || !dirty_.empty() || !dirty_checkpoints_.empty() || !dirty_nodes_.empty() ||
-         !removed_.empty() || !requests_.empty();
+  return !batch_.empty() || !dirty_.empty() || !dirty_checkpoints_.empty() ||
+         !dirty_nodes_.empty() || !removed_.empty() || !requests_.empty();
 }
 
 absl::StatusOr<Committed> JobBook::Commit() {

@@ -1,7 +1,7 @@
 // The writer's view of all jobs: what is stored, what changed since, and what is only known live.
 //
-// Changes collect until Commit, which writes them with their events in one transaction. When that fails,
-// memory goes back to what is stored, as after a restart. One thread.
+// Changes collect until Commit, which writes them with their events in one transaction. When that
+// fails, memory goes back to what is stored, as after a restart. One thread.
 #pragma once
 
 #include <cstdint>
@@ -15,26 +15,28 @@
 
 namespace switchyard::coordinator {
 
-// When something was last sent to which session, so that level-triggered messages are not sent each step.
+// When something was last sent to which session, so that level-triggered messages are not sent each
+// step.
 struct Sent {
   uint64_t session = 0;
   Clock::SteadyTime time;
 };
 
-// What is known of a job only while the coordinator runs; lost with it and learned again from the agents.
+// What is known of a job only while the coordinator runs; lost with it and learned again from the
+// agents.
 struct LiveJob {
   v1::Progress progress;
   v1::JobPhase phase = v1::JOB_PHASE_UNSPECIFIED;
   int queue_position = 0;
-  bool changed = false;               // progress, phase or position differs from what was published
+  bool changed = false;  // progress, phase or position differs from what was published
   Clock::SteadyTime last_published;
-  Clock::SteadyTime not_before;       // back-off
+  Clock::SteadyTime not_before;  // back-off
   Clock::SteadyTime running_since;
-  Clock::SteadyTime start_sent;       // StartRanks; the launch's time limit counts from it
-  int64_t epoch = 0;                  // that `sent` and `probes` belong to
-  std::map<std::string, Sent> sent;   // by message kind and node
+  Clock::SteadyTime start_sent;      // StartRanks; the launch's time limit counts from it
+  int64_t epoch = 0;                 // that `sent` and `probes` belong to
+  std::map<std::string, Sent> sent;  // by message kind and node
   std::map<std::string, agent::v1::ProbeResult> probes;  // by node
-  bool checkpoint_requested = false;  // CreateCheckpoint
+  bool checkpoint_requested = false;                     // CreateCheckpoint
 };
 
 struct Committed {
@@ -47,7 +49,8 @@ class JobBook {
  public:
   JobBook(JobStore& store, const Clock& clock) : store_(store), clock_(clock) {}
 
-  // Reads everything from the store; drops uncommitted changes. The snapshot's history is left in `snapshot`.
+  // Reads everything from the store; drops uncommitted changes. The snapshot's history is left in
+  // `snapshot`.
   absl::Status Load(StoreSnapshot* snapshot);
 
   const std::string& store_id() const { return store_id_; }
@@ -71,7 +74,8 @@ class JobBook {
   void AddRequest(const std::string& request_id, const std::string& hash, const std::string& uid);
 
   // Checkpoints of a job by name.
-  const std::map<std::string, store::v1::CheckpointRecord>& checkpoints(const std::string& uid) const;
+  const std::map<std::string, store::v1::CheckpointRecord>& checkpoints(
+      const std::string& uid) const;
   void PutCheckpoint(const store::v1::CheckpointRecord& record);
 
   const std::map<std::string, store::v1::NodeRecord>& nodes() const { return nodes_; }
@@ -96,10 +100,10 @@ class JobBook {
   std::map<std::string, std::map<std::string, store::v1::CheckpointRecord>> checkpoints_;
   std::map<std::string, store::v1::NodeRecord> nodes_;
   std::map<std::string, LiveJob> live_;
-  std::set<std::string> dirty_;                 // uids
+  std::set<std::string> dirty_;  // uids
   std::set<std::pair<std::string, std::string>> dirty_checkpoints_;
   std::set<std::string> dirty_nodes_;
-  std::vector<std::pair<std::string, std::string>> removed_;  // uid, name
+  std::vector<std::pair<std::string, std::string>> removed_;     // uid, name
   std::vector<std::pair<RequestRecord, std::string>> requests_;  // and uid
   WriteBatch batch_;
 };

@@ -60,8 +60,10 @@ bool HoldsSlots(JobState state) {
     case v1::JOB_STATE_RUNNING:
     case v1::JOB_STATE_PAUSING:
     case v1::JOB_STATE_RECOVERING:
-    case v1::JOB_STATE_CANCELLING: return true;
-    default: return false;
+    case v1::JOB_STATE_CANCELLING:
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -1,4 +1,5 @@
-// The job's state machine as one table. Who moves a job asks here; nothing else knows which moves are legal.
+// The job's state machine as one table. Who moves a job asks here; nothing else knows which moves
+// are legal.
 #pragma once
 
 #include "switchyard/v1/job.pb.h"

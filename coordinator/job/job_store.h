@@ -35,13 +35,13 @@ struct WriteBatch {
   std::vector<std::string> delete_jobs;  // uids; their checkpoints and events go too
   std::vector<store::v1::CheckpointRecord> put_checkpoints;
   std::vector<store::v1::NodeRecord> put_nodes;
-  std::vector<v1::Event> events;       // sequence set by the caller, growing
-  std::vector<ChangeRecord> changes;   // revisions share the events' numbers
+  std::vector<v1::Event> events;      // sequence set by the caller, growing
+  std::vector<ChangeRecord> changes;  // revisions share the events' numbers
   std::vector<RequestRecord> requests;
 
   bool empty() const {
-    return put_jobs.empty() && delete_jobs.empty() && put_checkpoints.empty() && put_nodes.empty() &&
-           events.empty() && changes.empty() && requests.empty();
+    return put_jobs.empty() && delete_jobs.empty() && put_checkpoints.empty() &&
+           put_nodes.empty() && events.empty() && changes.empty() && requests.empty();
   }
 };
 
@@ -61,12 +61,14 @@ class JobStore {
 
   virtual ~JobStore() = default;
   virtual absl::StatusOr<StoreSnapshot> Load() = 0;
-  // Durable when it returns OK; otherwise nothing of the batch is stored. ResourceExhausted when the disk is full.
+  // Durable when it returns OK; otherwise nothing of the batch is stored. ResourceExhausted when
+  // the disk is full.
   virtual absl::Status Commit(const WriteBatch& batch) = 0;
-  virtual absl::StatusOr<std::optional<RequestRecord>> FindRequest(const std::string& request_id) = 0;
+  virtual absl::StatusOr<std::optional<RequestRecord>> FindRequest(
+      const std::string& request_id) = 0;
   // Events of `resource` with a sequence above `after`, oldest first, at most `limit`. Any thread.
-  virtual absl::StatusOr<std::vector<v1::Event>> ListEvents(const std::string& resource, int64_t after,
-                                                            int limit) = 0;
+  virtual absl::StatusOr<std::vector<v1::Event>> ListEvents(const std::string& resource,
+                                                            int64_t after, int limit) = 0;
 };
 
 }  // namespace switchyard::coordinator

@@ -49,7 +49,8 @@ absl::Status MemoryJobStore::Commit(const WriteBatch& batch) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<RequestRecord>> MemoryJobStore::FindRequest(const std::string& request_id) {
+absl::StatusOr<std::optional<RequestRecord>> MemoryJobStore::FindRequest(
+    const std::string& request_id) {
   const auto it = requests_.find(request_id);
   if (it == requests_.end()) return std::optional<RequestRecord>();
   return std::optional<RequestRecord>(it->second);

@@ -30,7 +30,8 @@ inline google::protobuf::Duration ToDuration(double seconds) {
   if (!(seconds > 0)) return duration;
   seconds = std::min(seconds, 3e11);  // protobuf's limit is 10,000 years
   duration.set_seconds(static_cast<int64_t>(seconds));
-  duration.set_nanos(static_cast<int32_t>((seconds - static_cast<double>(duration.seconds())) * 1e9));
+  duration.set_nanos(
+      static_cast<int32_t>((seconds - static_cast<double>(duration.seconds())) * 1e9));
   return duration;
 }
 

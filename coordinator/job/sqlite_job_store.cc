@@ -86,8 +86,8 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::
     }
     if (version > kSchemaVersion) {
       return absl::FailedPreconditionError(absl::StrFormat(
-          "%s has schema %d, this program knows up to %d: run the version that wrote it", path, version,
-          kSchemaVersion));
+          "%s has schema %d, this program knows up to %d: run the version that wrote it", path,
+          version, kSchemaVersion));
     }
     const std::string check = db.execAndGet("PRAGMA quick_check(1)").getString();
     if (check != "ok") {
@@ -101,7 +101,8 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::
     if (version < 1) {
       SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
       db.exec(kSchema);
-      SQLite::Statement insert(db, "INSERT INTO meta VALUES('store_id', ?), ('last_sequence', '0')");
+      SQLite::Statement insert(db,
+                               "INSERT INTO meta VALUES('store_id', ?), ('last_sequence', '0')");
       insert.bind(1, RandomId());
       insert.exec();
       db.exec(absl::StrFormat("PRAGMA application_id=%d", kApplicationId));
@@ -121,10 +122,12 @@ absl::StatusOr<StoreSnapshot> SqliteJobStore::Load() {
     while (meta.executeStep()) {
       const std::string key = meta.getColumn(0).getString();
       if (key == "store_id") snapshot.store_id = meta.getColumn(1).getString();
-      if (key == "last_sequence") snapshot.last_sequence = std::stoll(meta.getColumn(1).getString());
+      if (key == "last_sequence")
+        snapshot.last_sequence = std::stoll(meta.getColumn(1).getString());
     }
     auto jobs = impl_->Prepare("SELECT record FROM jobs ORDER BY uid");
-    while (jobs.executeStep()) intact &= ParseColumn(jobs.getColumn(0), snapshot.jobs.emplace_back());
+    while (jobs.executeStep())
+      intact &= ParseColumn(jobs.getColumn(0), snapshot.jobs.emplace_back());
     auto checkpoints = impl_->Prepare("SELECT record FROM checkpoints ORDER BY job_uid, name");
     while (checkpoints.executeStep()) {
       intact &= ParseColumn(checkpoints.getColumn(0), snapshot.checkpoints.emplace_back());
@@ -145,9 +148,11 @@ absl::StatusOr<StoreSnapshot> SqliteJobStore::Load() {
     if (!snapshot.changes.empty()) {
       auto events = impl_->Prepare("SELECT event FROM events WHERE sequence > ? ORDER BY sequence");
       events.bind(1, snapshot.changes.front().revision);
-      while (events.executeStep()) intact &= ParseColumn(events.getColumn(0), snapshot.events.emplace_back());
+      while (events.executeStep())
+        intact &= ParseColumn(events.getColumn(0), snapshot.events.emplace_back());
     }
-    if (!intact) return absl::DataLossError("state store: a record cannot be read: restore a backup");
+    if (!intact)
+      return absl::DataLossError("state store: a record cannot be read: restore a backup");
     return snapshot;
   });
 }
@@ -162,7 +167,8 @@ absl::Status SqliteJobStore::Commit(const WriteBatch& batch) {
           "DELETE FROM events WHERE resource = (SELECT name FROM jobs WHERE uid = ?)");
       events.bind(1, uid);
       events.exec();
-      for (const char* sql : {"DELETE FROM checkpoints WHERE job_uid = ?", "DELETE FROM jobs WHERE uid = ?"}) {
+      for (const char* sql :
+           {"DELETE FROM checkpoints WHERE job_uid = ?", "DELETE FROM jobs WHERE uid = ?"}) {
         auto statement = impl_->Prepare(sql);
         statement.bind(1, uid);
         statement.exec();
@@ -216,23 +222,27 @@ absl::Status SqliteJobStore::Commit(const WriteBatch& batch) {
     }
     if (!batch.requests.empty()) {
       impl_->database.exec(absl::StrFormat(
-          "DELETE FROM requests WHERE rowid <= (SELECT max(rowid) FROM requests) - %d", kKeptRequests));
+          "DELETE FROM requests WHERE rowid <= (SELECT max(rowid) FROM requests) - %d",
+          kKeptRequests));
     }
     if (!batch.changes.empty()) {
-      impl_->database.exec(absl::StrFormat(
-          "DELETE FROM changes WHERE revision <= (SELECT revision FROM changes ORDER BY revision DESC "
-          "LIMIT 1 OFFSET %d)", kKeptChanges));
+      impl_->database.exec(
+          absl::StrFormat("DELETE FROM changes WHERE revision <= (SELECT revision FROM changes "
+                          "ORDER BY revision DESC "
+                          "LIMIT 1 OFFSET %d)",
+                          kKeptChanges));
     }
     if (last_sequence > 0) {
-      impl_->database.exec(
-          absl::StrFormat("UPDATE meta SET value = '%d' WHERE key = 'last_sequence'", last_sequence));
+      impl_->database.exec(absl::StrFormat(
+          "UPDATE meta SET value = '%d' WHERE key = 'last_sequence'", last_sequence));
     }
     transaction.commit();
     return absl::OkStatus();
   });
 }
 
-absl::StatusOr<std::optional<RequestRecord>> SqliteJobStore::FindRequest(const std::string& request_id) {
+absl::StatusOr<std::optional<RequestRecord>> SqliteJobStore::FindRequest(
+    const std::string& request_id) {
   absl::MutexLock lock(&impl_->mutex);
   return Guard([&]() -> absl::StatusOr<std::optional<RequestRecord>> {
     auto statement = impl_->Prepare("SELECT hash, response FROM requests WHERE request_id = ?");

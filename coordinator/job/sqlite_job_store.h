@@ -10,8 +10,8 @@ namespace switchyard::coordinator {
 
 class SqliteJobStore final : public JobStore {
  public:
-  // Opens or creates `path`. DataLoss when its integrity check fails, FailedPrecondition when a newer program
-  // wrote it or it is another program's file.
+  // Opens or creates `path`. DataLoss when its integrity check fails, FailedPrecondition when a
+  // newer program wrote it or it is another program's file.
   static absl::StatusOr<std::unique_ptr<SqliteJobStore>> Open(const std::string& path);
   ~SqliteJobStore() override;
 

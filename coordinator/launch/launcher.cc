@@ -40,7 +40,8 @@ void SendProbe(CoreContext& core, const JobRecord& record, const std::string& no
   probe.set_write_nonce(first);
   if (first) {
     probe.add_data(record.job().spec().data().train());
-    if (!record.job().spec().data().eval().empty()) probe.add_data(record.job().spec().data().eval());
+    if (!record.job().spec().data().eval().empty())
+      probe.add_data(record.job().spec().data().eval());
   }
   core.SendOnce(core.book.live(record.job().uid()), "probe", node, core.options.resend, message);
 }
@@ -54,25 +55,31 @@ std::optional<Failure> CheckProbes(const JobRecord& record, const LiveJob& live,
     if (it == live.probes.end()) continue;
     const ProbeResult& result = it->second;
     if (!result.problems().empty()) {
-      return MakeFailure("PATHS", absl::StrCat("on node ", node, ": ",
-                                               absl::StrJoin(result.problems(), "; ")), node);
+      return MakeFailure(
+          "PATHS", absl::StrCat("on node ", node, ": ", absl::StrJoin(result.problems(), "; ")),
+          node);
     }
     if (first == nullptr) {
       first = &result;
     } else if (result.model_fingerprint() != first->model_fingerprint()) {
-      return MakeFailure("PATHS", absl::StrFormat(
-          "%s is not the same model on nodes %s and %s: copy it again", record.job().spec().model(),
-          nodes.front(), node), node);
+      return MakeFailure(
+          "PATHS",
+          absl::StrFormat("%s is not the same model on nodes %s and %s: copy it again",
+                          record.job().spec().model(), nodes.front(), node),
+          node);
     }
     const int64_t needed = record.job().plan().disk_needed_bytes();
     // Checkpoints of earlier attempts are part of what is needed.
     const bool fresh = record.job().attempts_size() == 1;
     if (fresh && node == nodes.front() && result.disk_free_bytes() > 0 &&
         result.disk_free_bytes() < needed) {
-      return MakeFailure("DISK_FULL", absl::StrFormat(
-          "%s has %d bytes free, %d are needed for checkpoint.keep + 1 checkpoints and the final model: "
-          "free space or lower checkpoint.keep",
-          record.job().spec().checkpoint().output(), result.disk_free_bytes(), needed), node);
+      return MakeFailure("DISK_FULL",
+                         absl::StrFormat("%s has %d bytes free, %d are needed for checkpoint.keep "
+                                         "+ 1 checkpoints and the final model: "
+                                         "free space or lower checkpoint.keep",
+                                         record.job().spec().checkpoint().output(),
+                                         result.disk_free_bytes(), needed),
+                         node);
     }
   }
   return std::nullopt;
@@ -117,7 +124,8 @@ std::optional<Failure> FinalisePlan(CoreContext& core, const std::string& uid,
   spec.mutable_mesh()->set_device(stored.job().plan().device());
   spec.mutable_mesh()->set_ranks(stored.job().attempts().rbegin()->placements_size());
   spec.mutable_mesh()->set_expert_parallel(stored.job().plan().expert_parallel());
-  absl::StatusOr<v1::Plan> plan = core.planner.Plan(spec, OwnSlots(core, stored), data.train_sequences());
+  absl::StatusOr<v1::Plan> plan =
+      core.planner.Plan(spec, OwnSlots(core, stored), data.train_sequences());
   if (!plan.ok()) return MakeFailure("MODEL", std::string(plan.status().message()));
   if (!plan->feasible()) {
     return MakeFailure("DOES_NOT_FIT", absl::StrCat("the prepared data changes the plan: ",
@@ -139,7 +147,8 @@ std::optional<Failure> FinalisePlan(CoreContext& core, const std::string& uid,
   input.resume_from = record.launch().resume_from();
   record.mutable_launch()->set_trainer_config_json(core.planner.TrainerConfig(input));
   core.book.live(uid).progress.set_total_steps(plan->total_steps());
-  core.book.AddEvent(record.job().name(), record.job().epoch(), "DataPrepared", v1::EVENT_SEVERITY_INFO,
+  core.book.AddEvent(record.job().name(), record.job().epoch(), "DataPrepared",
+                     v1::EVENT_SEVERITY_INFO,
                      absl::StrFormat("%d training sequences of %d tokens%s, %d held-out; %d steps",
                                      data.train_sequences(), plan->sequence_length(),
                                      data.cached() ? " (reused)" : "", data.eval_sequences(),
@@ -160,7 +169,8 @@ void SendStartRanks(CoreContext& core, const JobRecord& record, const std::strin
     rank.set_rank(placement.rank());
     rank.set_slot(placement.slot());
   }
-  core.SendOnce(core.book.live(record.job().uid()), "start", node, std::chrono::milliseconds(0), message);
+  core.SendOnce(core.book.live(record.job().uid()), "start", node, std::chrono::milliseconds(0),
+                message);
 }
 
 bool HasRanks(const CoreContext& core, const JobRecord& record, const std::string& node) {
@@ -180,7 +190,8 @@ std::vector<PlannerSlot> PlannerSlots(const NodeTable& nodes, bool only_usable) 
     if (only_usable && !usable) continue;
     for (const v1::Slot& slot : entry.node.slots()) {
       slots.push_back({name, slot.index(), slot.device(), slot.product(), slot.memory_bytes(),
-                       entry.node.memory_domain(), entry.node.cpu_cores(), entry.node.slots_size()});
+                       entry.node.memory_domain(), entry.node.cpu_cores(),
+                       entry.node.slots_size()});
     }
   }
   return slots;
@@ -201,7 +212,8 @@ void RelayRendezvous(CoreContext& core, const std::string& uid, const AttemptFac
   }
 }
 
-std::optional<Failure> DriveLaunch(CoreContext& core, const std::string& uid, const AttemptFacts& facts) {
+std::optional<Failure> DriveLaunch(CoreContext& core, const std::string& uid,
+                                   const AttemptFacts& facts) {
   const JobRecord& record = *core.book.Find(uid);
   LiveJob& live = core.book.live(uid);
   if (record.launch().trainer_config_json().empty()) {
@@ -232,9 +244,11 @@ std::optional<Failure> DriveLaunch(CoreContext& core, const std::string& uid, co
   const auto now = core.clock.Steady();
   if (live.start_sent == Clock::SteadyTime()) live.start_sent = now;
   if (now - live.start_sent > core.options.launch_timeout) {
-    return MakeFailure("LAUNCH_TIMEOUT", absl::StrFormat(
-        "only %d of %d ranks were ready %d s after their start", facts.ready, facts.world,
-        std::chrono::duration_cast<std::chrono::seconds>(core.options.launch_timeout).count()));
+    return MakeFailure(
+        "LAUNCH_TIMEOUT",
+        absl::StrFormat(
+            "only %d of %d ranks were ready %d s after their start", facts.ready, facts.world,
+            std::chrono::duration_cast<std::chrono::seconds>(core.options.launch_timeout).count()));
   }
   for (const std::string& node : facts.nodes) {
     if (!HasRanks(core, record, node)) SendStartRanks(core, record, node);

@@ -32,15 +32,17 @@ bool IsCleanEnd(const store::v1::Launch& launch, const RankStatus& rank) {
 Failure FailureOf(const std::string& node, const AttemptStatus& status, const RankStatus& rank) {
   Failure failure;
   failure.code = rank.exit().code().empty() ? "CRASHED" : rank.exit().code();
-  failure.message = rank.exit().message().empty()
-                        ? absl::StrFormat("rank %d ended with exit code %d", rank.rank(), rank.exit_code())
-                        : rank.exit().message();
+  failure.message =
+      rank.exit().message().empty()
+          ? absl::StrFormat("rank %d ended with exit code %d", rank.rank(), rank.exit_code())
+          : rank.exit().message();
   failure.rank = rank.rank();
   failure.node = node;
   failure.exit_code = rank.exit_code();
   failure.step = std::max(rank.step(), rank.exit().step());
   if (rank.has_exit_time()) failure.time = ToSeconds(rank.exit_time());
-  failure.first_on_node = status.has_first_failed_rank() && status.first_failed_rank() == rank.rank();
+  failure.first_on_node =
+      status.has_first_failed_rank() && status.first_failed_rank() == rank.rank();
   failure.evidence.assign(rank.log_tail().begin(), rank.log_tail().end());
   return failure;
 }
@@ -133,9 +135,10 @@ AttemptFacts GatherFacts(const store::v1::JobRecord& record, const NodeTable& no
     if (ResultOf(launch, name) != nullptr) continue;
     Failure& failure = facts.failures.emplace_back();
     failure.code = code;
-    failure.message = code == "NODE_LOST"
-                          ? absl::StrCat("node ", name, " sent no sign of life for its whole lease")
-                          : absl::StrCat("the agent of node ", name, " restarted and lost the attempt");
+    failure.message =
+        code == "NODE_LOST"
+            ? absl::StrCat("node ", name, " sent no sign of life for its whole lease")
+            : absl::StrCat("the agent of node ", name, " restarted and lost the attempt");
     failure.node = name;
     failure.step = facts.step;
   }

@@ -1,4 +1,5 @@
-// What is known of a job's current attempt, from the stored results and the agents' newest reports. Pure.
+// What is known of a job's current attempt, from the stored results and the agents' newest reports.
+// Pure.
 #pragma once
 
 #include <set>
@@ -12,16 +13,16 @@
 namespace switchyard::coordinator {
 
 struct AttemptFacts {
-  std::vector<std::string> nodes;         // of the placements, in rank order, each once
+  std::vector<std::string> nodes;  // of the placements, in rank order, each once
   const agent::v1::AttemptStatus* rank0_status = nullptr;  // null: nothing reported
   int world = 0;
-  int ready = 0;                          // ranks that said ready, gone or not
-  int finished_ok = 0;                    // ranks that ended with OK
-  bool all_gone = false;                  // every node ended the attempt, or is lost
+  int ready = 0;          // ranks that said ready, gone or not
+  int finished_ok = 0;    // ranks that ended with OK
+  bool all_gone = false;  // every node ended the attempt, or is lost
   std::vector<Failure> failures;
   std::vector<trainer::v1::CheckpointShard> shards;  // of all nodes
   v1::JobPhase phase = v1::JOB_PHASE_UNSPECIFIED;    // of rank 0
-  int64_t step = 0;                       // newest of any rank
+  int64_t step = 0;                                  // newest of any rank
   int64_t resumed_from_step = 0;
 };
 

@@ -66,21 +66,24 @@ absl::Status Core::OnHello(uint64_t session, const agent::v1::Hello& hello) {
   const auto now = context_.clock.Steady();
   if (nodes_.IsTaken(hello, now)) {
     return absl::AlreadyExistsError(absl::StrFormat(
-        "a live agent is already connected as node \"%s\": give this one another --node", hello.node()));
+        "a live agent is already connected as node \"%s\": give this one another --node",
+        hello.node()));
   }
   const NodeEntry* old = nodes_.Find(hello.node());
   if (old != nullptr && old->connected() && old->session != session) transport_.Close(old->session);
   const bool known = old != nullptr && old->alive();
   nodes_.Hello(hello, session, now);
-  if (const auto it = book_.nodes().find(absl::StrCat("nodes/", hello.node())); it != book_.nodes().end()) {
+  if (const auto it = book_.nodes().find(absl::StrCat("nodes/", hello.node()));
+      it != book_.nodes().end()) {
     v1::Node& node = nodes_.FindMutable(hello.node())->node;
     node.set_cordoned(it->second.node().cordoned());
     node.set_draining(it->second.node().draining());
   }
   StoreNode(hello.node());
-  book_.AddEvent(absl::StrCat("nodes/", hello.node()), 0, known ? "NodeReconnected" : "NodeJoined",
-                 v1::EVENT_SEVERITY_INFO,
-                 absl::StrFormat("%d slots, agent %s", hello.inventory().slots_size(), hello.version()));
+  book_.AddEvent(
+      absl::StrCat("nodes/", hello.node()), 0, known ? "NodeReconnected" : "NodeJoined",
+      v1::EVENT_SEVERITY_INFO,
+      absl::StrFormat("%d slots, agent %s", hello.inventory().slots_size(), hello.version()));
   agent::v1::ConnectResponse response;
   auto& welcome = *response.mutable_welcome();
   welcome.set_protocol(kProtocol);
@@ -92,7 +95,8 @@ absl::Status Core::OnHello(uint64_t session, const agent::v1::Hello& hello) {
   return absl::OkStatus();
 }
 
-void Core::OnMessage(uint64_t session, const std::string& node, const agent::v1::ConnectRequest& message) {
+void Core::OnMessage(uint64_t session, const std::string& node,
+                     const agent::v1::ConnectRequest& message) {
   const NodeEntry* entry = nodes_.Find(node);
   if (entry == nullptr || entry->session != session) return;  // of a session that is over
   nodes_.Heard(node, session, context_.clock.Steady());
@@ -106,7 +110,9 @@ void Core::OnMessage(uint64_t session, const std::string& node, const agent::v1:
     case agent::v1::ConnectRequest::kAttemptStatus:
       nodes_.Report(node, session, message.attempt_status());
       break;
-    case agent::v1::ConnectRequest::kRankReport: OnRankReport(message.rank_report()); break;
+    case agent::v1::ConnectRequest::kRankReport:
+      OnRankReport(message.rank_report());
+      break;
     case agent::v1::ConnectRequest::kProbeResult: {
       const std::string& id = message.probe_result().probe_id();
       const std::string uid = id.substr(0, id.find('/'));
@@ -119,11 +125,14 @@ void Core::OnMessage(uint64_t session, const std::string& node, const agent::v1:
     case agent::v1::ConnectRequest::kCheckpointPublished:
       OnCheckpointPublished(context_, message.checkpoint_published());
       break;
-    default: break;  // Hello twice, or log chunks, which never come here
+    default:
+      break;  // Hello twice, or log chunks, which never come here
   }
 }
 
-void Core::OnDisconnected(uint64_t session, const std::string& node) { nodes_.Disconnected(node, session); }
+void Core::OnDisconnected(uint64_t session, const std::string& node) {
+  nodes_.Disconnected(node, session);
+}
 
 void Core::OnRankReport(const agent::v1::RankReport& report) {
   const std::string& uid = report.job_uid();
@@ -165,7 +174,8 @@ void Core::OnStep(const std::string& uid, const v1::StepSample& told) {
   *sample.mutable_time() = ToTimestamp(context_.clock.Wall());
   LiveJob& live = book_.live(uid);
   v1::Progress& progress = live.progress;
-  const bool again = sample.step() == progress.step() && sample.has_eval_loss() && progress.loss() == sample.loss();
+  const bool again = sample.step() == progress.step() && sample.has_eval_loss() &&
+                     progress.loss() == sample.loss();
   progress.set_step(std::max(progress.step(), sample.step()));
   progress.set_loss(sample.loss());
   if (!again) {
@@ -175,15 +185,18 @@ void Core::OnStep(const std::string& uid, const v1::StepSample& told) {
   const double rate = sample.tokens_per_second();
   progress.set_tokens_per_second(progress.tokens_per_second() == 0
                                      ? rate
-                                     : (1 - kSmoothing) * progress.tokens_per_second() + kSmoothing * rate);
-  progress.set_peak_memory_bytes(std::max(progress.peak_memory_bytes(), sample.peak_memory_bytes()));
+                                     : (1 - kSmoothing) * progress.tokens_per_second() +
+                                           kSmoothing * rate);
+  progress.set_peak_memory_bytes(
+      std::max(progress.peak_memory_bytes(), sample.peak_memory_bytes()));
   progress.set_expert_load_max_over_mean(sample.expert_load_max_over_mean());
   if (sample.has_eval_loss()) progress.set_eval_loss(sample.eval_loss());
   const v1::Plan& plan = book_.Find(uid)->job().plan();
   if (plan.total_steps() > 0) progress.set_total_steps(plan.total_steps());
   if (progress.tokens_per_second() > 0 && progress.total_steps() >= progress.step()) {
-    *progress.mutable_eta() = ToDuration(static_cast<double>(progress.total_steps() - progress.step()) *
-                                         static_cast<double>(sample.tokens()) / progress.tokens_per_second());
+    *progress.mutable_eta() =
+        ToDuration(static_cast<double>(progress.total_steps() - progress.step()) *
+                   static_cast<double>(sample.tokens()) / progress.tokens_per_second());
   }
   live.changed = true;
   const v1::Job view = book_.View(*book_.Find(uid));
@@ -206,9 +219,10 @@ void Core::TickNodes() {
     const char* type = state == v1::NODE_STATE_READY     ? "NodeReady"
                        : state == v1::NODE_STATE_SUSPECT ? "NodeSuspect"
                                                          : "NodeLost";
-    book_.AddEvent(absl::StrCat("nodes/", name), 0, type,
-                   state == v1::NODE_STATE_READY ? v1::EVENT_SEVERITY_INFO : v1::EVENT_SEVERITY_WARNING,
-                   state == v1::NODE_STATE_READY ? "heartbeats arrive" : "heartbeats are missing");
+    book_.AddEvent(
+        absl::StrCat("nodes/", name), 0, type,
+        state == v1::NODE_STATE_READY ? v1::EVENT_SEVERITY_INFO : v1::EVENT_SEVERITY_WARNING,
+        state == v1::NODE_STATE_READY ? "heartbeats arrive" : "heartbeats are missing");
     log::Info("node.state", {{"node", name}, {"state", v1::NodeState_Name(state)}});
   }
 }
@@ -218,7 +232,8 @@ absl::Status Core::Step() {
   for (const auto& [name, entry] : nodes_.nodes()) sessions[name] = entry.session;
   TickNodes();
   for (const auto& [name, session] : sessions) {
-    if (session != 0 && nodes_.Find(name)->session == 0) transport_.Close(session);  // its lease is over
+    if (session != 0 && nodes_.Find(name)->session == 0)
+      transport_.Close(session);  // its lease is over
   }
   for (int i = 0; i < kMaxSteps; ++i) {
     reconciler_.Step();
@@ -260,15 +275,18 @@ absl::Status Core::Flush() {
     live.last_published = context_.clock.Steady();
   }
   for (const v1::Event& event : committed->events) {
-    log::Info("job.event", {{"resource", event.resource()}, {"epoch", event.epoch()},
-                            {"type", event.type()}, {"message", event.message()}});
+    log::Info("job.event", {{"resource", event.resource()},
+                            {"epoch", event.epoch()},
+                            {"type", event.type()},
+                            {"message", event.message()}});
   }
   for (const Outgoing& out : outbox) {
     const NodeEntry* entry = nodes_.Find(out.node);
     if (entry == nullptr || entry->session != out.session) continue;
     transport_.Send(out.session, out.message);
     if (out.message.has_attempt_ack()) {
-      nodes_.Forget(out.node, {out.message.attempt_ack().job_uid(), out.message.attempt_ack().epoch()});
+      nodes_.Forget(out.node,
+                    {out.message.attempt_ack().job_uid(), out.message.attempt_ack().epoch()});
     }
   }
   return absl::OkStatus();

@@ -1,7 +1,8 @@
-// The coordinator without threads and network: takes agents' messages, moves jobs, stores, then tells.
+// The coordinator without threads and network: takes agents' messages, moves jobs, stores, then
+// tells.
 //
-// Order is the contract: a change is in the store before anyone hears of it or acts on it. Driven by one
-// thread (service/core_loop.h) or by a simulation with a hand-turned clock.
+// Order is the contract: a change is in the store before anyone hears of it or acts on it. Driven
+// by one thread (service/core_loop.h) or by a simulation with a hand-turned clock.
 #pragma once
 
 #include <map>
@@ -38,15 +39,16 @@ class Core {
   // Loads the store. Call once, after listeners and observers are added.
   absl::Status Start();
 
-  // A session began; sends Welcome. AlreadyExists when another live agent has the name, InvalidArgument for a
-  // bad name or no common protocol version.
+  // A session began; sends Welcome. AlreadyExists when another live agent has the name,
+  // InvalidArgument for a bad name or no common protocol version.
   absl::Status OnHello(uint64_t session, const agent::v1::Hello& hello);
   // Any later message of `node`'s session.
-  void OnMessage(uint64_t session, const std::string& node, const agent::v1::ConnectRequest& message);
+  void OnMessage(uint64_t session, const std::string& node,
+                 const agent::v1::ConnectRequest& message);
   void OnDisconnected(uint64_t session, const std::string& node);
 
-  // Moves everything as far as it goes now, storing and telling between steps. OK, or the store's error: then
-  // memory is back at what is stored, and the next call tries again.
+  // Moves everything as far as it goes now, storing and telling between steps. OK, or the store's
+  // error: then memory is back at what is stored, and the next call tries again.
   absl::Status Step();
   // Stores and tells what was changed since. As Step, but moves nothing.
   absl::Status Flush();
@@ -71,9 +73,9 @@ class Core {
   AgentTransport& transport_;
   std::vector<CoreListener*> listeners_;
   std::vector<JobObserver*> observers_;
-  std::map<std::string, StepAggregator> aggregators_;     // by job uid
-  Clock::SteadyTime last_store_error_{};  // told at intervals, not with every try
-  std::map<std::string, std::string> published_nodes_;    // serialized, to tell changes only
+  std::map<std::string, StepAggregator> aggregators_;   // by job uid
+  Clock::SteadyTime last_store_error_{};                // told at intervals, not with every try
+  std::map<std::string, std::string> published_nodes_;  // serialized, to tell changes only
 };
 
 }  // namespace switchyard::coordinator

@@ -36,7 +36,8 @@ struct CoreOptions {
   std::chrono::milliseconds execution_grant{600000};
   std::chrono::milliseconds resend{5000};             // level-triggered messages without effect
   std::chrono::milliseconds launch_timeout{1800000};  // from StartRanks to every rank ready
-  std::chrono::milliseconds progress_interval{1000};  // between published updates of a job's progress
+  std::chrono::milliseconds progress_interval{
+      1000};  // between published updates of a job's progress
 };
 
 struct CoreContext {
@@ -47,7 +48,8 @@ struct CoreContext {
   JobPlanner& planner;
   std::function<std::string()> new_id;  // unique, [0-9a-z]+
   std::vector<Outgoing> outbox;
-  std::map<std::string, Sent> stray_stops;  // StopAttempt for what is not current, by node and attempt
+  std::map<std::string, Sent>
+      stray_stops;  // StopAttempt for what is not current, by node and attempt
 
   // Queues `message` unless the node is not connected.
   bool Send(const std::string& node, agent::v1::ConnectResponse message) {
@@ -63,7 +65,8 @@ struct CoreContext {
     if (entry == nullptr || !entry->connected()) return false;
     Sent& sent = live.sent[key + "@" + node];
     const auto now = clock.Steady();
-    if (sent.session == entry->session && (again.count() == 0 || now - sent.time < again)) return false;
+    if (sent.session == entry->session && (again.count() == 0 || now - sent.time < again))
+      return false;
     sent = {entry->session, now};
     return Send(node, message);
   }

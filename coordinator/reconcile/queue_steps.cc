@@ -32,11 +32,13 @@ std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
   std::set<std::pair<std::string, int>> busy;
   for (const auto& [uid, record] : core.book.jobs()) {
     if (!record.has_launch()) continue;
-    for (const Placement& placement : PreviousPlacements(record)) busy.emplace(placement.node, placement.slot);
+    for (const Placement& placement : PreviousPlacements(record))
+      busy.emplace(placement.node, placement.slot);
   }
   std::vector<SchedulerSlot> slots;
   for (const auto& [name, entry] : core.nodes.nodes()) {
-    if (entry.node.state() != v1::NODE_STATE_READY || entry.node.cordoned() || entry.node.draining()) {
+    if (entry.node.state() != v1::NODE_STATE_READY || entry.node.cordoned() ||
+        entry.node.draining()) {
       continue;
     }
     for (const auto& [key, status] : entry.attempts) {
@@ -44,21 +46,23 @@ std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
       for (const auto& rank : status.ranks()) busy.emplace(name, rank.slot());
     }
     for (const v1::Slot& slot : entry.node.slots()) {
-      slots.push_back({name, slot.index(), slot.device(), slot.memory_bytes(), entry.node.memory_domain(),
-                       busy.count({name, slot.index()}) == 0});
+      slots.push_back({name, slot.index(), slot.device(), slot.memory_bytes(),
+                       entry.node.memory_domain(), busy.count({name, slot.index()}) == 0});
     }
   }
   return slots;
 }
 
 void Reconciler::StepQueue() {
-  // One move a commit: what moved just now is stored first, the queue is looked at in the next step.
+  // One move a commit: what moved just now is stored first, the queue is looked at in the next
+  // step.
   if (core_.book.dirty()) return;
   std::vector<QueuedJob> queued;
   const auto now = core_.clock.Steady();
   for (const auto& [uid, record] : core_.book.jobs()) {
     const v1::Job& job = record.job();
-    if (job.state() != v1::JOB_STATE_QUEUED || job.desired_state() != v1::DESIRED_STATE_RUN) continue;
+    if (job.state() != v1::JOB_STATE_QUEUED || job.desired_state() != v1::DESIRED_STATE_RUN)
+      continue;
     QueuedJob& entry = queued.emplace_back();
     entry.uid = uid;
     entry.priority = job.spec().priority();
@@ -110,7 +114,8 @@ void Reconciler::Reserve(const Admission& admission) {
   }
   // Steps after the checkpoint are trained again.
   if (live.progress.step() > attempt.resumed_from_step()) {
-    live.progress.set_tokens(live.progress.tokens() * attempt.resumed_from_step() / live.progress.step());
+    live.progress.set_tokens(live.progress.tokens() * attempt.resumed_from_step() /
+                             live.progress.step());
   }
   live.progress.set_step(attempt.resumed_from_step());
   live.epoch = job.epoch();
@@ -119,12 +124,14 @@ void Reconciler::Reserve(const Admission& admission) {
   live.start_sent = {};
   live.running_since = {};
   live.checkpoint_requested = false;
-  core_.book.Move(admission.uid, v1::JOB_STATE_RESERVED,
-                  MakeReason("RESERVED", absl::StrFormat("has %d slots", admission.placements.size())),
-                  "AttemptReserved");
+  core_.book.Move(
+      admission.uid, v1::JOB_STATE_RESERVED,
+      MakeReason("RESERVED", absl::StrFormat("has %d slots", admission.placements.size())),
+      "AttemptReserved");
 }
 
-// The nodes that the plan was made for are not there any more. Where the user left the mesh open, another may do.
+// The nodes that the plan was made for are not there any more. Where the user left the mesh open,
+// another may do.
 void Reconciler::Replan(const std::string& uid) {
   const JobRecord& record = *core_.book.Find(uid);
   Sent& looked = core_.book.live(uid).sent["replan"];
@@ -137,8 +144,9 @@ void Reconciler::Replan(const std::string& uid) {
     if (!slots.empty()) {
       const auto plan = core_.planner.Plan(record.job().spec(), slots, sequences);
       const v1::Plan& old = record.job().plan();
-      const bool other = plan.ok() && (plan->ranks() != old.ranks() || plan->device() != old.device() ||
-                                       plan->memory_bytes_per_rank() < old.memory_bytes_per_rank());
+      const bool other =
+          plan.ok() && (plan->ranks() != old.ranks() || plan->device() != old.device() ||
+                        plan->memory_bytes_per_rank() < old.memory_bytes_per_rank());
       if (other && plan->feasible()) {
         *core_.book.Edit(uid).mutable_job()->mutable_plan() = *plan;
         core_.book.AddEvent(record.job().name(), record.job().epoch(), "JobReplanned",
@@ -152,11 +160,12 @@ void Reconciler::Replan(const std::string& uid) {
   if (record.job().reason().code() == "NOT_ENOUGH_NODES") return;
   *core_.book.Edit(uid).mutable_job()->mutable_reason() = MakeReason(
       "NOT_ENOUGH_NODES",
-      absl::StrFormat("needs %d %s slots%s with %d bytes each; the nodes that are ready and not cordoned "
-                      "have fewer",
-                      record.job().plan().ranks(), record.job().plan().device(),
-                      record.job().plan().device() == "cpu" ? " in one memory domain" : "",
-                      record.job().plan().memory_bytes_per_rank()),
+      absl::StrFormat(
+          "needs %d %s slots%s with %d bytes each; the nodes that are ready and not cordoned "
+          "have fewer",
+          record.job().plan().ranks(), record.job().plan().device(),
+          record.job().plan().device() == "cpu" ? " in one memory domain" : "",
+          record.job().plan().memory_bytes_per_rank()),
       v1::FAILURE_DOMAIN_INFRASTRUCTURE);
 }
 
@@ -166,11 +175,13 @@ void Reconciler::StopStrays() {
     for (const auto& [key, status] : entry.attempts) {
       const auto& [uid, epoch] = key;
       const JobRecord* record = core_.book.Find(uid);
-      const bool current = record != nullptr && record->has_launch() && record->job().epoch() == epoch;
+      const bool current =
+          record != nullptr && record->has_launch() && record->job().epoch() == epoch;
       agent::v1::ConnectResponse message;
       if (status.state() == agent::v1::ATTEMPT_STATE_ENDED) {
         // Stored, or of no use any more.
-        if (current && ResultOf(record->launch(), name) == nullptr && !IsLost(record->launch(), name)) {
+        if (current && ResultOf(record->launch(), name) == nullptr &&
+            !IsLost(record->launch(), name)) {
           continue;
         }
         message.mutable_attempt_ack()->set_job_uid(uid);

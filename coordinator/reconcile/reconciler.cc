@@ -59,13 +59,14 @@ void Reconciler::StepIdle(const std::string& uid) {
   if (WantsEnd(job)) {
     core_.book.Move(uid, v1::JOB_STATE_CANCELLED,
                     MakeReason("CANCELLED", "cancelled before it had slots"), "JobCancelled");
-  } else if (job.state() == v1::JOB_STATE_QUEUED && job.desired_state() == v1::DESIRED_STATE_PAUSE) {
+  } else if (job.state() == v1::JOB_STATE_QUEUED &&
+             job.desired_state() == v1::DESIRED_STATE_PAUSE) {
     core_.book.Move(uid, v1::JOB_STATE_PAUSED, MakeReason("PAUSED", "paused while it was queued"),
                     "JobPaused");
   } else if (job.state() == v1::JOB_STATE_PAUSED && job.desired_state() == v1::DESIRED_STATE_RUN) {
     core_.book.live(uid).not_before = core_.clock.Steady();
-    core_.book.Move(uid, v1::JOB_STATE_QUEUED, MakeReason("WAITING_FOR_SLOTS", "resumed, waits for slots"),
-                    "JobQueued");
+    core_.book.Move(uid, v1::JOB_STATE_QUEUED,
+                    MakeReason("WAITING_FOR_SLOTS", "resumed, waits for slots"), "JobQueued");
   }
 }
 
@@ -83,9 +84,11 @@ void Reconciler::StepAttempt(const std::string& uid) {
     case v1::JOB_STATE_RESERVED:
     case v1::JOB_STATE_LAUNCHING:
     case v1::JOB_STATE_RUNNING:
-      if (!facts.failures.empty()) return Fail(uid, RootFailure(facts.failures), /*found_here=*/false);
+      if (!facts.failures.empty())
+        return Fail(uid, RootFailure(facts.failures), /*found_here=*/false);
       break;
-    default: return DriveStop(uid, facts);
+    default:
+      return DriveStop(uid, facts);
   }
   if (state == v1::JOB_STATE_RESERVED) {
     core_.book.Move(uid, v1::JOB_STATE_LAUNCHING,
@@ -128,7 +131,8 @@ void Reconciler::AbsorbReports(const std::string& uid) {
       }
       const auto& bound = record.launch().incarnations();
       const auto incarnation = bound.find(name);
-      const bool restarted = incarnation != bound.end() && incarnation->second != entry->incarnation;
+      const bool restarted =
+          incarnation != bound.end() && incarnation->second != entry->incarnation;
       if (restarted || record.launch().was_running()) lost = "AGENT_RESTARTED";
     }
     if (lost == nullptr) continue;
@@ -158,7 +162,8 @@ bool Reconciler::Interrupt(const std::string& uid) {
   const JobRecord& record = *core_.book.Find(uid);
   const v1::JobState state = record.job().state();
   const bool running = state == v1::JOB_STATE_RUNNING;
-  const bool forward = running || state == v1::JOB_STATE_RESERVED || state == v1::JOB_STATE_LAUNCHING;
+  const bool forward =
+      running || state == v1::JOB_STATE_RESERVED || state == v1::JOB_STATE_LAUNCHING;
   const auto stop = [&](store::v1::StopMode mode, const v1::StateReason& reason) {
     Launch& launch = *core_.book.Edit(uid).mutable_launch();
     launch.set_stop(mode);
@@ -175,7 +180,8 @@ bool Reconciler::Interrupt(const std::string& uid) {
   if (!forward) return false;
   const auto mode = running ? store::v1::STOP_MODE_SAVE : store::v1::STOP_MODE_KILL;
   if (record.job().desired_state() == v1::DESIRED_STATE_PAUSE) {
-    const auto reason = MakeReason("PAUSING", running ? "saving before it pauses" : "stopping its launch");
+    const auto reason =
+        MakeReason("PAUSING", running ? "saving before it pauses" : "stopping its launch");
     stop(mode, reason);
     core_.book.Move(uid, v1::JOB_STATE_PAUSING, reason, "JobPausing");
     return true;
@@ -183,8 +189,9 @@ bool Reconciler::Interrupt(const std::string& uid) {
   for (const std::string& node : NodesOf(record)) {
     const NodeEntry* entry = core_.nodes.Find(node);
     if (entry == nullptr || !entry->node.draining()) continue;
-    const auto reason = MakeReason("NODE_DRAINING", absl::StrCat("leaving node ", node, ", which is drained"),
-                                   v1::FAILURE_DOMAIN_SYSTEM);
+    const auto reason =
+        MakeReason("NODE_DRAINING", absl::StrCat("leaving node ", node, ", which is drained"),
+                   v1::FAILURE_DOMAIN_SYSTEM);
     stop(mode, reason);
     core_.book.Move(uid, v1::JOB_STATE_RECOVERING, reason, "AttemptDraining");
     return true;
@@ -200,8 +207,10 @@ void Reconciler::Fail(const std::string& uid, const Failure& failure, bool found
   launch.set_stop(store::v1::STOP_MODE_KILL);
   *launch.mutable_stop_reason() = reason;
   launch.set_failed_here(found_here);
-  if (record.job().state() != v1::JOB_STATE_PAUSING && record.job().state() != v1::JOB_STATE_RECOVERING) {
-    core_.book.Move(uid, v1::JOB_STATE_RECOVERING, reason, "AttemptFailed", v1::EVENT_SEVERITY_WARNING);
+  if (record.job().state() != v1::JOB_STATE_PAUSING &&
+      record.job().state() != v1::JOB_STATE_RECOVERING) {
+    core_.book.Move(uid, v1::JOB_STATE_RECOVERING, reason, "AttemptFailed",
+                    v1::EVENT_SEVERITY_WARNING);
   }
 }
 
@@ -260,7 +269,8 @@ void Reconciler::FinishAttempt(const std::string& uid, const AttemptFacts& facts
       }
       return;
     }
-    const auto reason = MakeReason("SUCCEEDED", absl::StrCat("the model is in ", final->checkpoint().path()));
+    const auto reason =
+        MakeReason("SUCCEEDED", absl::StrCat("the model is in ", final->checkpoint().path()));
     core_.book.Edit(uid).mutable_job()->set_output_model(final->checkpoint().path());
     auto& progress = core_.book.live(uid).progress;
     progress.set_step(std::max(progress.step(), final->checkpoint().step()));
@@ -279,9 +289,11 @@ void Reconciler::FinishAttempt(const std::string& uid, const AttemptFacts& facts
   }
   if (state == v1::JOB_STATE_PAUSING) {
     const auto* newest = NewestUsable(core_.book, uid);
-    const auto reason = MakeReason("PAUSED", newest == nullptr
-        ? std::string("paused before its first checkpoint; starts from the model again")
-        : absl::StrFormat("paused; goes on after step %d", newest->checkpoint().step()));
+    const auto reason = MakeReason(
+        "PAUSED",
+        newest == nullptr
+            ? std::string("paused before its first checkpoint; starts from the model again")
+            : absl::StrFormat("paused; goes on after step %d", newest->checkpoint().step()));
     CloseAttempt(uid, facts, reason, nullptr);
     core_.book.Move(uid, v1::JOB_STATE_PAUSED, reason, "JobPaused");
   } else if (state == v1::JOB_STATE_RECOVERING) {
@@ -294,10 +306,13 @@ void Reconciler::FinishAttempt(const std::string& uid, const AttemptFacts& facts
     failure.code = "INTERNAL";
     failure.message = "every rank ended, but none reported the result";
     for (const auto& [name, checkpoint] : core_.book.checkpoints(uid)) {
-      if (!checkpoint.checkpoint().final() || checkpoint.checkpoint().epoch() != record.job().epoch()) continue;
+      if (!checkpoint.checkpoint().final() ||
+          checkpoint.checkpoint().epoch() != record.job().epoch())
+        continue;
       failure.code = "OUTPUT";
-      failure.message = absl::StrCat(checkpoint.checkpoint().path(),
-                                     " could not be put in place, see the events: free the name and retry");
+      failure.message =
+          absl::StrCat(checkpoint.checkpoint().path(),
+                       " could not be put in place, see the events: free the name and retry");
     }
     failure.step = facts.step;
     Fail(uid, failure, /*found_here=*/true);
@@ -328,14 +343,16 @@ void Reconciler::DecideAfterFailure(const std::string& uid, const AttemptFacts& 
   CloseAttempt(uid, facts, decision.reason, &failure);
   live.not_before = core_.clock.Steady() + std::chrono::milliseconds(decision.ledger.backoff_ms());
   if (pausing || (decision.restart && record.job().desired_state() == v1::DESIRED_STATE_PAUSE)) {
-    core_.book.Move(uid, v1::JOB_STATE_PAUSED,
-                    MakeReason("PAUSED", absl::StrCat("paused; its last attempt failed: ", failure.message)),
-                    "JobPaused", v1::EVENT_SEVERITY_WARNING);
+    core_.book.Move(
+        uid, v1::JOB_STATE_PAUSED,
+        MakeReason("PAUSED", absl::StrCat("paused; its last attempt failed: ", failure.message)),
+        "JobPaused", v1::EVENT_SEVERITY_WARNING);
   } else if (decision.restart) {
     core_.book.Move(uid, v1::JOB_STATE_QUEUED, decision.reason, "JobRestarting",
                     v1::EVENT_SEVERITY_WARNING);
   } else {
-    core_.book.Move(uid, v1::JOB_STATE_FAILED, decision.reason, "JobFailed", v1::EVENT_SEVERITY_ERROR);
+    core_.book.Move(uid, v1::JOB_STATE_FAILED, decision.reason, "JobFailed",
+                    v1::EVENT_SEVERITY_ERROR);
   }
 }
 

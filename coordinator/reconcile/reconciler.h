@@ -1,6 +1,8 @@
-// The only mover of jobs: compares what is wanted with what is, and takes each job at most one step.
+// The only mover of jobs: compares what is wanted with what is, and takes each job at most one
+// step.
 //
-// Sees stored records, reported facts and the clock; writes the book and the outbox. No thread, no network.
+// Sees stored records, reported facts and the clock; writes the book and the outbox. No thread, no
+// network.
 #pragma once
 
 #include <string>
@@ -32,8 +34,8 @@ class Reconciler {
   void RequestCheckpoint(const std::string& uid, const AttemptFacts& facts);
   void FinishAttempt(const std::string& uid, const AttemptFacts& facts);
   void DecideAfterFailure(const std::string& uid, const AttemptFacts& facts);
-  void CloseAttempt(const std::string& uid, const AttemptFacts& facts, const v1::StateReason& outcome,
-                    const Failure* failure);
+  void CloseAttempt(const std::string& uid, const AttemptFacts& facts,
+                    const v1::StateReason& outcome, const Failure* failure);
   void StepQueue();
   void Reserve(const Admission& admission);
   void Replan(const std::string& uid);
@@ -42,7 +44,8 @@ class Reconciler {
   CoreContext& core_;
 };
 
-// Slots of all usable nodes; free unless a job's attempt holds them or an agent reports ranks in them.
+// Slots of all usable nodes; free unless a job's attempt holds them or an agent reports ranks in
+// them.
 std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core);
 v1::StateReason MakeReason(const std::string& code, const std::string& message,
                            v1::FailureDomain domain = v1::FAILURE_DOMAIN_UNSPECIFIED);

@@ -14,16 +14,16 @@ enum class Action {
   kStopIfRepeated,  // one more try; the same failure without a step of progress between stops
   kStopIfEarly,     // as above, and at once when the first step never came through
   kRestart,
-  kFallBack,        // to an older checkpoint
+  kFallBack,  // to an older checkpoint
 };
 
 struct Rule {
   const char* code;
   v1::FailureDomain domain;
   Action action;
-  bool counted;          // against restart.max_attempts
-  bool needs_progress;   // three in a row without a new checkpoint stop the job
-  int cause;             // lower wins when several ranks fail; 2: follows from another failure
+  bool counted;         // against restart.max_attempts
+  bool needs_progress;  // three in a row without a new checkpoint stop the job
+  int cause;            // lower wins when several ranks fail; 2: follows from another failure
 };
 
 constexpr auto kUser = v1::FAILURE_DOMAIN_USER;
@@ -72,19 +72,21 @@ const Rule& RuleOf(const std::string& code) {
 
 std::string Where(const Failure& failure) {
   if (failure.rank < 0) return failure.node.empty() ? "" : absl::StrCat(" on ", failure.node);
-  return absl::StrFormat(" (rank %d on %s, exit code %d, after step %d)", failure.rank, failure.node,
-                         failure.exit_code, failure.step);
+  return absl::StrFormat(" (rank %d on %s, exit code %d, after step %d)", failure.rank,
+                         failure.node, failure.exit_code, failure.step);
 }
 
 }  // namespace
 
 const Failure& RootFailure(const std::vector<Failure>& failures) {
-  return *std::min_element(failures.begin(), failures.end(), [](const Failure& a, const Failure& b) {
-    const auto key = [](const Failure& f) {
-      return std::tuple(RuleOf(f.code).cause, !f.first_on_node, f.time == 0 ? 1e300 : f.time, f.rank);
-    };
-    return key(a) < key(b);
-  });
+  return *std::min_element(failures.begin(), failures.end(),
+                           [](const Failure& a, const Failure& b) {
+                             const auto key = [](const Failure& f) {
+                               return std::tuple(RuleOf(f.code).cause, !f.first_on_node,
+                                                 f.time == 0 ? 1e300 : f.time, f.rank);
+                             };
+                             return key(a) < key(b);
+                           });
 }
 
 RestartDecision DecideRestart(const Failure& failure, const AttemptHistory& history,
@@ -105,7 +107,8 @@ RestartDecision DecideRestart(const Failure& failure, const AttemptHistory& hist
   if (progress) next.set_without_progress(0);
   if (rule.needs_progress && !progress) next.set_without_progress(next.without_progress() + 1);
   const bool repeated = ledger.last_code() == failure.code &&
-                        ledger.last_message() == failure.message && failure.step <= ledger.last_step();
+                        ledger.last_message() == failure.message &&
+                        failure.step <= ledger.last_step();
   next.set_last_code(failure.code);
   next.set_last_message(failure.message);
   next.set_last_step(failure.step);
@@ -114,7 +117,9 @@ RestartDecision DecideRestart(const Failure& failure, const AttemptHistory& hist
 
   std::string stop;  // why not again; empty: again
   switch (rule.action) {
-    case Action::kStop: stop = "would happen again"; break;
+    case Action::kStop:
+      stop = "would happen again";
+      break;
     case Action::kStopIfEarly:
       if (failure.step == 0) stop = "no step came through, it would happen again";
       [[fallthrough]];
@@ -129,10 +134,12 @@ RestartDecision DecideRestart(const Failure& failure, const AttemptHistory& hist
         stop = "the attempt resumed from no checkpoint";
       }
       break;
-    case Action::kRestart: break;
+    case Action::kRestart:
+      break;
   }
   if (stop.empty() && rule.counted && next.counted() >= history.max_attempts) {
-    stop = absl::StrFormat("all %d attempts of restart.max_attempts are used", history.max_attempts);
+    stop =
+        absl::StrFormat("all %d attempts of restart.max_attempts are used", history.max_attempts);
   }
   if (stop.empty() && next.without_progress() >= kAttemptsWithoutProgress) {
     stop = absl::StrFormat("%d attempts in a row saved no new checkpoint", next.without_progress());
@@ -142,10 +149,10 @@ RestartDecision DecideRestart(const Failure& failure, const AttemptHistory& hist
   decision.reason.set_domain(rule.domain);
   for (const std::string& line : failure.evidence) decision.reason.add_evidence(line);
   const std::string what = absl::StrCat(failure.message, Where(failure));
-  decision.reason.set_message(
-      decision.restart ? absl::StrFormat("%s; next attempt in %g s", what,
-                                         static_cast<double>(next.backoff_ms()) / 1000)
-                       : absl::StrFormat("%s; not restarted: %s", what, stop));
+  decision.reason.set_message(decision.restart
+                                  ? absl::StrFormat("%s; next attempt in %g s", what,
+                                                    static_cast<double>(next.backoff_ms()) / 1000)
+                                  : absl::StrFormat("%s; not restarted: %s", what, stop));
   return decision;
 }
 

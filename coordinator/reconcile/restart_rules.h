@@ -12,19 +12,19 @@ namespace switchyard::coordinator {
 
 // One thing that went wrong in an attempt.
 struct Failure {
-  std::string code;       // of the trainer's exit line, or "KILLED", "NODE_LOST" ...
-  std::string message;    // one sentence
-  int rank = -1;          // -1: no rank
+  std::string code;     // of the trainer's exit line, or "KILLED", "NODE_LOST" ...
+  std::string message;  // one sentence
+  int rank = -1;        // -1: no rank
   std::string node;
   int exit_code = 0;
-  int64_t step = 0;       // newest step that the rank had done
-  double time = 0;        // seconds since the epoch, by the node's clock; 0 unknown
-  bool first_on_node = false;          // the agent says that the node's others followed from it
-  std::vector<std::string> evidence;   // log tail
+  int64_t step = 0;                   // newest step that the rank had done
+  double time = 0;                    // seconds since the epoch, by the node's clock; 0 unknown
+  bool first_on_node = false;         // the agent says that the node's others followed from it
+  std::vector<std::string> evidence;  // log tail
 };
 
-// The failure that the others followed from: causes before consequences (PEER_LOST and the like), then the
-// agent's word, then time. `failures` is not empty.
+// The failure that the others followed from: causes before consequences (PEER_LOST and the like),
+// then the agent's word, then time. `failures` is not empty.
 const Failure& RootFailure(const std::vector<Failure>& failures);
 
 struct AttemptHistory {

@@ -50,7 +50,8 @@ bool NodeTable::IsTaken(const agent::v1::Hello& hello, Clock::SteadyTime now) co
          now - entry->last_heard < options_.suspect_after;
 }
 
-NodeEntry& NodeTable::Hello(const agent::v1::Hello& hello, uint64_t session, Clock::SteadyTime now) {
+NodeEntry& NodeTable::Hello(const agent::v1::Hello& hello, uint64_t session,
+                            Clock::SteadyTime now) {
   NodeEntry& entry = nodes_[hello.node()];
   entry.node.set_name(absl::StrCat("nodes/", hello.node()));
   SetInventory(hello, entry.node);
@@ -58,7 +59,8 @@ NodeEntry& NodeTable::Hello(const agent::v1::Hello& hello, uint64_t session, Clo
   entry.incarnation = hello.incarnation();
   entry.last_heard = now;
   entry.attempts.clear();
-  for (const auto& status : hello.attempts()) entry.attempts[{status.job_uid(), status.epoch()}] = status;
+  for (const auto& status : hello.attempts())
+    entry.attempts[{status.job_uid(), status.epoch()}] = status;
   return entry;
 }
 

@@ -1,4 +1,5 @@
-// Nodes as the coordinator sees them: inventory, session, lease, and what their agents last reported.
+// Nodes as the coordinator sees them: inventory, session, lease, and what their agents last
+// reported.
 //
 // Decides only about liveness. One thread; time is given.
 #pragma once
@@ -20,9 +21,9 @@ namespace switchyard::coordinator {
 using AttemptKey = std::pair<std::string, int64_t>;
 
 struct NodeEntry {
-  v1::Node node;             // inventory, flags, state; `name` is "nodes/{node}"
-  uint64_t session = 0;      // 0: not connected
-  std::string incarnation;   // of the newest session
+  v1::Node node;            // inventory, flags, state; `name` is "nodes/{node}"
+  uint64_t session = 0;     // 0: not connected
+  std::string incarnation;  // of the newest session
   Clock::SteadyTime last_heard;
   std::map<AttemptKey, agent::v1::AttemptStatus> attempts;  // as reported in this session
 
@@ -60,8 +61,9 @@ class NodeTable {
   void Disconnected(const std::string& name, uint64_t session);
   void Forget(const std::string& name, const AttemptKey& attempt);
 
-  // Moves nodes between READY, SUSPECT and LOST; returns the names of those that changed. A long time since
-  // the last call means that the coordinator itself stood still: leases are extended by it.
+  // Moves nodes between READY, SUSPECT and LOST; returns the names of those that changed. A long
+  // time since the last call means that the coordinator itself stood still: leases are extended by
+  // it.
   std::vector<std::string> Tick(Clock::SteadyTime now);
 
  private:

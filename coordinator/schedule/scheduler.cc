@@ -16,7 +16,8 @@ bool Fits(const QueuedJob& job, const SchedulerSlot& slot) {
          (slot.memory_bytes == 0 || slot.memory_bytes >= job.memory_bytes_per_rank);
 }
 
-// Slots that may hold ranks of one job together: for CPU one group a memory domain, else one group in all.
+// Slots that may hold ranks of one job together: for CPU one group a memory domain, else one group
+// in all.
 std::map<std::string, SlotRefs> Groups(const QueuedJob& job, std::vector<SchedulerSlot>& slots,
                                        bool only_free) {
   std::map<std::string, SlotRefs> groups;
@@ -37,8 +38,8 @@ int PreviousIn(const QueuedJob& job, const SlotRefs& group) {
   return count;
 }
 
-// Picks `job.ranks` of the group's slots: those of the last attempt first, the others on as few nodes as
-// possible (the fullest node that still suffices, else the emptiest first).
+// Picks `job.ranks` of the group's slots: those of the last attempt first, the others on as few
+// nodes as possible (the fullest node that still suffices, else the emptiest first).
 SlotRefs Pick(const QueuedJob& job, const SlotRefs& group) {
   SlotRefs picked;
   std::map<std::string, SlotRefs> by_node;
@@ -62,7 +63,8 @@ SlotRefs Pick(const QueuedJob& job, const SlotRefs& group) {
       }
       const size_t size = it->second.size(), best_size = best->second.size();
       const bool enough = size >= missing, best_enough = best_size >= missing;
-      if (enough != best_enough ? enough : (enough ? size < best_size : size > best_size)) best = it;
+      if (enough != best_enough ? enough : (enough ? size < best_size : size > best_size))
+        best = it;
     }
     const size_t take = std::min(missing, best->second.size());
     picked.insert(picked.end(), best->second.begin(), best->second.begin() + take);
@@ -71,8 +73,8 @@ SlotRefs Pick(const QueuedJob& job, const SlotRefs& group) {
   return picked;
 }
 
-// Ranks keep their slot where they had one; the rest is dealt node by node, so that neighbours in rank order
-// (an expert-parallel group) are neighbours on the machine.
+// Ranks keep their slot where they had one; the rest is dealt node by node, so that neighbours in
+// rank order (an expert-parallel group) are neighbours on the machine.
 std::vector<Placement> Assign(const QueuedJob& job, SlotRefs picked) {
   std::sort(picked.begin(), picked.end(), [](const SchedulerSlot* a, const SchedulerSlot* b) {
     return std::tie(a->node, a->index) < std::tie(b->node, b->index);

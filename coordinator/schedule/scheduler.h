@@ -1,9 +1,9 @@
 // Gang scheduling: which queued jobs get which free slots. Pure.
 //
-// Order is priority, then first in. A job gets all its slots or none. A job that could run on the nodes there
-// are, but not now, holds back every later job that wants the same kind of device (so smaller later jobs never
-// starve it); jobs of another device kind go past it, and so does everyone past a job that could not run even
-// on empty nodes.
+// Order is priority, then first in. A job gets all its slots or none. A job that could run on the
+// nodes there are, but not now, holds back every later job that wants the same kind of device (so
+// smaller later jobs never starve it); jobs of another device kind go past it, and so does everyone
+// past a job that could not run even on empty nodes.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,7 @@ struct QueuedJob {
   std::string uid;
   int32_t priority = 0;
   int64_t create_sequence = 0;
-  bool backing_off = false;       // keeps its place, is not started now
+  bool backing_off = false;  // keeps its place, is not started now
   int ranks = 0;
   std::string device;
   int64_t memory_bytes_per_rank = 0;

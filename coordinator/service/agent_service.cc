@@ -16,13 +16,15 @@ using agent::v1::ConnectResponse;
 
 // Messages of one session that the writer thread has not looked at yet; above it reading pauses.
 constexpr int kMaxUnhandled = 64;
-// Messages to an agent that does not read; above it the session ends, and a new one starts from the state.
+// Messages to an agent that does not read; above it the session ends, and a new one starts from the
+// state.
 constexpr size_t kMaxUnsent = 10000;
 constexpr size_t kMaxLogChunk = 128 << 10;
 
 }  // namespace
 
-class AgentServiceImpl::Session final : public grpc::ServerBidiReactor<ConnectRequest, ConnectResponse> {
+class AgentServiceImpl::Session final
+    : public grpc::ServerBidiReactor<ConnectRequest, ConnectResponse> {
  public:
   Session(AgentServiceImpl& service, uint64_t id) : service_(service), id_(id) {}
 
@@ -105,8 +107,10 @@ class AgentServiceImpl::Session final : public grpc::ServerBidiReactor<ConnectRe
       return service.loop_->Post([&service, id, message](Core& core) {
         const absl::Status status = core.OnHello(id, message->hello());
         if (!status.ok()) {
-          log::Warning("agent.refused", {{"node", message->hello().node()}, {"error", std::string(status.message())}});
-          service.WithSession(id, [&](Session& session) { session.End(rpc::ToGrpcStatus(status)); });
+          log::Warning("agent.refused", {{"node", message->hello().node()},
+                                         {"error", std::string(status.message())}});
+          service.WithSession(id,
+                              [&](Session& session) { session.End(rpc::ToGrpcStatus(status)); });
         }
         service.WithSession(id, [](Session& session) { session.Handled(); });
       });
@@ -120,12 +124,13 @@ class AgentServiceImpl::Session final : public grpc::ServerBidiReactor<ConnectRe
   void StoreLog(const agent::v1::LogChunk& chunk) {
     int64_t stored = chunk.offset() + static_cast<int64_t>(chunk.text().size());
     // Chunks of jobs that are gone are acknowledged and dropped, so that the agent can forget them.
-    if (service_.state_.HasUid(chunk.job_uid()) && chunk.text().size() <= kMaxLogChunk && chunk.offset() >= 0 &&
-        chunk.epoch() > 0 && chunk.rank() >= -1) {
-      const auto offset = service_.logs_.Append(chunk.job_uid(), chunk.epoch(), chunk.rank(), chunk.offset(),
-                                                chunk.text());
+    if (service_.state_.HasUid(chunk.job_uid()) && chunk.text().size() <= kMaxLogChunk &&
+        chunk.offset() >= 0 && chunk.epoch() > 0 && chunk.rank() >= -1) {
+      const auto offset = service_.logs_.Append(chunk.job_uid(), chunk.epoch(), chunk.rank(),
+                                                chunk.offset(), chunk.text());
       if (!offset.ok()) {
-        log::Warning("logs.not_stored", {{"job_uid", chunk.job_uid()}, {"error", std::string(offset.status().message())}});
+        log::Warning("logs.not_stored", {{"job_uid", chunk.job_uid()},
+                                         {"error", std::string(offset.status().message())}});
         return;  // no acknowledgement: the agent keeps it
       }
       stored = *offset;

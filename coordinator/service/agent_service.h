@@ -1,6 +1,7 @@
 // AgentService over gRPC: sessions of agents, and the core's way to talk to them.
 //
-// Log chunks go straight to the log store, on gRPC's threads; everything else goes to the writer thread.
+// Log chunks go straight to the log store, on gRPC's threads; everything else goes to the writer
+// thread.
 #pragma once
 
 #include <functional>
@@ -14,7 +15,8 @@
 
 namespace switchyard::coordinator {
 
-class AgentServiceImpl final : public agent::v1::AgentService::CallbackService, public AgentTransport {
+class AgentServiceImpl final : public agent::v1::AgentService::CallbackService,
+                               public AgentTransport {
  public:
   AgentServiceImpl(const PublishedState& state, LogStore& logs) : state_(state), logs_(logs) {}
 

@@ -9,7 +9,9 @@ constexpr absl::Duration kTick = absl::Milliseconds(100);  // leases, back-offs,
 
 }  // namespace
 
-void CoreLoop::Start() { thread_ = std::thread([this] { Run(); }); }
+void CoreLoop::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
 
 void CoreLoop::Stop() {
   {
@@ -33,7 +35,9 @@ void CoreLoop::Run() {
     bool last;
     {
       absl::MutexLock lock(&mutex_);
-      const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !tasks_.empty(); };
+      const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+        return stopping_ || !tasks_.empty();
+      };
       mutex_.AwaitWithTimeout(absl::Condition(&ready), kTick);
       tasks.swap(tasks_);
       last = stopping_;

@@ -21,10 +21,11 @@ class CoreLoop {
   // Runs what was posted before, then ends the thread. What is posted later is dropped. Idempotent.
   void Stop();
 
-  // Runs `change` on the writer thread, and `done` there too once everything that it changed is stored, with
-  // the store's error when it is not. Either may be empty. Any thread. False when the loop has ended: neither
-  // will run.
-  bool Post(std::function<void(Core&)> change, std::function<void(Core&, const absl::Status&)> done = {});
+  // Runs `change` on the writer thread, and `done` there too once everything that it changed is
+  // stored, with the store's error when it is not. Either may be empty. Any thread. False when the
+  // loop has ended: neither will run.
+  bool Post(std::function<void(Core&)> change,
+            std::function<void(Core&, const absl::Status&)> done = {});
 
  private:
   struct Task {

@@ -19,9 +19,11 @@ using store::v1::JobRecord;
 
 std::string RequestHash(v1::CreateJobRequest request) {
   request.clear_request_id();
-  // Maps serialize in any order; JSON-like text does not help, so hash field by field through a sorted copy.
+  // Maps serialize in any order; JSON-like text does not help, so hash field by field through a
+  // sorted copy.
   std::string labels;
-  std::map<std::string, std::string> sorted(request.spec().labels().begin(), request.spec().labels().end());
+  std::map<std::string, std::string> sorted(request.spec().labels().begin(),
+                                            request.spec().labels().end());
   for (const auto& [key, value] : sorted) absl::StrAppend(&labels, key, "\n", value, "\n");
   request.mutable_spec()->clear_labels();
   const std::string bytes = request.SerializeAsString() + labels;
@@ -31,12 +33,15 @@ std::string RequestHash(v1::CreateJobRequest request) {
 }
 
 absl::Status IdReused(const v1::CreateJobRequest& request) {
-  return rpc::Error(absl::StatusCode::kAlreadyExists, "REQUEST_ID_REUSED",
-                    absl::StrFormat("request_id \"%s\" was used with another request: take a new one",
-                                    request.request_id()));
+  return rpc::Error(
+      absl::StatusCode::kAlreadyExists, "REQUEST_ID_REUSED",
+      absl::StrFormat("request_id \"%s\" was used with another request: take a new one",
+                      request.request_id()));
 }
 
-std::string ProjectOf(const v1::JobSpec& spec) { return spec.project().empty() ? "default" : spec.project(); }
+std::string ProjectOf(const v1::JobSpec& spec) {
+  return spec.project().empty() ? "default" : spec.project();
+}
 
 // The requested id, or the spec's name made unique.
 absl::StatusOr<std::string> ChooseName(CoreContext& core, const v1::CreateJobRequest& request) {
@@ -44,8 +49,9 @@ absl::StatusOr<std::string> ChooseName(CoreContext& core, const v1::CreateJobReq
   if (!request.job_id().empty()) {
     const std::string name = MakeJobName(project, request.job_id());
     if (core.book.FindByName(name) == nullptr) return name;
-    return rpc::Error(absl::StatusCode::kAlreadyExists, "JOB_EXISTS",
-                      absl::StrFormat("%s exists already: take another job_id, or delete that job", name));
+    return rpc::Error(
+        absl::StatusCode::kAlreadyExists, "JOB_EXISTS",
+        absl::StrFormat("%s exists already: take another job_id, or delete that job", name));
   }
   const std::string& base = request.spec().name();
   for (int i = 1;; ++i) {
@@ -59,19 +65,22 @@ absl::StatusOr<std::string> ChooseName(CoreContext& core, const v1::CreateJobReq
 
 absl::Status CheckOutputIsFree(const CoreContext& core, const v1::JobSpec& spec) {
   for (const auto& [uid, record] : core.book.jobs()) {
-    if (record.job().terminal() || record.job().spec().checkpoint().output() != spec.checkpoint().output()) {
+    if (record.job().terminal() ||
+        record.job().spec().checkpoint().output() != spec.checkpoint().output()) {
       continue;
     }
-    return rpc::Error(absl::StatusCode::kFailedPrecondition, "OUTPUT_IN_USE",
-                      absl::StrFormat("checkpoint.output \"%s\" belongs to %s, which is %s: take another "
-                                      "directory, or cancel that job",
-                                      spec.checkpoint().output(), record.job().name(),
-                                      StateName(record.job().state())));
+    return rpc::Error(
+        absl::StatusCode::kFailedPrecondition, "OUTPUT_IN_USE",
+        absl::StrFormat("checkpoint.output \"%s\" belongs to %s, which is %s: take another "
+                        "directory, or cancel that job",
+                        spec.checkpoint().output(), record.job().name(),
+                        StateName(record.job().state())));
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<const JobRecord*> FindJob(CoreContext& core, const std::string& name, const std::string& etag) {
+absl::StatusOr<const JobRecord*> FindJob(CoreContext& core, const std::string& name,
+                                         const std::string& etag) {
   if (!ParseJobName(name)) {
     return rpc::InvalidArgument(
         {{"name", absl::StrCat("is \"", name, "\"; give \"projects/{project}/jobs/{job_id}\"")}});
@@ -102,7 +111,8 @@ void Wish(CoreContext& core, const std::string& uid, v1::DesiredState desired, c
 
 }  // namespace
 
-absl::StatusOr<std::optional<v1::Job>> FindReplay(JobStore& store, const v1::CreateJobRequest& request) {
+absl::StatusOr<std::optional<v1::Job>> FindReplay(JobStore& store,
+                                                  const v1::CreateJobRequest& request) {
   std::optional<v1::Job> answer;
   if (request.request_id().empty()) return answer;
   if (request.request_id().size() > 64) {
@@ -146,7 +156,8 @@ absl::StatusOr<std::string> CreateJob(CoreContext& core, const v1::CreateJobRequ
   if (!request.request_id().empty()) {
     std::string hash;
     const std::string twin = core.book.PendingRequest(request.request_id(), &hash);
-    if (!twin.empty()) return hash == RequestHash(request) ? absl::StatusOr<std::string>(twin) : IdReused(request);
+    if (!twin.empty())
+      return hash == RequestHash(request) ? absl::StatusOr<std::string>(twin) : IdReused(request);
   }
   JobRecord record;
   SWITCHYARD_ASSIGN_OR_RETURN(*record.mutable_job(), PreviewJob(core, request, plan));
@@ -155,7 +166,8 @@ absl::StatusOr<std::string> CreateJob(CoreContext& core, const v1::CreateJobRequ
   record.set_create_sequence(core.book.NextSequence());
   core.book.Add(record);
   core.book.live(uid).progress = record.job().progress();
-  core.book.AddEvent(record.job().name(), 0, "JobCreated", v1::EVENT_SEVERITY_INFO, SummarizePlan(plan));
+  core.book.AddEvent(record.job().name(), 0, "JobCreated", v1::EVENT_SEVERITY_INFO,
+                     SummarizePlan(plan));
   for (const std::string& warning : plan.warnings()) {
     core.book.AddEvent(record.job().name(), 0, "PlanWarning", v1::EVENT_SEVERITY_WARNING, warning);
   }
@@ -165,7 +177,8 @@ absl::StatusOr<std::string> CreateJob(CoreContext& core, const v1::CreateJobRequ
   return uid;
 }
 
-absl::StatusOr<std::string> CancelJob(CoreContext& core, const std::string& name, const std::string& etag) {
+absl::StatusOr<std::string> CancelJob(CoreContext& core, const std::string& name,
+                                      const std::string& etag) {
   const JobRecord* record;
   SWITCHYARD_ASSIGN_OR_RETURN(record, FindJob(core, name, etag));
   const v1::Job& job = record->job();
@@ -175,7 +188,8 @@ absl::StatusOr<std::string> CancelJob(CoreContext& core, const std::string& name
   return job.uid();
 }
 
-absl::StatusOr<std::string> PauseJob(CoreContext& core, const std::string& name, const std::string& etag) {
+absl::StatusOr<std::string> PauseJob(CoreContext& core, const std::string& name,
+                                     const std::string& etag) {
   const JobRecord* record;
   SWITCHYARD_ASSIGN_OR_RETURN(record, FindJob(core, name, etag));
   const v1::Job& job = record->job();
@@ -187,18 +201,21 @@ absl::StatusOr<std::string> PauseJob(CoreContext& core, const std::string& name,
   return job.uid();
 }
 
-absl::StatusOr<std::string> ResumeJob(CoreContext& core, const std::string& name, const std::string& etag) {
+absl::StatusOr<std::string> ResumeJob(CoreContext& core, const std::string& name,
+                                      const std::string& etag) {
   const JobRecord* record;
   SWITCHYARD_ASSIGN_OR_RETURN(record, FindJob(core, name, etag));
   const v1::Job& job = record->job();
   if (job.terminal()) return WrongState(job, "RetryJob runs a failed or cancelled job again");
   if (job.desired_state() == v1::DESIRED_STATE_RUN) return job.uid();
-  if (job.desired_state() != v1::DESIRED_STATE_PAUSE) return WrongState(job, "it is being cancelled");
+  if (job.desired_state() != v1::DESIRED_STATE_PAUSE)
+    return WrongState(job, "it is being cancelled");
   Wish(core, job.uid(), v1::DESIRED_STATE_RUN, "ResumeRequested");
   return job.uid();
 }
 
-absl::StatusOr<std::string> RetryJob(CoreContext& core, const std::string& name, const std::string& etag) {
+absl::StatusOr<std::string> RetryJob(CoreContext& core, const std::string& name,
+                                     const std::string& etag) {
   const JobRecord* found;
   SWITCHYARD_ASSIGN_OR_RETURN(found, FindJob(core, name, etag));
   const v1::Job& job = found->job();
@@ -208,7 +225,8 @@ absl::StatusOr<std::string> RetryJob(CoreContext& core, const std::string& name,
   for (const auto& [key, checkpoint] : core.book.checkpoints(job.uid())) {
     if (checkpoint.checkpoint().final() &&
         checkpoint.checkpoint().state() == v1::CHECKPOINT_STATE_AVAILABLE) {
-      return WrongState(job, absl::StrCat("its result is complete in ", checkpoint.checkpoint().path()));
+      return WrongState(job,
+                        absl::StrCat("its result is complete in ", checkpoint.checkpoint().path()));
     }
   }
   SWITCHYARD_RETURN_IF_ERROR(CheckOutputIsFree(core, job.spec()));
@@ -223,7 +241,8 @@ absl::StatusOr<std::string> RetryJob(CoreContext& core, const std::string& name,
   return job.uid();
 }
 
-absl::StatusOr<std::string> DeleteJob(CoreContext& core, const std::string& name, const std::string& etag) {
+absl::StatusOr<std::string> DeleteJob(CoreContext& core, const std::string& name,
+                                      const std::string& etag) {
   const JobRecord* record;
   SWITCHYARD_ASSIGN_OR_RETURN(record, FindJob(core, name, etag));
   const std::string uid = record->job().uid();
@@ -238,8 +257,8 @@ absl::Status RequestCheckpoint(CoreContext& core, const std::string& job_name) {
     return WrongState(record->job(), "only a running job can save a checkpoint");
   }
   core.book.live(record->job().uid()).checkpoint_requested = true;
-  core.book.AddEvent(job_name, record->job().epoch(), "CheckpointRequested", v1::EVENT_SEVERITY_INFO,
-                     "saves at the next step that all ranks agree on");
+  core.book.AddEvent(job_name, record->job().epoch(), "CheckpointRequested",
+                     v1::EVENT_SEVERITY_INFO, "saves at the next step that all ranks agree on");
   core.book.Edit(record->job().uid());
   return absl::OkStatus();
 }
@@ -247,8 +266,10 @@ absl::Status RequestCheckpoint(CoreContext& core, const std::string& job_name) {
 absl::Status DeleteCheckpoint(CoreContext& core, const std::string& name) {
   const auto job_name = JobOfCheckpointName(name);
   if (!job_name) {
-    return rpc::InvalidArgument({{"name", absl::StrCat(
-        "is \"", name, "\"; give \"projects/{project}/jobs/{job_id}/checkpoints/{step}\"")}});
+    return rpc::InvalidArgument(
+        {{"name",
+          absl::StrCat("is \"", name,
+                       "\"; give \"projects/{project}/jobs/{job_id}/checkpoints/{step}\"")}});
   }
   const JobRecord* job;
   SWITCHYARD_ASSIGN_OR_RETURN(job, FindJob(core, *job_name, ""));
@@ -277,7 +298,8 @@ absl::Status SetNode(CoreContext& core, const std::string& node, NodeWish wish) 
   NodeEntry* entry = core.nodes.FindMutable(node);
   if (entry == nullptr) return rpc::NotFound("switchyard.v1.Node", absl::StrCat("nodes/", node));
   entry->node.set_cordoned(wish != NodeWish::kUncordon);
-  entry->node.set_draining(wish == NodeWish::kDrain || (wish == NodeWish::kCordon && entry->node.draining()));
+  entry->node.set_draining(wish == NodeWish::kDrain ||
+                           (wish == NodeWish::kCordon && entry->node.draining()));
   store::v1::NodeRecord record;
   *record.mutable_node() = entry->node;
   record.mutable_node()->clear_state();

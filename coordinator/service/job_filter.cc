@@ -37,12 +37,14 @@ absl::StatusOr<JobFilter> JobFilter::Parse(const std::string& parent, const std:
   } else if (allow_job_parent && ParseJobName(parent)) {
     result.single_job_ = parent;
   } else {
-    violations.push_back({"parent", absl::StrCat(
-        "is \"", parent, "\"; give \"projects/{project}\", or \"projects/-\" for all",
-        allow_job_parent ? ", or \"projects/{project}/jobs/{job_id}\"" : "")});
+    violations.push_back(
+        {"parent",
+         absl::StrCat("is \"", parent, "\"; give \"projects/{project}\", or \"projects/-\" for all",
+                      allow_job_parent ? ", or \"projects/{project}/jobs/{job_id}\"" : "")});
   }
   if (filter.size() > kMaxFilterBytes) {
-    violations.push_back({"filter", absl::StrCat("has ", filter.size(), " bytes; at most ", kMaxFilterBytes)});
+    violations.push_back(
+        {"filter", absl::StrCat("has ", filter.size(), " bytes; at most ", kMaxFilterBytes)});
   } else if (!filter.empty()) {
     const std::vector<std::string> parts = absl::StrSplit(filter, " AND ");
     for (const std::string& part : parts) {
@@ -60,9 +62,11 @@ absl::StatusOr<JobFilter> JobFilter::Parse(const std::string& parent, const std:
       } else if (key.rfind("labels.", 0) == 0 && key.size() > 7 && equals != std::string::npos) {
         result.terms_.push_back({Term::kLabel, key.substr(7), value});
       } else {
-        violations.push_back({"filter", absl::StrFormat(
-            "has the term \"%s\"; terms are state=RUNNING, terminal=false, name=\"x\" and labels.key=\"x\", "
-            "joined by AND", text)});
+        violations.push_back(
+            {"filter", absl::StrFormat("has the term \"%s\"; terms are state=RUNNING, "
+                                       "terminal=false, name=\"x\" and labels.key=\"x\", "
+                                       "joined by AND",
+                                       text)});
       }
     }
   }

@@ -13,7 +13,8 @@ namespace switchyard::coordinator {
 
 class JobFilter {
  public:
-  // `parent` is "projects/{project}", "projects/-" or one job's name. InvalidArgument with violations.
+  // `parent` is "projects/{project}", "projects/-" or one job's name. InvalidArgument with
+  // violations.
   static absl::StatusOr<JobFilter> Parse(const std::string& parent, const std::string& filter,
                                          bool allow_job_parent);
 

@@ -29,21 +29,24 @@ std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& plann
 absl::Status Check(const v1::CreateJobRequest& request, JobPlanner& planner) {
   std::vector<rpc::Violation> violations = CheckSpec(request.spec(), planner);
   if (!request.job_id().empty() && !IsValidJobId(request.job_id())) {
-    violations.push_back({"job_id", absl::StrCat("is \"", request.job_id(), "\"; use 1 to 63 of a-z, 0-9 and "
-                                                 "\"-\", starting with a letter, not ending with \"-\"")});
+    violations.push_back(
+        {"job_id", absl::StrCat("is \"", request.job_id(),
+                                "\"; use 1 to 63 of a-z, 0-9 and "
+                                "\"-\", starting with a letter, not ending with \"-\"")});
   }
   if (!request.GetReflection()->GetUnknownFields(request).empty()) {
     const auto& unknown = request.GetReflection()->GetUnknownFields(request);
-    violations.push_back({"request", absl::StrCat("has a field with number ", unknown.field(0).number(),
-                                                  " that this coordinator does not know; remove it or "
-                                                  "upgrade the coordinator")});
+    violations.push_back(
+        {"request", absl::StrCat("has a field with number ", unknown.field(0).number(),
+                                 " that this coordinator does not know; remove it or "
+                                 "upgrade the coordinator")});
   }
   return violations.empty() ? absl::OkStatus() : rpc::InvalidArgument(violations);
 }
 
 absl::Status Infeasible(const v1::Plan& plan) {
-  std::string message = absl::StrCat("the job cannot run as specified:\n  ",
-                                     absl::StrJoin(plan.problems(), "\n  "));
+  std::string message =
+      absl::StrCat("the job cannot run as specified:\n  ", absl::StrJoin(plan.problems(), "\n  "));
   if (!plan.nearest().empty()) {
     absl::StrAppend(&message, "\nnearest that fits:\n  ", absl::StrJoin(plan.nearest(), "\n  "));
   }
@@ -59,13 +62,15 @@ absl::StatusOr<v1::Plan> JobServiceImpl::Plan(const v1::JobSpec& spec) const {
     if (node.state() == v1::NODE_STATE_LOST) continue;
     for (const v1::Slot& slot : node.slots()) {
       slots.push_back({*ParseNodeName(node.name()), slot.index(), slot.device(), slot.product(),
-                       slot.memory_bytes(), node.memory_domain(), node.cpu_cores(), node.slots_size()});
+                       slot.memory_bytes(), node.memory_domain(), node.cpu_cores(),
+                       node.slots_size()});
     }
   }
   return parts_.planner.Plan(spec, slots, std::nullopt);
 }
 
-JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context, const v1::CreateJobRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
+                                                 const v1::CreateJobRequest* request,
                                                  v1::Job* response) {
   // A repeated request gets its answer even when the job could not be created any more.
   const auto replay = FindReplay(parts_.store, *request);
@@ -74,7 +79,8 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context, const v1::Cre
     *response = **replay;
     return Reply(context, absl::OkStatus());
   }
-  if (absl::Status status = Check(*request, parts_.planner); !status.ok()) return Reply(context, status);
+  if (absl::Status status = Check(*request, parts_.planner); !status.ok())
+    return Reply(context, status);
   absl::StatusOr<v1::Plan> plan = Plan(request->spec());
   if (!plan.ok()) return Reply(context, plan.status());
   if (!plan->feasible()) return Reply(context, Infeasible(*plan));
@@ -96,7 +102,8 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context, const v1::Cre
         return coordinator::CreateJob(core.context(), request, plan);
       },
       [answer, response](Core& core, const std::string& uid) {
-        *response = uid.empty() ? *answer : core.context().book.View(*core.context().book.Find(uid));
+        *response =
+            uid.empty() ? *answer : core.context().book.View(*core.context().book.Find(uid));
       });
 }
 
@@ -126,7 +133,8 @@ JobServiceImpl::Unary* JobServiceImpl::GetJob(Context* context, const v1::GetJob
   return Reply(context, job.status());
 }
 
-absl::Status JobServiceImpl::List(const v1::ListJobsRequest& request, v1::ListJobsResponse& response) const {
+absl::Status JobServiceImpl::List(const v1::ListJobsRequest& request,
+                                  v1::ListJobsResponse& response) const {
   JobFilter filter;
   SWITCHYARD_ASSIGN_OR_RETURN(filter, JobFilter::Parse(request.parent(), request.filter(), false));
   int size;
@@ -137,7 +145,8 @@ absl::Status JobServiceImpl::List(const v1::ListJobsRequest& request, v1::ListJo
     std::vector<std::string> fields;
     SWITCHYARD_ASSIGN_OR_RETURN(
         fields, ReadToken("jobs", filter.fingerprint(), request.page_token(), 3, "page_token"));
-    if (!absl::SimpleAtoi(fields[0], &std::get<0>(after)) || !absl::SimpleAtoi(fields[1], &std::get<1>(after))) {
+    if (!absl::SimpleAtoi(fields[0], &std::get<0>(after)) ||
+        !absl::SimpleAtoi(fields[1], &std::get<1>(after))) {
       return rpc::InvalidArgument({{"page_token", "is damaged; pass it back unchanged"}});
     }
     std::get<2>(after) = fields[2];
@@ -147,9 +156,10 @@ absl::Status JobServiceImpl::List(const v1::ListJobsRequest& request, v1::ListJo
     if (key <= after || !filter.Matches(*job)) continue;
     if (response.jobs_size() == size) {
       const v1::Job& last = response.jobs(size - 1);
-      response.set_next_page_token(MakeToken("jobs", filter.fingerprint(),
-                                             {absl::StrCat(-last.create_time().seconds()),
-                                              absl::StrCat(-last.create_time().nanos()), last.uid()}));
+      response.set_next_page_token(
+          MakeToken("jobs", filter.fingerprint(),
+                    {absl::StrCat(-last.create_time().seconds()),
+                     absl::StrCat(-last.create_time().nanos()), last.uid()}));
       break;
     }
     *response.add_jobs() = *job;
@@ -157,13 +167,15 @@ absl::Status JobServiceImpl::List(const v1::ListJobsRequest& request, v1::ListJo
   return absl::OkStatus();
 }
 
-JobServiceImpl::Unary* JobServiceImpl::ListJobs(Context* context, const v1::ListJobsRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::ListJobs(Context* context,
+                                                const v1::ListJobsRequest* request,
                                                 v1::ListJobsResponse* response) {
   return Reply(context, List(*request, *response));
 }
 
-JobServiceImpl::Unary* JobServiceImpl::Run(Context* context, Command command, const std::string& name,
-                                           const std::string& etag, v1::Job* response) {
+JobServiceImpl::Unary* JobServiceImpl::Run(Context* context, Command command,
+                                           const std::string& name, const std::string& etag,
+                                           v1::Job* response) {
   return OnWriter(
       context, parts_.loop,
       [command, name, etag](Core& core) { return command(core.context(), name, etag); },
@@ -172,27 +184,32 @@ JobServiceImpl::Unary* JobServiceImpl::Run(Context* context, Command command, co
       });
 }
 
-JobServiceImpl::Unary* JobServiceImpl::CancelJob(Context* context, const v1::CancelJobRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::CancelJob(Context* context,
+                                                 const v1::CancelJobRequest* request,
                                                  v1::Job* response) {
   return Run(context, coordinator::CancelJob, request->name(), request->etag(), response);
 }
 
-JobServiceImpl::Unary* JobServiceImpl::PauseJob(Context* context, const v1::PauseJobRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::PauseJob(Context* context,
+                                                const v1::PauseJobRequest* request,
                                                 v1::Job* response) {
   return Run(context, coordinator::PauseJob, request->name(), request->etag(), response);
 }
 
-JobServiceImpl::Unary* JobServiceImpl::ResumeJob(Context* context, const v1::ResumeJobRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::ResumeJob(Context* context,
+                                                 const v1::ResumeJobRequest* request,
                                                  v1::Job* response) {
   return Run(context, coordinator::ResumeJob, request->name(), request->etag(), response);
 }
 
-JobServiceImpl::Unary* JobServiceImpl::RetryJob(Context* context, const v1::RetryJobRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::RetryJob(Context* context,
+                                                const v1::RetryJobRequest* request,
                                                 v1::Job* response) {
   return Run(context, coordinator::RetryJob, request->name(), request->etag(), response);
 }
 
-JobServiceImpl::Unary* JobServiceImpl::DeleteJob(Context* context, const v1::DeleteJobRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::DeleteJob(Context* context,
+                                                 const v1::DeleteJobRequest* request,
                                                  v1::DeleteJobResponse*) {
   return OnWriter(
       context, parts_.loop,
@@ -210,8 +227,8 @@ absl::Status JobServiceImpl::Events(const v1::ListEventsRequest& request,
   int64_t after = 0;
   if (!request.page_token().empty()) {
     std::vector<std::string> fields;
-    SWITCHYARD_ASSIGN_OR_RETURN(fields,
-                                ReadToken("events", request.parent(), request.page_token(), 1, "page_token"));
+    SWITCHYARD_ASSIGN_OR_RETURN(
+        fields, ReadToken("events", request.parent(), request.page_token(), 1, "page_token"));
     if (!absl::SimpleAtoi(fields[0], &after)) {
       return rpc::InvalidArgument({{"page_token", "is damaged; pass it back unchanged"}});
     }
@@ -228,20 +245,23 @@ absl::Status JobServiceImpl::Events(const v1::ListEventsRequest& request,
   return absl::OkStatus();
 }
 
-JobServiceImpl::Unary* JobServiceImpl::ListEvents(Context* context, const v1::ListEventsRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::ListEvents(Context* context,
+                                                  const v1::ListEventsRequest* request,
                                                   v1::ListEventsResponse* response) {
   return Reply(context, Events(*request, *response));
 }
 
-JobServiceImpl::Unary* JobServiceImpl::GetExpertLoad(Context* context, const v1::GetExpertLoadRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::GetExpertLoad(Context* context,
+                                                     const v1::GetExpertLoadRequest* request,
                                                      v1::ExpertLoad* response) {
   const auto job = Find(request->name());
   if (!job.ok()) return Reply(context, job.status());
   const auto load = parts_.metrics.Load((*job)->uid());
   if (!load.ok()) return Reply(context, load.status());
   if (!*load) {
-    return Reply(context, rpc::Error(absl::StatusCode::kFailedPrecondition, "NO_EXPERT_LOAD",
-                                     absl::StrCat(request->name(), " has not reported an expert load yet")));
+    return Reply(context,
+                 rpc::Error(absl::StatusCode::kFailedPrecondition, "NO_EXPERT_LOAD",
+                            absl::StrCat(request->name(), " has not reported an expert load yet")));
   }
   *response = **load;
   return Reply(context, absl::OkStatus());
@@ -255,16 +275,18 @@ absl::Status JobServiceImpl::Metrics(const v1::QueryMetricsRequest& request,
     return rpc::InvalidArgument(
         {{"max_samples", absl::StrCat("is ", request.max_samples(), "; must not be negative")}});
   }
-  const int limit = request.max_samples() == 0 ? kMaxSamples : std::min(request.max_samples(), kMaxSamples);
+  const int limit =
+      request.max_samples() == 0 ? kMaxSamples : std::min(request.max_samples(), kMaxSamples);
   std::vector<v1::StepSample> samples;
   const double after_time = request.has_after_time() ? ToSeconds(request.after_time()) : -1;
-  SWITCHYARD_ASSIGN_OR_RETURN(samples,
-                              parts_.metrics.Query(job->uid(), request.after_step(), after_time, limit));
+  SWITCHYARD_ASSIGN_OR_RETURN(
+      samples, parts_.metrics.Query(job->uid(), request.after_step(), after_time, limit));
   for (v1::StepSample& sample : samples) *response.add_samples() = std::move(sample);
   return absl::OkStatus();
 }
 
-JobServiceImpl::Unary* JobServiceImpl::QueryMetrics(Context* context, const v1::QueryMetricsRequest* request,
+JobServiceImpl::Unary* JobServiceImpl::QueryMetrics(Context* context,
+                                                    const v1::QueryMetricsRequest* request,
                                                     v1::QueryMetricsResponse* response) {
   return Reply(context, Metrics(*request, *response));
 }

@@ -1,4 +1,5 @@
-// JobService over gRPC: checks requests, hands changes to the writer thread, serves reads from what is published.
+// JobService over gRPC: checks requests, hands changes to the writer thread, serves reads from what
+// is published.
 #pragma once
 
 #include "coordinator/history/metrics_store.h"
@@ -47,7 +48,8 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
   }
 
  private:
-  using Command = absl::StatusOr<std::string> (*)(CoreContext&, const std::string&, const std::string&);
+  using Command = absl::StatusOr<std::string> (*)(CoreContext&, const std::string&,
+                                                  const std::string&);
 
   Unary* Run(Context* context, Command command, const std::string& name, const std::string& etag,
              v1::Job* response);
@@ -55,7 +57,8 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
   absl::StatusOr<std::shared_ptr<const v1::Job>> Find(const std::string& name) const;
   absl::Status List(const v1::ListJobsRequest& request, v1::ListJobsResponse& response) const;
   absl::Status Events(const v1::ListEventsRequest& request, v1::ListEventsResponse& response) const;
-  absl::Status Metrics(const v1::QueryMetricsRequest& request, v1::QueryMetricsResponse& response) const;
+  absl::Status Metrics(const v1::QueryMetricsRequest& request,
+                       v1::QueryMetricsResponse& response) const;
 
   Parts parts_;
 };

@@ -28,8 +28,9 @@ class LogHub::Reader final : public LogHub::Reactor {
           {{request_.epoch() < 0 ? "epoch" : "tail_lines", "must not be negative"}}));
     }
     if (request_.epoch() > job->epoch()) {
-      return FinishLocked(rpc::InvalidArgument({{"epoch", absl::StrCat(
-          "is ", request_.epoch(), "; the job is at attempt ", job->epoch())}}));
+      return FinishLocked(rpc::InvalidArgument(
+          {{"epoch",
+            absl::StrCat("is ", request_.epoch(), "; the job is at attempt ", job->epoch())}}));
     }
     uid_ = job->uid();
     epoch_ = request_.epoch() == 0 ? job->epoch() : request_.epoch();
@@ -73,7 +74,8 @@ class LogHub::Reader final : public LogHub::Reactor {
                              ? 0
                              : hub_.logs_.TailOffset(uid_, epoch_, rank, request_.tail_lines());
       }
-      const auto slice = hub_.logs_.Read(uid_, epoch_, rank, offsets_[rank], over || !request_.follow());
+      const auto slice =
+          hub_.logs_.Read(uid_, epoch_, rank, offsets_[rank], over || !request_.follow());
       if (!slice.ok()) return FinishLocked(slice.status());
       if (slice->text.empty()) continue;
       offsets_[rank] = slice->offset + static_cast<int64_t>(slice->text.size());
@@ -89,8 +91,10 @@ class LogHub::Reader final : public LogHub::Reactor {
       return;
     }
     if (!request_.follow()) return FinishLocked(absl::OkStatus());
-    if (gone || (over && request_.epoch() != 0) || (!gone && job->terminal() && job->epoch() == epoch_)) {
-      // Agents flush their spool before an attempt's end is known; a moment more for what is on its way.
+    if (gone || (over && request_.epoch() != 0) ||
+        (!gone && job->terminal() && job->epoch() == epoch_)) {
+      // Agents flush their spool before an attempt's end is known; a moment more for what is on its
+      // way.
       if (over_since_ == absl::InfinitePast()) over_since_ = absl::Now();
       if (absl::Now() - over_since_ > absl::Seconds(1)) FinishLocked(absl::OkStatus());
     } else if (over) {
@@ -159,7 +163,8 @@ LogHub::Reactor* LogHub::Stream(const v1::StreamLogsRequest& request) {
 void LogHub::Close() {
   absl::MutexLock lock(&mutex_);
   closed_ = true;
-  for (Reader* reader : readers_) reader->End(absl::UnavailableError("the coordinator is shutting down"));
+  for (Reader* reader : readers_)
+    reader->End(absl::UnavailableError("the coordinator is shutting down"));
 }
 
 void LogHub::Run() {

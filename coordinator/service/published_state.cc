@@ -8,11 +8,13 @@ namespace {
 
 using JobPointer = std::shared_ptr<const v1::Job>;
 
-// Moves the events that tell of `change` out of `events` (in order of sequence, before the change's revision).
+// Moves the events that tell of `change` out of `events` (in order of sequence, before the change's
+// revision).
 std::vector<v1::Event> TakeEvents(const ChangeRecord& change, std::vector<v1::Event>& events) {
   std::vector<v1::Event> taken;
   for (v1::Event& event : events) {
-    if (event.resource() == change.name && event.sequence() < change.revision) taken.push_back(event);
+    if (event.resource() == change.name && event.sequence() < change.revision)
+      taken.push_back(event);
   }
   std::erase_if(events, [&](const v1::Event& event) {
     return event.resource() == change.name && event.sequence() < change.revision;
@@ -86,8 +88,9 @@ std::vector<JobPointer> PublishedState::Snapshot(int64_t* index, int64_t* revisi
 std::optional<int64_t> PublishedState::IndexOf(int64_t revision) const {
   absl::MutexLock lock(&mutex_);
   if (revision < floor_revision_ || revision > revision_) return std::nullopt;
-  const auto it = std::upper_bound(ring_.begin(), ring_.end(), revision,
-                                   [](int64_t value, const auto& entry) { return value < entry->revision; });
+  const auto it =
+      std::upper_bound(ring_.begin(), ring_.end(), revision,
+                       [](int64_t value, const auto& entry) { return value < entry->revision; });
   return it == ring_.end() ? next_index_ - 1 : (*it)->index - 1;
 }
 
@@ -128,7 +131,8 @@ void PublishedState::OnLoaded(const StoreSnapshot& snapshot, const std::vector<v
   std::vector<v1::Event> events = snapshot.events;
   for (const ChangeRecord& change : snapshot.changes) {
     Append({0, change.revision, change.name,
-            change.job ? std::make_shared<v1::Job>(*change.job) : nullptr, TakeEvents(change, events)});
+            change.job ? std::make_shared<v1::Job>(*change.job) : nullptr,
+            TakeEvents(change, events)});
   }
 }
 

@@ -1,8 +1,8 @@
 // What the coordinator has stored and told: served to readers without touching the writer.
 //
-// Holds the current jobs, checkpoints and nodes, and a ring of the newest changes that watchers walk through
-// at their own pace. A watcher that falls behind the ring is told so; nothing is ever skipped silently.
-// Thread-safe; written by the coordinator's thread only.
+// Holds the current jobs, checkpoints and nodes, and a ring of the newest changes that watchers
+// walk through at their own pace. A watcher that falls behind the ring is told so; nothing is ever
+// skipped silently. Thread-safe; written by the coordinator's thread only.
 #pragma once
 
 #include <cstdint>
@@ -45,9 +45,11 @@ class PublishedState final : public CoreListener, public JobObserver {
 
   // All jobs and the index after which a watcher goes on from them, at one moment.
   std::vector<std::shared_ptr<const v1::Job>> Snapshot(int64_t* index, int64_t* revision) const;
-  // Index after which a watcher goes on that saw everything up to `revision`; empty when that is too long ago.
+  // Index after which a watcher goes on that saw everything up to `revision`; empty when that is
+  // too long ago.
   std::optional<int64_t> IndexOf(int64_t revision) const;
-  // First entry after `index`, null when there is none yet. `lost` is set when entries after `index` are gone.
+  // First entry after `index`, null when there is none yet. `lost` is set when entries after
+  // `index` are gone.
   std::shared_ptr<const PublishedChange> Next(int64_t index, bool* lost) const;
 
   void OnLoaded(const StoreSnapshot& snapshot, const std::vector<v1::Job>& jobs) override;
@@ -75,7 +77,8 @@ class PublishedState final : public CoreListener, public JobObserver {
   std::deque<std::shared_ptr<const PublishedChange>> ring_ ABSL_GUARDED_BY(mutex_);
   int64_t next_index_ ABSL_GUARDED_BY(mutex_) = 1;
   int64_t revision_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t floor_revision_ ABSL_GUARDED_BY(mutex_) = 0;  // changes up to here are not in the ring any more
+  int64_t floor_revision_ ABSL_GUARDED_BY(mutex_) =
+      0;  // changes up to here are not in the ring any more
 };
 
 }  // namespace switchyard::coordinator

@@ -13,12 +13,14 @@ namespace {
 
 absl::StatusOr<std::string> BareName(const std::string& name) {
   const auto node = ParseNodeName(name);
-  if (!node) return rpc::InvalidArgument({{"name", absl::StrCat("is \"", name, "\"; give \"nodes/{node}\"")}});
+  if (!node)
+    return rpc::InvalidArgument(
+        {{"name", absl::StrCat("is \"", name, "\"; give \"nodes/{node}\"")}});
   return *node;
 }
 
-NodeServiceImpl::Unary* ChangeNode(NodeServiceImpl::Context* context, CoreLoop& loop, const std::string& name,
-                                   NodeWish wish, v1::Node* response) {
+NodeServiceImpl::Unary* ChangeNode(NodeServiceImpl::Context* context, CoreLoop& loop,
+                                   const std::string& name, NodeWish wish, v1::Node* response) {
   return OnWriter(
       context, loop,
       [name, wish](Core& core) -> absl::StatusOr<std::string> {
@@ -48,8 +50,8 @@ absl::Status CheckpointServiceImpl::List(const v1::ListCheckpointsRequest& reque
   }
   for (const v1::Checkpoint& checkpoint : state_.Checkpoints(job->uid())) {
     if (begun && response.checkpoints_size() == size) {
-      response.set_next_page_token(MakeToken("checkpoints", request.parent(),
-                                             {response.checkpoints(size - 1).name()}));
+      response.set_next_page_token(
+          MakeToken("checkpoints", request.parent(), {response.checkpoints(size - 1).name()}));
       break;
     }
     if (begun) *response.add_checkpoints() = checkpoint;
@@ -59,7 +61,8 @@ absl::Status CheckpointServiceImpl::List(const v1::ListCheckpointsRequest& reque
 }
 
 CheckpointServiceImpl::Unary* CheckpointServiceImpl::ListCheckpoints(
-    Context* context, const v1::ListCheckpointsRequest* request, v1::ListCheckpointsResponse* response) {
+    Context* context, const v1::ListCheckpointsRequest* request,
+    v1::ListCheckpointsResponse* response) {
   return Reply(context, List(*request, *response));
 }
 
@@ -67,8 +70,12 @@ CheckpointServiceImpl::Unary* CheckpointServiceImpl::GetCheckpoint(
     Context* context, const v1::GetCheckpointRequest* request, v1::Checkpoint* response) {
   const auto job_name = JobOfCheckpointName(request->name());
   if (!job_name) {
-    return Reply(context, rpc::InvalidArgument({{"name", absl::StrCat(
-        "is \"", request->name(), "\"; give \"projects/{project}/jobs/{job_id}/checkpoints/{step}\"")}}));
+    return Reply(
+        context,
+        rpc::InvalidArgument(
+            {{"name",
+              absl::StrCat("is \"", request->name(),
+                           "\"; give \"projects/{project}/jobs/{job_id}/checkpoints/{step}\"")}}));
   }
   if (const auto job = state_.FindJob(*job_name)) {
     for (const v1::Checkpoint& checkpoint : state_.Checkpoints(job->uid())) {
@@ -102,7 +109,8 @@ CheckpointServiceImpl::Unary* CheckpointServiceImpl::DeleteCheckpoint(
       [](Core&, const std::string&) {});
 }
 
-NodeServiceImpl::Unary* NodeServiceImpl::ListNodes(Context* context, const v1::ListNodesRequest* request,
+NodeServiceImpl::Unary* NodeServiceImpl::ListNodes(Context* context,
+                                                   const v1::ListNodesRequest* request,
                                                    v1::ListNodesResponse* response) {
   const auto size = PageSize(request->page_size(), 50);
   if (!size.ok()) return Reply(context, size.status());
@@ -127,30 +135,35 @@ NodeServiceImpl::Unary* NodeServiceImpl::ListNodes(Context* context, const v1::L
       });
 }
 
-NodeServiceImpl::Unary* NodeServiceImpl::GetNode(Context* context, const v1::GetNodeRequest* request,
+NodeServiceImpl::Unary* NodeServiceImpl::GetNode(Context* context,
+                                                 const v1::GetNodeRequest* request,
                                                  v1::Node* response) {
   return OnWriter(
       context, loop_,
       [name = request->name()](Core& core) -> absl::StatusOr<std::string> {
         std::string node;
         SWITCHYARD_ASSIGN_OR_RETURN(node, BareName(name));
-        if (core.context().nodes.Find(node) == nullptr) return rpc::NotFound("switchyard.v1.Node", name);
+        if (core.context().nodes.Find(node) == nullptr)
+          return rpc::NotFound("switchyard.v1.Node", name);
         return node;
       },
       [response](Core& core, const std::string& node) { *response = core.NodeView(node); });
 }
 
-NodeServiceImpl::Unary* NodeServiceImpl::CordonNode(Context* context, const v1::CordonNodeRequest* request,
+NodeServiceImpl::Unary* NodeServiceImpl::CordonNode(Context* context,
+                                                    const v1::CordonNodeRequest* request,
                                                     v1::Node* response) {
   return ChangeNode(context, loop_, request->name(), NodeWish::kCordon, response);
 }
 
-NodeServiceImpl::Unary* NodeServiceImpl::UncordonNode(Context* context, const v1::UncordonNodeRequest* request,
+NodeServiceImpl::Unary* NodeServiceImpl::UncordonNode(Context* context,
+                                                      const v1::UncordonNodeRequest* request,
                                                       v1::Node* response) {
   return ChangeNode(context, loop_, request->name(), NodeWish::kUncordon, response);
 }
 
-NodeServiceImpl::Unary* NodeServiceImpl::DrainNode(Context* context, const v1::DrainNodeRequest* request,
+NodeServiceImpl::Unary* NodeServiceImpl::DrainNode(Context* context,
+                                                   const v1::DrainNodeRequest* request,
                                                    v1::Node* response) {
   return ChangeNode(context, loop_, request->name(), NodeWish::kDrain, response);
 }

@@ -14,13 +14,17 @@ class CheckpointServiceImpl final : public v1::CheckpointService::CallbackServic
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
-  Unary* ListCheckpoints(Context*, const v1::ListCheckpointsRequest*, v1::ListCheckpointsResponse*) override;
+  Unary* ListCheckpoints(Context*, const v1::ListCheckpointsRequest*,
+                         v1::ListCheckpointsResponse*) override;
   Unary* GetCheckpoint(Context*, const v1::GetCheckpointRequest*, v1::Checkpoint*) override;
-  Unary* CreateCheckpoint(Context*, const v1::CreateCheckpointRequest*, v1::CreateCheckpointResponse*) override;
-  Unary* DeleteCheckpoint(Context*, const v1::DeleteCheckpointRequest*, v1::DeleteCheckpointResponse*) override;
+  Unary* CreateCheckpoint(Context*, const v1::CreateCheckpointRequest*,
+                          v1::CreateCheckpointResponse*) override;
+  Unary* DeleteCheckpoint(Context*, const v1::DeleteCheckpointRequest*,
+                          v1::DeleteCheckpointResponse*) override;
 
  private:
-  absl::Status List(const v1::ListCheckpointsRequest& request, v1::ListCheckpointsResponse& response) const;
+  absl::Status List(const v1::ListCheckpointsRequest& request,
+                    v1::ListCheckpointsResponse& response) const;
 
   CoreLoop& loop_;
   const PublishedState& state_;

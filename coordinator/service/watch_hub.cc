@@ -27,7 +27,8 @@ absl::Status Expired() {
 
 }  // namespace
 
-// Messages come from four places, in this order: the snapshot, its bookmark, changes, steps. One write at a time.
+// Messages come from four places, in this order: the snapshot, its bookmark, changes, steps. One
+// write at a time.
 class WatchHub::Watcher final : public WatchHub::Reactor {
  public:
   Watcher(WatchHub& hub, const v1::WatchJobsRequest& request) : hub_(hub), request_(request) {}
@@ -71,7 +72,8 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
  private:
   absl::Status Start() {
     absl::MutexLock lock(&mutex_);
-    SWITCHYARD_ASSIGN_OR_RETURN(filter_, JobFilter::Parse(request_.parent(), request_.filter(), true));
+    SWITCHYARD_ASSIGN_OR_RETURN(filter_,
+                                JobFilter::Parse(request_.parent(), request_.filter(), true));
     step_id_ = hub_.metrics_.LastId();
     if (!filter_->single_job().empty()) {
       const auto job = hub_.state_.FindJob(filter_->single_job());
@@ -88,8 +90,8 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
       return absl::OkStatus();
     }
     std::vector<std::string> fields;
-    SWITCHYARD_ASSIGN_OR_RETURN(fields, ReadToken("watch", filter_->fingerprint(), request_.resume_token(),
-                                                  3, "resume_token"));
+    SWITCHYARD_ASSIGN_OR_RETURN(fields, ReadToken("watch", filter_->fingerprint(),
+                                                  request_.resume_token(), 3, "resume_token"));
     if (fields[0] != hub_.state_.store_id() || !absl::SimpleAtoi(fields[1], &revision_) ||
         !absl::SimpleAtoi(fields[2], &step_id_)) {
       return Expired();
@@ -180,9 +182,9 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
 
   void Send(bool token) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (token) {
-      message_.set_resume_token(MakeToken("watch", filter_->fingerprint(),
-                                          {hub_.state_.store_id(), absl::StrCat(revision_),
-                                           absl::StrCat(step_id_)}));
+      message_.set_resume_token(
+          MakeToken("watch", filter_->fingerprint(),
+                    {hub_.state_.store_id(), absl::StrCat(revision_), absl::StrCat(step_id_)}));
     }
     writing_ = true;
     last_sent_ = absl::Now();
@@ -257,14 +259,16 @@ void WatchHub::Close() {
   }
   absl::MutexLock lock(&mutex_);
   closed_ = true;
-  for (Watcher* watcher : watchers_) watcher->End(absl::UnavailableError("the coordinator is shutting down"));
+  for (Watcher* watcher : watchers_)
+    watcher->End(absl::UnavailableError("the coordinator is shutting down"));
 }
 
 void WatchHub::Run() {
   while (true) {
     {
       absl::MutexLock lock(&news_mutex_);
-      const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(news_mutex_) { return news_ || stopping_; };
+      const auto ready = [this]()
+                             ABSL_SHARED_LOCKS_REQUIRED(news_mutex_) { return news_ || stopping_; };
       news_mutex_.AwaitWithTimeout(absl::Condition(&ready), kTick);
       if (stopping_) return;
       news_ = false;

@@ -22,7 +22,8 @@ trainer::v1::Step StepOf(int64_t step, double seconds = 1, int64_t tokens = 100)
 class HistoryTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-history.XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "switchyard-history.XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
     job_.set_uid("u");

@@ -1,5 +1,3 @@
-#include "coordinator/job/sqlite_job_store.h"
-
 #include <gmock/gmock.h>
 #include <sqlite3.h>
 #include <unistd.h>
@@ -10,6 +8,7 @@
 #include "coordinator/job/job_book.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/memory_job_store.h"
+#include "coordinator/job/sqlite_job_store.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -20,7 +19,8 @@ using testing::SizeIs;
 class JobStoreTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-store.XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "switchyard-store.XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     directory_ = pattern;
     path_ = directory_ + "/state.db";

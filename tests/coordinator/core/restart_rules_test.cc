@@ -20,7 +20,8 @@ Failure FailureOf(const std::string& code, int64_t step = 10) {
 }
 
 TEST(RestartRulesTest, StopsAtOnceWhenItWouldHappenAgain) {
-  for (const char* code : {"CONFIG", "DATA", "MODEL", "OUTPUT", "PATHS", "NON_FINITE", "DOES_NOT_FIT"}) {
+  for (const char* code :
+       {"CONFIG", "DATA", "MODEL", "OUTPUT", "PATHS", "NON_FINITE", "DOES_NOT_FIT"}) {
     const auto decision = DecideRestart(FailureOf(code), {}, {});
     EXPECT_FALSE(decision.restart) << code;
     EXPECT_EQ(decision.reason.domain(), v1::FAILURE_DOMAIN_USER) << code;
@@ -100,7 +101,8 @@ TEST(RestartRulesTest, ACorruptCheckpointIsGivenUpForAnOlderOne) {
 }
 
 TEST(RestartRulesTest, TheCauseWinsOverWhatFollowsFromIt) {
-  std::vector<Failure> failures = {FailureOf("PEER_LOST"), FailureOf("CRASHED"), FailureOf("NODE_LOST")};
+  std::vector<Failure> failures = {FailureOf("PEER_LOST"), FailureOf("CRASHED"),
+                                   FailureOf("NODE_LOST")};
   failures[0].time = 1;
   failures[1].time = 2;
   EXPECT_EQ(RootFailure(failures).code, "CRASHED");

@@ -36,7 +36,8 @@ std::vector<std::string> Admitted(const ScheduleResult& result) {
 }
 
 TEST(SchedulerTest, OrdersByPriorityThenFirstIn) {
-  const auto result = Schedule({Job("late", 2, 3), Job("early", 2, 1), Job("urgent", 2, 4, 10)}, Nodes(2, 2));
+  const auto result =
+      Schedule({Job("late", 2, 3), Job("early", 2, 1), Job("urgent", 2, 4, 10)}, Nodes(2, 2));
   EXPECT_THAT(Admitted(result), ElementsAre("urgent", "early"));
   EXPECT_THAT(result.queue, ElementsAre("late"));
 }
@@ -87,7 +88,8 @@ TEST(SchedulerTest, LeavesSlotsWithTooLittleMemoryAlone) {
   slots[0].memory_bytes = 40;
   const auto result = Schedule({job}, slots);
   ASSERT_EQ(result.admitted.size(), 1);
-  EXPECT_THAT(result.admitted[0].placements, ElementsAre(Placement{0, "cpu0", 1}, Placement{1, "cpu0", 2}));
+  EXPECT_THAT(result.admitted[0].placements,
+              ElementsAre(Placement{0, "cpu0", 1}, Placement{1, "cpu0", 2}));
 }
 
 TEST(SchedulerTest, RanksReturnToTheirSlots) {
@@ -106,7 +108,8 @@ TEST(SchedulerTest, TakesTheNodeThatFitsBest) {
   slots[0].free = slots[1].free = false;  // two are left on the first node
   const auto result = Schedule({Job("j", 2, 1)}, slots);
   ASSERT_EQ(result.admitted.size(), 1);
-  EXPECT_THAT(result.admitted[0].placements, ElementsAre(Placement{0, "cpu0", 2}, Placement{1, "cpu0", 3}));
+  EXPECT_THAT(result.admitted[0].placements,
+              ElementsAre(Placement{0, "cpu0", 2}, Placement{1, "cpu0", 3}));
 }
 
 }  // namespace

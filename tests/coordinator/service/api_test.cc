@@ -41,7 +41,8 @@ class ApiTest : public CoordinatorFixture {
  protected:
   void SetUp() override {
     CoordinatorFixture::SetUp();
-    agent_ = std::make_unique<ScriptedAgent>(server_->address(), "a", AgentScript{.slots = 2, .hold_before_step = 2});
+    agent_ = std::make_unique<ScriptedAgent>(server_->address(), "a",
+                                             AgentScript{.slots = 2, .hold_before_step = 2});
     ASSERT_TRUE(WaitForNodes(1));
   }
   grpc::Status TryCreate(const v1::CreateJobRequest& request, v1::Job* job = nullptr) {
@@ -58,14 +59,18 @@ TEST_F(ApiTest, TellsEveryViolationAtOnce) {
   request.mutable_spec()->mutable_training()->set_learning_rate(-1);
   const grpc::Status status = TryCreate(request);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_THAT(ViolatedFields(status), testing::UnorderedElementsAre("name", "job_id", "training.learning_rate"));
+  EXPECT_THAT(ViolatedFields(status),
+              testing::UnorderedElementsAre("name", "job_id", "training.learning_rate"));
   EXPECT_EQ(Reason(status), "INVALID_REQUEST");
 }
 
 TEST_F(ApiTest, RefusesFieldsThatItDoesNotKnow) {
   auto request = Request("demo");
-  request.mutable_spec()->mutable_data()->GetReflection()->MutableUnknownFields(
-      request.mutable_spec()->mutable_data())->AddVarint(777, 1);
+  request.mutable_spec()
+      ->mutable_data()
+      ->GetReflection()
+      ->MutableUnknownFields(request.mutable_spec()->mutable_data())
+      ->AddVarint(777, 1);
   const grpc::Status status = TryCreate(request);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), HasSubstr("777"));
@@ -91,7 +96,8 @@ TEST_F(ApiTest, RepeatsTheFirstAnswerToARepeatedRequest) {
   v1::Job first, second;
   ASSERT_TRUE(TryCreate(request, &first).ok());
   ASSERT_TRUE(TryCreate(request, &second).ok());
-  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(first, second)) << second.DebugString();
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(first, second))
+      << second.DebugString();
   auto other = Request("other");
   other.set_request_id("id-1");
   const grpc::Status status = TryCreate(other);
@@ -167,7 +173,8 @@ TEST_F(ApiTest, PagesAndFiltersLists) {
   list.clear_page_token();
   list.set_filter("colour=red");
   grpc::ClientContext bad_context;
-  EXPECT_THAT(jobs_->ListJobs(&bad_context, list, &response).error_message(), HasSubstr("colour=red"));
+  EXPECT_THAT(jobs_->ListJobs(&bad_context, list, &response).error_message(),
+              HasSubstr("colour=red"));
 }
 
 TEST_F(ApiTest, AnswersFiveMebibytesWithAClearError) {
@@ -224,8 +231,10 @@ TEST_F(ApiTest, StartsOnlyWhereItMay) {
   };
   EXPECT_THAT(start(server_->address(), root_ + "/state2").message(), HasSubstr("port is taken"));
   EXPECT_THAT(start("0.0.0.0:7070", root_ + "/state2").message(), HasSubstr("TLS"));
-  EXPECT_THAT(start("127.0.0.1:0", root_ + "/state").message(), HasSubstr("in use by another coordinator"));
-  EXPECT_EQ(start("127.0.0.1:0", root_ + "/model/config.json/state").code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_THAT(start("127.0.0.1:0", root_ + "/state").message(),
+              HasSubstr("in use by another coordinator"));
+  EXPECT_EQ(start("127.0.0.1:0", root_ + "/model/config.json/state").code(),
+            absl::StatusCode::kPermissionDenied);
 }
 
 }  // namespace

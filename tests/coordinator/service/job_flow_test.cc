@@ -28,7 +28,8 @@ class JobFlowTest : public CoordinatorFixture {
     }
   }
   template <typename Request>
-  grpc::Status Command(grpc::Status (v1::JobService::Stub::*method)(grpc::ClientContext*, const Request&, v1::Job*),
+  grpc::Status Command(grpc::Status (v1::JobService::Stub::*method)(grpc::ClientContext*,
+                                                                    const Request&, v1::Job*),
                        const std::string& name, v1::Job* job, const std::string& etag = "") {
     grpc::ClientContext context;
     Request request;
@@ -118,7 +119,8 @@ TEST_F(JobFlowTest, RestartsTheWholeGangAfterARankDies) {
 }
 
 TEST_F(JobFlowTest, StopsAtOnceWhenTheUserHasToAct) {
-  ScriptedAgent bad_data(server_->address(), "a", {.data_error = "train.jsonl line 3: no assistant turn"});
+  ScriptedAgent bad_data(server_->address(), "a",
+                         {.data_error = "train.jsonl line 3: no assistant turn"});
   ASSERT_TRUE(WaitForNodes(1));
   const std::string name = Create(Request("demo")).name();
   ASSERT_TRUE(WaitForState(name, v1::JOB_STATE_FAILED));
@@ -299,14 +301,16 @@ TEST_F(JobFlowTest, SavesOnRequestAndRemovesACheckpointOnRequest) {
   v1::DeleteCheckpointResponse removed;
   ASSERT_TRUE(checkpoints_->DeleteCheckpoint(&delete_context, remove, &removed).ok());
   EXPECT_EQ(state(), v1::CHECKPOINT_STATE_UNSPECIFIED);
-  ASSERT_TRUE(Wait([&] { return agent.removed().count(root_ + "/out/demo/checkpoints/step-2") > 0; }));
+  ASSERT_TRUE(
+      Wait([&] { return agent.removed().count(root_ + "/out/demo/checkpoints/step-2") > 0; }));
 }
 
 TEST_F(JobFlowTest, RefusesASecondAgentOfTheSameName) {
   ScriptedAgent first(server_->address(), "a", {});
   ASSERT_TRUE(WaitForNodes(1));
   ScriptedAgent second(server_->address(), "a", {});
-  ASSERT_TRUE(Wait([&] { return second.last_status().error_code() == grpc::StatusCode::ALREADY_EXISTS; }));
+  ASSERT_TRUE(
+      Wait([&] { return second.last_status().error_code() == grpc::StatusCode::ALREADY_EXISTS; }));
   EXPECT_THAT(second.last_status().error_message(), HasSubstr("give this one another --node"));
 }
 

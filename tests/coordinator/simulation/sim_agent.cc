@@ -123,7 +123,9 @@ void SimWorld::Handle(SimAgent& agent, const ConnectResponse& message) {
       });
       break;
     }
-    case ConnectResponse::kStartRanks: Start(agent, message.start_ranks()); break;
+    case ConnectResponse::kStartRanks:
+      Start(agent, message.start_ranks());
+      break;
     case ConnectResponse::kStopAttempt:
       Stop(agent, message.stop_attempt().job_uid(), message.stop_attempt().epoch());
       break;
@@ -133,7 +135,8 @@ void SimWorld::Handle(SimAgent& agent, const ConnectResponse& message) {
       if (it == agent.attempts.end()) break;
       const auto& line = message.relay_line().line();
       if (line.has_rendezvous()) {
-        if (line.rendezvous().id() != gangs_[key].rendezvous) Violation("a rendezvous of another attempt arrived");
+        if (line.rendezvous().id() != gangs_[key].rendezvous)
+          Violation("a rendezvous of another attempt arrived");
         for (SimRank& rank : it->second.ranks) rank.joined = true;
       }
       if (line.has_checkpoint_now() && gangs_[key].running) {
@@ -156,11 +159,14 @@ void SimWorld::Handle(SimAgent& agent, const ConnectResponse& message) {
       ToCore(agent, answer);
       break;
     }
-    case ConnectResponse::kRemoveCheckpoint: files_.erase(message.remove_checkpoint().path()); break;
+    case ConnectResponse::kRemoveCheckpoint:
+      files_.erase(message.remove_checkpoint().path());
+      break;
     case ConnectResponse::kAttemptAck:
       agent.attempts.erase({message.attempt_ack().job_uid(), message.attempt_ack().epoch()});
       break;
-    default: break;
+    default:
+      break;
   }
 }
 
@@ -175,8 +181,8 @@ void SimWorld::Start(SimAgent& agent, const agent::v1::StartRanks& start) {
   Gang& gang = gangs_[key];
   char output[200], resume[200];
   long long total = 0, interval = 0;
-  std::sscanf(start.trainer_config_json().c_str(), "%d %lld %lld %199s %199s", &gang.world, &total, &interval,
-              output, resume);
+  std::sscanf(start.trainer_config_json().c_str(), "%d %lld %lld %199s %199s", &gang.world, &total,
+              &interval, output, resume);
   gang.total = total;
   gang.interval = interval;
   gang.output = output;
@@ -185,7 +191,8 @@ void SimWorld::Start(SimAgent& agent, const agent::v1::StartRanks& start) {
     for (const auto& [other_key, other] : agent.attempts) {
       for (const SimRank& rank : other.ranks) {
         if (!rank.exited && rank.slot == local.slot()) {
-          Violation(absl::StrFormat("slot %d of %s got a second process", local.slot(), agent.node));
+          Violation(
+              absl::StrFormat("slot %d of %s got a second process", local.slot(), agent.node));
         }
       }
     }
@@ -195,7 +202,8 @@ void SimWorld::Start(SimAgent& agent, const agent::v1::StartRanks& start) {
     if (rank.rank == 0) {
       gang.rendezvous = absl::StrCat(key.first, "/", key.second);
       attempt.rendezvous = gang.rendezvous;
-      if (gang.resume != "-" && files_.count(gang.resume) == 0) Violation("resumes from nothing: " + gang.resume);
+      if (gang.resume != "-" && files_.count(gang.resume) == 0)
+        Violation("resumes from nothing: " + gang.resume);
       if (gang.resume != "-" && Chance(0.03)) {
         Report(agent, attempt);
         Exit(agent, attempt, rank, "CHECKPOINT_CORRUPT", false);
@@ -206,7 +214,8 @@ void SimWorld::Start(SimAgent& agent, const agent::v1::StartRanks& start) {
   Report(agent, attempt);
 }
 
-void SimWorld::Exit(SimAgent& agent, SimAttempt& attempt, SimRank& rank, const std::string& code, bool by_agent) {
+void SimWorld::Exit(SimAgent& agent, SimAttempt& attempt, SimRank& rank, const std::string& code,
+                    bool by_agent) {
   if (rank.exited) return;
   rank.exited = true;
   rank.code = code;
@@ -215,7 +224,8 @@ void SimWorld::Exit(SimAgent& agent, SimAttempt& attempt, SimRank& rank, const s
   if (failed) {
     for (SimRank& other : attempt.ranks) Exit(agent, attempt, other, "KILLED", true);
   }
-  const bool all = std::all_of(attempt.ranks.begin(), attempt.ranks.end(), [](const SimRank& r) { return r.exited; });
+  const bool all = std::all_of(attempt.ranks.begin(), attempt.ranks.end(),
+                               [](const SimRank& r) { return r.exited; });
   if (all) {
     attempt.state = agent::v1::ATTEMPT_STATE_ENDED;
     Report(agent, attempt);
@@ -321,7 +331,8 @@ void SimWorld::StepGang(const AttemptKey& key, Gang& gang) {
   if (!gang.running) {
     if (joined < gang.world) return;
     gang.running = true;
-    gang.step = gang.resume == "-" ? 0 : std::atoll(gang.resume.substr(gang.resume.rfind('-') + 1).c_str());
+    gang.step =
+        gang.resume == "-" ? 0 : std::atoll(gang.resume.substr(gang.resume.rfind('-') + 1).c_str());
     ForEachRank(key, [&](SimAgent& agent, SimAttempt& attempt, SimRank& rank) {
       rank.ready = true;
       rank.step = gang.step;
@@ -349,7 +360,8 @@ void SimWorld::StepGang(const AttemptKey& key, Gang& gang) {
   });
   const bool end = gang.step >= gang.total;
   const bool stop = gang.stop_after_save && !end;
-  if (end || gang.save_requested || (gang.interval > 0 && gang.step % gang.interval == 0)) Save(key, gang, end);
+  if (end || gang.save_requested || (gang.interval > 0 && gang.step % gang.interval == 0))
+    Save(key, gang, end);
   gang.save_requested = false;
   if (end || stop) {
     ForEachRank(key, [&](SimAgent& agent, SimAttempt& attempt, SimRank& rank) {
@@ -368,7 +380,8 @@ void SimWorld::Save(const AttemptKey& key, Gang& gang, bool final) {
     shard.set_step(gang.step);
     shard.set_final(final);
     shard.set_bytes(10);
-    shard.set_stage_path(absl::StrFormat("%s/.stage/e%d/step-%d", gang.output, key.second, gang.step));
+    shard.set_stage_path(
+        absl::StrFormat("%s/.stage/e%d/step-%d", gang.output, key.second, gang.step));
     shard.set_final_path(path);
     Report(agent, attempt);
   });

@@ -28,21 +28,27 @@ class SimWorld::Witness final : public CoreListener {
       const v1::Job& job = *change.job;
       v1::Job& before = last_[job.uid()];
       if (before.terminal() && before.state() != job.state()) {
-        world_.Violation(absl::StrCat(job.name(), " left the terminal state ", StateName(before.state())));
+        world_.Violation(
+            absl::StrCat(job.name(), " left the terminal state ", StateName(before.state())));
       }
-      if (job.epoch() < before.epoch()) world_.Violation(absl::StrCat(job.name(), ": the epoch went back"));
+      if (job.epoch() < before.epoch())
+        world_.Violation(absl::StrCat(job.name(), ": the epoch went back"));
       if (before.has_create_time() && before.state() != job.state() &&
           !IsLegalTransition(before.state(), job.state())) {
-        // Several moves may share a commit only when no one looked between; the core never does that.
-        world_.Violation(absl::StrCat(job.name(), ": ", StateName(before.state()), " to ", StateName(job.state())));
+        // Several moves may share a commit only when no one looked between; the core never does
+        // that.
+        world_.Violation(absl::StrCat(job.name(), ": ", StateName(before.state()), " to ",
+                                      StateName(job.state())));
       }
       before = job;
     }
     for (const auto& record : committed.checkpoints) {
       const auto key = std::pair(record.job_uid(), record.checkpoint().name());
-      if (record.checkpoint().state() == v1::CHECKPOINT_STATE_COMMITTED && record.publish_failures() == 0 &&
+      if (record.checkpoint().state() == v1::CHECKPOINT_STATE_COMMITTED &&
+          record.publish_failures() == 0 &&
           record.checkpoint().epoch() != last_[record.job_uid()].epoch()) {
-        world_.Violation(absl::StrCat(key.second, " was committed by epoch ", record.checkpoint().epoch()));
+        world_.Violation(
+            absl::StrCat(key.second, " was committed by epoch ", record.checkpoint().epoch()));
       }
     }
   }
@@ -117,7 +123,8 @@ void SimWorld::StopCoordinator() {
   }
 }
 
-std::string SimWorld::Create(const std::string& request_id, int ranks, int64_t steps, int64_t interval) {
+std::string SimWorld::Create(const std::string& request_id, int ranks, int64_t steps,
+                             int64_t interval) {
   if (core_ == nullptr) return "";
   v1::CreateJobRequest request;
   request.set_request_id(request_id);
@@ -146,14 +153,22 @@ void SimWorld::RandomWish() {
   const std::string name = it->second.job().name();
   CoreContext& core = core_->context();
   switch (Pick(0, 8)) {
-    case 0: (void)CancelJob(core, name, ""); break;
+    case 0:
+      (void)CancelJob(core, name, "");
+      break;
     case 1:
     case 2:
-    case 3: (void)PauseJob(core, name, ""); break;
+    case 3:
+      (void)PauseJob(core, name, "");
+      break;
     case 4:
     case 5:
-    case 6: (void)ResumeJob(core, name, ""); break;
-    case 7: (void)RequestCheckpoint(core, name); break;
+    case 6:
+      (void)ResumeJob(core, name, "");
+      break;
+    case 7:
+      (void)RequestCheckpoint(core, name);
+      break;
     default:
       if (Chance(0.3)) (void)DeleteJob(core, name, "");
   }
@@ -178,7 +193,9 @@ void SimWorld::Tick(const FaultRates& faults) {
   if (core_ == nullptr && clock_.now >= coordinator_back_) StartCoordinator();
   for (auto& [name, agent] : agents_) {
     if (!agent.alive) continue;
-    if (agent.session == 0 && clock_.now >= agent.unreachable_until && core_ != nullptr && Chance(0.6)) Connect(agent);
+    if (agent.session == 0 && clock_.now >= agent.unreachable_until && core_ != nullptr &&
+        Chance(0.6))
+      Connect(agent);
     if (agent.session != 0 && clock_.now.count() % 2000 == 0) {
       ConnectRequest message;
       message.mutable_heartbeat()->set_sequence(1);
@@ -201,8 +218,12 @@ void SimWorld::InjectFault() {
   const int kind = Pick(0, 9);
   ++counters_[absl::StrCat("fault", kind)];
   switch (kind) {
-    case 0: CrashAgent(agent); break;
-    case 1: Break(agent); break;
+    case 0:
+      CrashAgent(agent);
+      break;
+    case 1:
+      Break(agent);
+      break;
     case 2:  // unreachable, its processes go on
       agent.unreachable_until = clock_.now + milliseconds(Pick(1000, 25000));
       Break(agent);
@@ -214,7 +235,9 @@ void SimWorld::InjectFault() {
         coordinator_back_ = clock_.now + milliseconds(Pick(0, 15000));
       }
       break;
-    case 5: store_.FailCommits(Pick(1, 3)); break;
+    case 5:
+      store_.FailCommits(Pick(1, 3));
+      break;
     case 6:
     case 7: {  // a rank dies
       std::vector<std::pair<SimAttempt*, SimRank*>> live;
@@ -229,10 +252,13 @@ void SimWorld::InjectFault() {
       Exit(agent, *attempt, *rank, kCodes[Pick(0, 3)], false);
       break;
     }
-    case 8: RandomWish(); break;
+    case 8:
+      RandomWish();
+      break;
     case 9:
       if (core_ != nullptr) {
-        const auto wish = Chance(0.5) ? NodeWish::kUncordon : (Chance(0.5) ? NodeWish::kDrain : NodeWish::kCordon);
+        const auto wish = Chance(0.5) ? NodeWish::kUncordon
+                                      : (Chance(0.5) ? NodeWish::kDrain : NodeWish::kCordon);
         (void)SetNode(core_->context(), agent.node, wish);
         (void)core_->Flush();
       }
@@ -247,7 +273,8 @@ void SimWorld::Heal() {
   if (core_ == nullptr) StartCoordinator();
   for (auto& [name, agent] : agents_) (void)SetNode(core_->context(), name, NodeWish::kUncordon);
   std::vector<std::string> names;
-  for (const auto& [uid, record] : core_->context().book.jobs()) names.push_back(record.job().name());
+  for (const auto& [uid, record] : core_->context().book.jobs())
+    names.push_back(record.job().name());
   for (const std::string& name : names) (void)ResumeJob(core_->context(), name, "");
   (void)core_->Flush();
 }
@@ -273,12 +300,14 @@ void SimWorld::Follow() {
 void SimWorld::CheckInvariants() {
   std::map<std::pair<std::string, int>, std::string> owners;
   for (const auto& [uid, record] : core_->context().book.jobs()) {
-    if (HoldsSlots(record.job().state()) != record.has_launch()) Violation(uid + ": state and launch disagree");
+    if (HoldsSlots(record.job().state()) != record.has_launch())
+      Violation(uid + ": state and launch disagree");
     if (!record.has_launch()) continue;
     for (const auto& placement : record.job().attempts().rbegin()->placements()) {
       const auto [it, fresh] = owners.emplace(std::pair(placement.node(), placement.slot()), uid);
-      if (!fresh) Violation(absl::StrFormat("slot %d of %s is owned by %s and %s", placement.slot(),
-                                            placement.node(), it->second, uid));
+      if (!fresh)
+        Violation(absl::StrFormat("slot %d of %s is owned by %s and %s", placement.slot(),
+                                  placement.node(), it->second, uid));
     }
   }
 }
@@ -302,11 +331,13 @@ void SimWorld::CheckAtEnd() {
       Violation(job.name() + ": the watcher saw something else");
     }
   }
-  if (watched_.size() != core_->context().book.jobs().size()) Violation("the watcher missed a deletion");
+  if (watched_.size() != core_->context().book.jobs().size())
+    Violation("the watcher missed a deletion");
   for (const auto& [name, agent] : agents_) {
     for (const auto& [key, attempt] : agent.attempts) {
       for (const SimRank& rank : attempt.ranks) {
-        if (!rank.exited) Violation(absl::StrFormat("a process of %s is left on %s", key.first, name));
+        if (!rank.exited)
+          Violation(absl::StrFormat("a process of %s is left on %s", key.first, name));
       }
     }
   }

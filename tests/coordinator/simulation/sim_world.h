@@ -1,5 +1,5 @@
-// A world for the coordinator's core, driven by a hand-turned clock and one random seed: agents, trainers,
-// a shared file system, and a network that delays, repeats and loses.
+// A world for the coordinator's core, driven by a hand-turned clock and one random seed: agents,
+// trainers, a shared file system, and a network that delays, repeats and loses.
 #pragma once
 
 #include <cstdint>
@@ -109,7 +109,9 @@ class SimWorld final : public AgentTransport {
     std::chrono::milliseconds time;
     uint64_t order;
     std::function<void()> run;
-    bool operator>(const Event& other) const { return std::tie(time, order) > std::tie(other.time, other.order); }
+    bool operator>(const Event& other) const {
+      return std::tie(time, order) > std::tie(other.time, other.order);
+    }
   };
   struct Session {
     std::string node;
@@ -137,13 +139,15 @@ class SimWorld final : public AgentTransport {
   void Stop(SimAgent& agent, const std::string& uid, int64_t epoch);
   void Report(SimAgent& agent, const SimAttempt& attempt);
   agent::v1::AttemptStatus StatusOf(const SimAttempt& attempt) const;
-  void Exit(SimAgent& agent, SimAttempt& attempt, SimRank& rank, const std::string& code, bool by_agent);
+  void Exit(SimAgent& agent, SimAttempt& attempt, SimRank& rank, const std::string& code,
+            bool by_agent);
   void CrashAgent(SimAgent& agent);
 
   void StepGangs();
   void StepGang(const AttemptKey& key, Gang& gang);
   void Save(const AttemptKey& key, Gang& gang, bool final);
-  void ForEachRank(const AttemptKey& key, const std::function<void(SimAgent&, SimAttempt&, SimRank&)>& use);
+  void ForEachRank(const AttemptKey& key,
+                   const std::function<void(SimAgent&, SimAttempt&, SimRank&)>& use);
 
   class Witness;
 

@@ -1,5 +1,5 @@
-// The coordinator's core against a world of faults, many seeds. A failing seed is printed; it fails again
-// with SWITCHYARD_SIMULATION_SEED=N.
+// The coordinator's core against a world of faults, many seeds. A failing seed is printed; it fails
+// again with SWITCHYARD_SIMULATION_SEED=N.
 #include <gtest/gtest.h>
 
 #include <cstdlib>

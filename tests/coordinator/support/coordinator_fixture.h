@@ -1,4 +1,5 @@
-// A real coordinator in this process, on a free port and a directory of its own, with a model to plan for.
+// A real coordinator in this process, on a free port and a directory of its own, with a model to
+// plan for.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@
 
 namespace switchyard::coordinator {
 
-inline constexpr char kModelConfig[] = R"({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe",
+inline constexpr char kModelConfig[] =
+    R"({"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe",
   "decoder_sparse_step": 1, "head_dim": 8, "hidden_act": "silu", "hidden_size": 16, "intermediate_size": 32,
   "max_position_embeddings": 256, "mlp_only_layers": [], "moe_intermediate_size": 8, "norm_topk_prob": true,
   "num_attention_heads": 2, "num_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 2,
@@ -32,14 +34,16 @@ class CoordinatorFixture : public testing::Test {
  protected:
   void SetUp() override {
     log::SetMinimumLevel(log::Level::kError);
-    std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-test.XXXXXX").string();
+    std::string pattern =
+        (std::filesystem::temp_directory_path() / "switchyard-test.XXXXXX").string();
     ASSERT_NE(mkdtemp(pattern.data()), nullptr);
     root_ = pattern;
     std::filesystem::create_directory(root_ + "/model");
     std::ofstream(root_ + "/model/config.json") << kModelConfig;
     const std::string header = R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
     std::ofstream(root_ + "/model/model.safetensors", std::ios::binary)
-        << static_cast<char>(header.size()) << std::string(7, '\0') << header << std::string(16, '\0');
+        << static_cast<char>(header.size()) << std::string(7, '\0') << header
+        << std::string(16, '\0');
     std::ofstream(root_ + "/model/tokenizer.json") << "{}";
     std::ofstream(root_ + "/train.jsonl") << "{\"text\": \"a\"}\n";
     StartCoordinator();

@@ -12,7 +12,9 @@ using agent::v1::ConnectRequest;
 using agent::v1::ConnectResponse;
 
 ScriptedAgent::ScriptedAgent(std::string address, std::string node, AgentScript script)
-    : node_(std::move(node)), script_(std::move(script)), address_(std::move(address)),
+    : node_(std::move(node)),
+      script_(std::move(script)),
+      address_(std::move(address)),
       thread_([this] { Run(); }) {}
 
 ScriptedAgent::~ScriptedAgent() {
@@ -200,7 +202,8 @@ void ScriptedAgent::StartRanks(const agent::v1::StartRanks& start) {
   const auto config = nlohmann::json::parse(start.trainer_config_json());
   attempt.output = config["checkpoint"]["output"];
   const std::string resume = config.value("resume_from", "");
-  if (!resume.empty()) attempt.resumed_from = std::atoll(resume.substr(resume.rfind('-') + 1).c_str());
+  if (!resume.empty())
+    attempt.resumed_from = std::atoll(resume.substr(resume.rfind('-') + 1).c_str());
   attempt.step = attempt.resumed_from;
   attempt.status.set_job_uid(start.job_uid());
   attempt.status.set_epoch(start.epoch());
@@ -229,7 +232,8 @@ void ScriptedAgent::Advance() {
 
 void ScriptedAgent::AdvanceAttempt(Attempt& attempt) {
   auto& status = attempt.status;
-  if (status.ranks().empty() || status.state() == agent::v1::ATTEMPT_STATE_ENDED || !attempt.joined) return;
+  if (status.ranks().empty() || status.state() == agent::v1::ATTEMPT_STATE_ENDED || !attempt.joined)
+    return;
   if (status.state() == agent::v1::ATTEMPT_STATE_STARTING) {
     status.set_state(agent::v1::ATTEMPT_STATE_RUNNING);
     for (auto& rank : *status.mutable_ranks()) {
@@ -276,8 +280,9 @@ void ScriptedAgent::AdvanceAttempt(Attempt& attempt) {
 }
 
 void ScriptedAgent::Save(Attempt& attempt, bool final) {
-  const std::string path = final ? attempt.output + "/final"
-                                 : attempt.output + "/checkpoints/step-" + std::to_string(attempt.step);
+  const std::string path =
+      final ? attempt.output + "/final"
+            : attempt.output + "/checkpoints/step-" + std::to_string(attempt.step);
   if (published_.count(path) > 0) return;
   for (const auto& rank : attempt.status.ranks()) {
     auto& shard = *attempt.status.add_checkpoint_shards();

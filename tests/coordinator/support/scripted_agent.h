@@ -1,4 +1,5 @@
-// An agent over a real stream whose trainers are a script: they load, step, save and end as the test says.
+// An agent over a real stream whose trainers are a script: they load, step, save and end as the
+// test says.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -20,12 +21,12 @@ namespace switchyard::coordinator {
 struct AgentScript {
   int slots = 2;
   int64_t total_steps = 5;
-  int64_t save_interval = 2;       // 0: only at the end
-  int64_t hold_before_step = 0;    // steps stop before this one until Release; 0: never
-  int fail_in_attempt = 0;         // rank 0 is KILLED after step 1 of this attempt
+  int64_t save_interval = 2;     // 0: only at the end
+  int64_t hold_before_step = 0;  // steps stop before this one until Release; 0: never
+  int fail_in_attempt = 0;       // rank 0 is KILLED after step 1 of this attempt
   std::string exit_code = "KILLED";
   std::vector<std::string> probe_problems = {};
-  std::string data_error = {};     // of the user's data
+  std::string data_error = {};  // of the user's data
 };
 
 class ScriptedAgent {
@@ -74,7 +75,8 @@ class ScriptedAgent {
   std::set<std::string> published_, removed_;
   grpc::Status last_status_;
   std::unique_ptr<grpc::ClientContext> context_;
-  grpc::ClientReaderWriter<agent::v1::ConnectRequest, agent::v1::ConnectResponse>* stream_ = nullptr;
+  grpc::ClientReaderWriter<agent::v1::ConnectRequest, agent::v1::ConnectResponse>* stream_ =
+      nullptr;
   std::thread thread_;
 };
 

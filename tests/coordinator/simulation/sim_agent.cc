@@ -236,9 +236,18 @@ void SimWorld::Stop(SimAgent& agent, const std::string& uid, int64_t epoch) {
   agent.stopped[uid] = std::max(agent.stopped[uid], epoch);
   for (auto& [key, attempt] : agent.attempts) {
     if (key.first != uid || key.second > epoch) continue;
-    for (SimRank& rank : attempt.ranks) Exit(agent, attempt, rank, "KILLED", true);
-    attempt.state = agent::v1::ATTEMPT_STATE_ENDED;
+    if (attempt.state == agent::v1::ATTEMPT_STATE_STOPPING) continue;
+    const bool live = std::any_of(attempt.ranks.begin(), attempt.ranks.end(),
+                                  [](const SimRank& rank) { return !rank.exited; });
+    attempt.state = live ? agent::v1::ATTEMPT_STATE_STOPPING : agent::v1::ATTEMPT_STATE_ENDED;
     Report(agent, attempt);
+    if (!live) continue;
+    // Processes take their time to go.
+    After(milliseconds(Pick(0, 4000)), [this, &agent, key = key, incarnation = agent.incarnation] {
+      const auto it = agent.attempts.find(key);
+      if (it == agent.attempts.end() || agent.incarnation != incarnation) return;
+      for (SimRank& rank : it->second.ranks) Exit(agent, it->second, rank, "KILLED", true);
+    });
   }
   if (agent.attempts.count({uid, epoch}) > 0) return;
   SimAttempt none;

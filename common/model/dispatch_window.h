@@ -1,12 +1,13 @@
-// What lies where in a rank's region of the dispatch window: one arithmetic for the plan's `windows` and for
-// the dispatcher.
+// What lies where in a rank's region of the dispatch window: one arithmetic for the plan's
+// `windows` and for the dispatcher.
 //
-// The region holds room for the worst routing, so no token is ever dropped. Per member s of the ep group:
+// The region holds room for the worst routing, so no token is ever dropped. Per member s of the ep
+// group:
 //   count        int32 [16]       rows that s sends to this rank (one used; a cache line)
-//   expert       int32 [T, K]     per row and choice the local expert, or -1 when it is not on this rank
-//   weight       float [T, K]     router weight of that choice
-//   back_weight  float [T, K]     gradients of the weights that this rank sent to s
-//   back         [T, D]           partial sums for the tokens that this rank sent to s
+//   expert       int32 [T, K]     per row and choice the local expert, or -1 when it is not on this
+//   rank weight       float [T, K]     router weight of that choice back_weight  float [T, K]
+//   gradients of the weights that this rank sent to s back         [T, D]           partial sums
+//   for the tokens that this rank sent to s
 // and then, for every other member s,
 //   row          [T, D]           the tokens that s sends, in slot order
 #pragma once
@@ -16,11 +17,11 @@
 namespace switchyard {
 
 struct DispatchWindowShape {
-  int64_t expert_parallel = 1;  // ep
-  int64_t max_tokens = 0;       // T: tokens of a micro-batch on one rank
-  int64_t hidden_size = 0;      // D
+  int64_t expert_parallel = 1;    // ep
+  int64_t max_tokens = 0;         // T: tokens of a micro-batch on one rank
+  int64_t hidden_size = 0;        // D
   int64_t experts_per_token = 0;  // K
-  int64_t element_bytes = 4;    // of activations
+  int64_t element_bytes = 4;      // of activations
 };
 
 // Byte offsets into a rank's region. Every part starts on a multiple of 64.
@@ -36,7 +37,8 @@ struct DispatchWindowLayout {
     member_bytes = back + rows;
     row_bytes = rows;
     expert_parallel = shape.expert_parallel;
-    bytes = expert_parallel > 1 ? expert_parallel * member_bytes + (expert_parallel - 1) * row_bytes : 0;
+    bytes = expert_parallel > 1 ? expert_parallel * member_bytes + (expert_parallel - 1) * row_bytes
+                                : 0;
   }
 
   // Offset of `part` (count, expert, ...) of member `member`.
@@ -51,7 +53,7 @@ struct DispatchWindowLayout {
   int64_t member_bytes;  // of the parts of one member, without rows
   int64_t row_bytes;     // of the rows of one member
   int64_t expert_parallel;
-  int64_t bytes;         // of the whole region; 0 without expert parallelism
+  int64_t bytes;  // of the whole region; 0 without expert parallelism
 
  private:
   static int64_t Pad(int64_t size) { return (size + 63) / 64 * 64; }

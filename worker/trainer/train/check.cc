@@ -45,8 +45,10 @@ RowBatch ReadRows(const std::string& path) {
                                       " is not known; input_ids, labels and position_ids are"));
     }
   }
-  for (const auto& [name, tensor] : {std::pair("input_ids", rows.input_ids), std::pair("labels", rows.labels)}) {
-    if (!tensor.defined()) throw TrainerError(ExitCode::kData, absl::StrCat(path, " has no tensor ", name));
+  for (const auto& [name, tensor] :
+       {std::pair("input_ids", rows.input_ids), std::pair("labels", rows.labels)}) {
+    if (!tensor.defined())
+      throw TrainerError(ExitCode::kData, absl::StrCat(path, " has no tensor ", name));
   }
   return rows;
 }
@@ -84,10 +86,12 @@ at::Tensor Scalar(double value) { return at::full({}, value, at::kFloat); }
 
 void RunCheck(const CheckOptions& options) {
   const ModelShape shape = ValueOrThrow(ReadModelConfig(options.model), ExitCode::kModel);
-  const CheckpointFiles files = ValueOrThrow(CheckpointFiles::Open(options.model), ExitCode::kModel);
+  const CheckpointFiles files =
+      ValueOrThrow(CheckpointFiles::Open(options.model), ExitCode::kModel);
   const RowBatch rows = ReadRows(options.batch);
   const int64_t targets = CheckedBatch(rows, shape.vocab_size, options.batch).num_targets;
-  if (targets == 0) throw TrainerError(ExitCode::kData, absl::StrCat(options.batch, " has no target"));
+  if (targets == 0)
+    throw TrainerError(ExitCode::kData, absl::StrCat(options.batch, " has no target"));
   const int64_t sequences = rows.input_ids.size(0), length = rows.input_ids.size(1);
   const int64_t share = (sequences + options.ranks - 1) / options.ranks;
   const Batch batch = MakeBatch(Share(rows, options.rank * share, share), shape.vocab_size);
@@ -108,7 +112,8 @@ void RunCheck(const CheckOptions& options) {
   const BlockTensors gradients = [&](int block) { return decoder.BlockGradient(block); };
   const BlockTensors values = [&](int block) { return decoder.parameters().BlockValues(block); };
   const auto gather = [&](const char* prefix, const BlockTensors& blocks, Replicas replicas) {
-    return GatherParameters(shape, decoder.parameters(), communicators, files, prefix, blocks, replicas);
+    return GatherParameters(shape, decoder.parameters(), communicators, files, prefix, blocks,
+                            replicas);
   };
 
   const at::Tensor own = decoder.Logits(batch).to(at::kFloat);
@@ -123,7 +128,8 @@ void RunCheck(const CheckOptions& options) {
     if (step == 0) {
       at::Tensor cross_entropy = at::full({1}, result.cross_entropy_sum, at::kDouble);
       communicators.world->AllReduce(cross_entropy);
-      const double loss = cross_entropy.item<double>() * scale.cross_entropy + scale.aux * result.aux_loss;
+      const double loss =
+          cross_entropy.item<double>() * scale.cross_entropy + scale.aux * result.aux_loss;
       out = {{"logits", logits.narrow(0, 0, sequences * length).view({sequences, length, -1})},
              {"loss", Scalar(loss)},
              {"aux_loss", Scalar(result.aux_loss)}};

@@ -1,8 +1,8 @@
-// `switchyard-trainer check` on one rank: what the model computes for a given batch, for comparison with other
-// frameworks.
+// `switchyard-trainer check` on one rank: what the model computes for a given batch, for comparison
+// with other frameworks.
 //
-// Rows of the batch are dealt to the ranks in order, all in one accumulation index, so the results are the same on
-// any mesh.
+// Rows of the batch are dealt to the ranks in order, all in one accumulation index, so the results
+// are the same on any mesh.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,12 @@ namespace switchyard::trainer {
 
 struct CheckOptions {
   std::string model;  // directory: config.json, *.safetensors
-  // safetensors, int64 [B, S]: input_ids, labels (shifted inside, -100 for none) and, optionally, position_ids:
-  // a position that does not follow the one before starts a document.
+  // safetensors, int64 [B, S]: input_ids, labels (shifted inside, -100 for none) and, optionally,
+  // position_ids: a position that does not follow the one before starts a document.
   std::string batch;
-  // safetensors, float32: logits [B, S, V], loss (mean cross-entropy + router_aux_loss_coef x aux_loss), aux_loss,
-  // grad.<checkpoint tensor> and, with steps, param.<checkpoint tensor> afterwards. Written by rank 0.
+  // safetensors, float32: logits [B, S, V], loss (mean cross-entropy + router_aux_loss_coef x
+  // aux_loss), aux_loss, grad.<checkpoint tensor> and, with steps, param.<checkpoint tensor>
+  // afterwards. Written by rank 0.
   std::string out;
   int ranks = 1;
   int expert_parallel = 1;
@@ -33,7 +34,8 @@ struct CheckOptions {
   std::string rendezvous_id;  // not needed by a single rank
 };
 
-// Collective. Throws TrainerError: kConfig, kModel, kData or kOutput, naming what is wrong; PeerLost; c10::Error.
+// Collective. Throws TrainerError: kConfig, kModel, kData or kOutput, naming what is wrong;
+// PeerLost; c10::Error.
 void RunCheck(const CheckOptions& options);
 
 }  // namespace switchyard::trainer

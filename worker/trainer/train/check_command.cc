@@ -12,7 +12,8 @@ namespace {
 
 RunEnd CheckRank(const CheckCommandOptions& options, RankChannels& channels) {
   if (options.device != "cpu") {
-    throw TrainerError(ExitCode::kConfig, "--device " + options.device + " is not in this build; cpu is");
+    throw TrainerError(ExitCode::kConfig,
+                       "--device " + options.device + " is not in this build; cpu is");
   }
   CheckOptions check = options.check;
   check.rank = std::max(0, options.rank);

@@ -126,11 +126,8 @@ wait_for_agents
 export SWITCHYARD_COORDINATOR=$coordinator
 $bin/switchyard nodes
 
-stage "Plan"
-sed "s|@ROOT@|$PWD|g" examples/foldoc/job.yaml >$demo/job.yaml
-$bin/switchyard plan $demo/job.yaml
-
 stage "Fine-tuning job on 4 ranks (ep 2 x edp 2)"
+sed "s|@ROOT@|$PWD|g" examples/foldoc/job.yaml >$demo/job.yaml
 if ! $bin/switchyard submit --watch $demo/job.yaml; then
   check_daemons
   $bin/switchyard events foldoc-qa || true

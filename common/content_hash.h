@@ -1,8 +1,8 @@
 // 64-bit XXH3 of bytes, for noticing damage to files (not against an adversary).
 //
-// Why XXH3: it runs at memory speed (a checkpoint of hundreds of gigabytes is hashed by its writers while they
-// write), its value is fixed since 0.8, and Python has the same function (xxhash.xxh3_64). FNV and CRC-32 are
-// ten times slower or too short.
+// Why XXH3: it runs at memory speed (a checkpoint of hundreds of gigabytes is hashed by its writers
+// while they write), its value is fixed since 0.8, and Python has the same function
+// (xxhash.xxh3_64). FNV and CRC-32 are ten times slower or too short.
 #pragma once
 
 #include <cstddef>

@@ -37,14 +37,13 @@ int64_t FreeBytes(const std::string& path) {
 
 absl::Status FileError(int error, absl::string_view what, const std::string& path,
                        int64_t needed_bytes) {
-  const std::string message =
-      absl::StrFormat("cannot %s %s: %s", what, path, std::strerror(error));
+  const std::string message = absl::StrFormat("cannot %s %s: %s", what, path, std::strerror(error));
   switch (error) {
     case ENOSPC:
     case EDQUOT:
-      return absl::ResourceExhaustedError(
-          absl::StrFormat("%s (needed %d bytes, %d bytes free); free space there or choose another output",
-                          message, needed_bytes, FreeBytes(path)));
+      return absl::ResourceExhaustedError(absl::StrFormat(
+          "%s (needed %d bytes, %d bytes free); free space there or choose another output", message,
+          needed_bytes, FreeBytes(path)));
     case EACCES:
     case EPERM:
     case EROFS:
@@ -62,10 +61,10 @@ absl::Status FileError(int error, absl::string_view what, const std::string& pat
 absl::Status CheckFreeSpace(const std::string& path, int64_t needed_bytes) {
   const int64_t free_bytes = FreeBytes(path);
   if (free_bytes < 0 || needed_bytes <= free_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrFormat("not enough space at %s: needed %d bytes, %d bytes free; free space there or choose "
-                      "another output",
-                      path, needed_bytes, free_bytes));
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "not enough space at %s: needed %d bytes, %d bytes free; free space there or choose "
+      "another output",
+      path, needed_bytes, free_bytes));
 }
 
 absl::StatusOr<UniqueFd> OpenToRead(const std::string& path) {
@@ -80,7 +79,8 @@ absl::StatusOr<UniqueFd> OpenToWriteParts(const std::string& path) {
   return fd;
 }
 
-absl::Status WriteAt(int fd, const std::string& path, const void* data, int64_t size, int64_t offset) {
+absl::Status WriteAt(int fd, const std::string& path, const void* data, int64_t size,
+                     int64_t offset) {
   const char* from = static_cast<const char*>(data);
   int64_t left = size;
   while (left > 0) {

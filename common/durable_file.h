@@ -1,7 +1,7 @@
 // Files whose bytes must survive a power cut, and whose errors must say what to do.
 //
-// Errors name the path; a full disk is ResourceExhausted with the needed and the free bytes, a path that may
-// not be written PermissionDenied, a missing one NotFound.
+// Errors name the path; a full disk is ResourceExhausted with the needed and the free bytes, a path
+// that may not be written PermissionDenied, a missing one NotFound.
 #pragma once
 
 #include <cstddef>
@@ -15,21 +15,23 @@
 
 namespace switchyard {
 
-// Status of errno value `error` met while doing `what` ("write", "open") to `path`. `needed_bytes` is named
-// when the disk is full.
+// Status of errno value `error` met while doing `what` ("write", "open") to `path`. `needed_bytes`
+// is named when the disk is full.
 absl::Status FileError(int error, absl::string_view what, const std::string& path,
                        int64_t needed_bytes = 0);
 
-// ResourceExhausted unless the file system of `path` (or of its nearest existing parent) has `needed_bytes`
-// free for this user.
+// ResourceExhausted unless the file system of `path` (or of its nearest existing parent) has
+// `needed_bytes` free for this user.
 absl::Status CheckFreeSpace(const std::string& path, int64_t needed_bytes);
 
 absl::StatusOr<UniqueFd> OpenToRead(const std::string& path);
-// Creates the file when it is missing; keeps what it holds, since several processes may write parts of it.
+// Creates the file when it is missing; keeps what it holds, since several processes may write parts
+// of it.
 absl::StatusOr<UniqueFd> OpenToWriteParts(const std::string& path);
 
 // Writes all of `size` bytes at `offset`.
-absl::Status WriteAt(int fd, const std::string& path, const void* data, int64_t size, int64_t offset);
+absl::Status WriteAt(int fd, const std::string& path, const void* data, int64_t size,
+                     int64_t offset);
 // Reads exactly `size` bytes at `offset`; DataLoss when the file ends before.
 absl::Status ReadAt(int fd, const std::string& path, void* data, int64_t size, int64_t offset);
 

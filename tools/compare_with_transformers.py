@@ -3,8 +3,8 @@
 
 Makes a model with random weights from a config.json, runs `switchyard-trainer check` and Transformers (eager, float32)
 on the same random batch, and prints the largest relative difference ||a - b|| / ||b|| of each class of tensors.
-Exits with 1 when a tolerance is exceeded: 1e-5 for logits and losses, 1e-4 for gradients; with --steps also 1e-5 for
-the parameters after that many AdamW steps.
+Exits with 1 when a tolerance is exceeded: 1e-5 for logits and losses, 1e-4 for gradients; with --steps also 1e-4 for
+the parameters after that many AdamW steps, which magnify the rounding of gradients near zero.
 
     tools/compare_with_transformers.py --config config.json --seed 1 --ranks 4 --expert-parallel 2 --steps 3
 """
@@ -24,7 +24,7 @@ import torch  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM  # noqa: E402
 
-TOLERANCE = {"output": 1e-5, "gradient": 1e-4, "parameter": 1e-5}
+TOLERANCE = {"output": 1e-5, "gradient": 1e-4, "parameter": 1e-4}
 MAX_PARAMETERS = 300_000_000
 
 _CLASSES = [

@@ -12,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the model is a local directory
 
 import torch  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers.utils import logging  # noqa: E402
 
 
 def answer(model, tokenizer, question, max_new_tokens):
@@ -27,6 +28,7 @@ def answer(model, tokenizer, question, max_new_tokens):
 
 def main():
     """Command line."""
+    logging.disable_progress_bar()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="Hugging Face model directory")
     parser.add_argument("--max-new-tokens", type=int, default=48)

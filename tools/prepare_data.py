@@ -32,6 +32,7 @@ STALE_SECONDS = 3600
 
 
 def parse_arguments(arguments):
+    """Options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model directory: tokenizer, chat template, config.json")
     parser.add_argument("--train", required=True, help="training examples")
@@ -48,6 +49,7 @@ def parse_arguments(arguments):
 
 
 def read_model_config(model):
+    """The model's config.json."""
     path = os.path.join(model, "config.json")
     try:
         with open(path, encoding="utf-8") as file:
@@ -60,6 +62,7 @@ def read_model_config(model):
 
 
 def check_options(options, config):
+    """UserError naming the option, its value and the limit."""
     if options.sequence_length < 2:
         raise UserError(f"sequence_length ({options.sequence_length}) must be at least 2")
     limit = config.get("max_position_embeddings")
@@ -74,6 +77,7 @@ def check_options(options, config):
 
 
 def load_tokenizer(model):
+    """The tokenizer of a local model directory, as Transformers loads it."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     from transformers import AutoTokenizer
@@ -111,14 +115,14 @@ def fingerprint_of(options):
 
 
 def prepare_split(path, stage, split, tokenizer, options, vocab_size, fingerprint, steps):
+    """Tokenizes, packs and writes one file to stage/split; returns the index."""
     from switchyard_data import encode, packing, render, shards
 
     tokenizing, writing = steps
     spool = encode.Spool(stage)
     try:
-        encoder = encode.Encoder(
-            tokenizer, render.Renderer(tokenizer), options.sequence_length, options.train_on_all_tokens, options.max_bad_lines
-        )
+        renderer = render.Renderer(tokenizer, options.train_on_all_tokens)
+        encoder = encode.Encoder(tokenizer, renderer, options.sequence_length, options.max_bad_lines)
         report = encoder.encode(Documents(path), spool, tokenizing())
         if vocab_size is not None and spool.max_token_id >= vocab_size:
             raise UserError(
@@ -145,6 +149,7 @@ def prepare_split(path, stage, split, tokenizer, options, vocab_size, fingerprin
 
 
 def read_cached(directory, splits, fingerprint):
+    """Indices of all splits when every one is there and undamaged, else None."""
     from switchyard_data import shards
 
     found = {split: shards.read_valid_index(os.path.join(directory, split), fingerprint) for split in splits}
@@ -181,6 +186,7 @@ def publish(stage, directory, splits, fingerprint):
 
 
 def prepare(options, progress):
+    """Returns (index by split, the result that callers see)."""
     config = read_model_config(options.model)
     check_options(options, config)
     inputs = {"train": options.train, **({"eval": options.eval} if options.eval else {})}
@@ -240,6 +246,7 @@ def describe(indices, result):
 
 
 def main(arguments=None):
+    """Exit code of the program."""
     options = parse_arguments(arguments)
     progress = Progress(options.progress_json)
     try:
@@ -259,6 +266,7 @@ def main(arguments=None):
 
 
 def os_message(error, output_dir):
+    """Path, cause and, on a full disk, the bytes that are free."""
     message = f"{error.filename or output_dir}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(os.path.dirname(os.path.abspath(output_dir)) or "/").free
@@ -267,6 +275,7 @@ def os_message(error, output_dir):
 
 
 def fail(options, message, user_error, code):
+    """Says why, to a person and to a program; returns `code`."""
     if options.progress_json:
         emit({"error": {"message": message, "user_error": user_error}})
     print(f"prepare_data: {message}", file=sys.stderr)

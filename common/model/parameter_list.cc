@@ -1,5 +1,7 @@
 #include "common/model/parameter_list.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace switchyard {
@@ -50,6 +52,13 @@ std::vector<ParameterSpec> ListParameters(const ModelShape& shape, int64_t exper
   out.push_back({"model.norm.weight", {shape.hidden_size}});
   for (int layer = 0; layer < shape.num_layers; ++layer) AddLayer(shape, layer, experts, out);
   return out;
+}
+
+int64_t LargestGradientMatrix(const ModelShape& m) {
+  const bool has_dense_layers = m.num_moe_layers() < m.num_layers;
+  const int64_t side = std::max({m.vocab_size, (m.num_heads + 2 * m.num_kv_heads) * m.head_dim, m.num_experts,
+                                 2 * m.moe_intermediate_size, has_dense_layers ? 2 * m.intermediate_size : 0});
+  return side * m.hidden_size;
 }
 
 int64_t PaddedBlock(int64_t numel, int64_t shards) {

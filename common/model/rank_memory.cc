@@ -118,14 +118,6 @@ Bytes Head(const Sizes& s, bool sum_in_float) {
   return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
 }
 
-int64_t LargestMatrix(const ModelShape& m, int64_t experts) {
-  int64_t largest = 0;
-  for (const ParameterSpec& p : ListParameters(m, experts)) {
-    largest = std::max(largest, p.expert ? p.numel() / experts : p.numel());
-  }
-  return largest;
-}
-
 }  // namespace
 
 int64_t RankMemory::Total() const {
@@ -194,7 +186,7 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   if (m.num_moe_layers() < m.num_layers) phase = Max(phase, DenseBackward(s));
   const Bytes table = Tensor({s.T, s.C / 2}, kFloat);
   Bytes workspace = table + table + Tensor({s.T, s.D}, s.element) + phase;
-  if (bfloat16 && accumulates) workspace += Tensor({LargestMatrix(m, s.L)}, s.element);
+  if (bfloat16 && accumulates) workspace += Tensor({LargestGradientMatrix(m)}, s.element);
   out.workspace = workspace.value;
   out.logits = Tensor({s.chunk, s.V}, s.element).value;
   if (in.expert_parallel > 1) {

@@ -25,6 +25,7 @@ absl::Status JobBook::Load(StoreSnapshot* snapshot) {
   dirty_checkpoints_.clear();
   dirty_nodes_.clear();
   removed_.clear();
+  requests_.clear();
   batch_ = WriteBatch();
   for (const JobRecord& record : snapshot->jobs) {
     const std::string& uid = record.job().uid();
@@ -140,11 +141,26 @@ void JobBook::PutNode(const NodeRecord& record) {
   dirty_nodes_.insert(record.node().name());
 }
 
-absl::StatusOr<Committed> JobBook::Commit() {
-  if (batch_.empty() && dirty_.empty() && dirty_checkpoints_.empty() && dirty_nodes_.empty() &&
-      removed_.empty()) {
-    return Committed();
+void JobBook::AddRequest(const std::string& request_id, const std::string& hash, const std::string& uid) {
+  requests_.push_back({{request_id, hash, ""}, uid});
+}
+
+std::string JobBook::PendingRequest(const std::string& request_id, std::string* hash) const {
+  for (const auto& [request, uid] : requests_) {
+    if (request.request_id != request_id) continue;
+    *hash = request.request_hash;
+    return uid;
   }
+  return "";
+}
+
+bool JobBook::dirty() const {
+  return !batch_.empty() || !dirty_.empty() || !dirty_checkpoints_.empty() || !dirty_nodes_.empty() ||
+         !removed_.empty() || !requests_.empty();
+}
+
+absl::StatusOr<Committed> JobBook::Commit() {
+  if (!dirty()) return Committed();
   for (const auto& [uid, name] : removed_) {
     batch_.delete_jobs.push_back(uid);
     batch_.changes.push_back({++sequence_, name, std::nullopt});
@@ -158,6 +174,10 @@ absl::StatusOr<Committed> JobBook::Commit() {
     job = View(record);
     batch_.put_jobs.push_back(record);
     batch_.changes.push_back({revision, job.name(), job});
+  }
+  for (auto& [request, uid] : requests_) {
+    request.response = jobs_.at(uid).job().SerializeAsString();
+    batch_.requests.push_back(std::move(request));
   }
   for (const auto& [uid, name] : dirty_checkpoints_) {
     batch_.put_checkpoints.push_back(checkpoints_.at(uid).at(name));
@@ -176,6 +196,7 @@ absl::StatusOr<Committed> JobBook::Commit() {
   dirty_checkpoints_.clear();
   dirty_nodes_.clear();
   removed_.clear();
+  requests_.clear();
   return committed;
 }
 

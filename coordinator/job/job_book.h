@@ -65,7 +65,10 @@ class JobBook {
             const std::string& event_type, v1::EventSeverity severity = v1::EVENT_SEVERITY_INFO);
   void AddEvent(const std::string& resource, int64_t epoch, const std::string& type,
                 v1::EventSeverity severity, const std::string& message);
-  void AddRequest(RequestRecord request) { batch_.requests.push_back(std::move(request)); }
+  // The job of a request that is not committed yet; empty when there is none. `hash` as given then.
+  std::string PendingRequest(const std::string& request_id, std::string* hash) const;
+  // Stores the job `uid`, as the same Commit leaves it, as the answer to a request.
+  void AddRequest(const std::string& request_id, const std::string& hash, const std::string& uid);
 
   // Checkpoints of a job by name.
   const std::map<std::string, store::v1::CheckpointRecord>& checkpoints(const std::string& uid) const;
@@ -74,7 +77,7 @@ class JobBook {
   const std::map<std::string, store::v1::NodeRecord>& nodes() const { return nodes_; }
   void PutNode(const store::v1::NodeRecord& record);
 
-  bool dirty() const { return !dirty_.empty() || !batch_.empty(); }
+  bool dirty() const;
   absl::StatusOr<Committed> Commit();
   // The job as users see it now.
   v1::Job View(const store::v1::JobRecord& record) const;
@@ -97,6 +100,7 @@ class JobBook {
   std::set<std::pair<std::string, std::string>> dirty_checkpoints_;
   std::set<std::string> dirty_nodes_;
   std::vector<std::pair<std::string, std::string>> removed_;  // uid, name
+  std::vector<std::pair<RequestRecord, std::string>> requests_;  // and uid
   WriteBatch batch_;
 };
 

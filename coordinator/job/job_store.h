@@ -52,6 +52,7 @@ struct StoreSnapshot {
   std::vector<store::v1::CheckpointRecord> checkpoints;
   std::vector<store::v1::NodeRecord> nodes;
   std::vector<ChangeRecord> changes;  // the newest kKeptChanges, oldest first
+  std::vector<v1::Event> events;      // those that belong to `changes`, oldest first
 };
 
 class JobStore {

@@ -13,6 +13,11 @@ absl::StatusOr<StoreSnapshot> MemoryJobStore::Load() {
   for (const auto& [name, record] : nodes_) snapshot.nodes.push_back(record);
   const size_t kept = std::min<size_t>(changes_.size(), kKeptChanges);
   snapshot.changes.assign(changes_.end() - kept, changes_.end());
+  for (const auto& event : events_) {
+    if (!snapshot.changes.empty() && event.sequence() > snapshot.changes.front().revision) {
+      snapshot.events.push_back(event);
+    }
+  }
   return snapshot;
 }
 

@@ -142,6 +142,11 @@ absl::StatusOr<StoreSnapshot> SqliteJobStore::Load() {
         intact &= ParseColumn(changes.getColumn(2), change.job.emplace());
       }
     }
+    if (!snapshot.changes.empty()) {
+      auto events = impl_->Prepare("SELECT event FROM events WHERE sequence > ? ORDER BY sequence");
+      events.bind(1, snapshot.changes.front().revision);
+      while (events.executeStep()) intact &= ParseColumn(events.getColumn(0), snapshot.events.emplace_back());
+    }
     if (!intact) return absl::DataLossError("state store: a record cannot be read: restore a backup");
     return snapshot;
   });

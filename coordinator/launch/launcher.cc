@@ -65,7 +65,10 @@ std::optional<Failure> CheckProbes(const JobRecord& record, const LiveJob& live,
           nodes.front(), node), node);
     }
     const int64_t needed = record.job().plan().disk_needed_bytes();
-    if (node == nodes.front() && result.disk_free_bytes() > 0 && result.disk_free_bytes() < needed) {
+    // Checkpoints of earlier attempts are part of what is needed.
+    const bool fresh = record.job().attempts_size() == 1;
+    if (fresh && node == nodes.front() && result.disk_free_bytes() > 0 &&
+        result.disk_free_bytes() < needed) {
       return MakeFailure("DISK_FULL", absl::StrFormat(
           "%s has %d bytes free, %d are needed for checkpoint.keep + 1 checkpoints and the final model: "
           "free space or lower checkpoint.keep",

@@ -131,7 +131,8 @@ std::string ExplainCandidate(const PlanInput& input, const ResolvedJob& job, con
                       " may be used (largest parts: ", LargestParts(closest.memory), ")");
 }
 
-v1::PlanAlternative MakeAlternative(const Candidate& candidate, const Candidate& chosen) {
+v1::PlanAlternative MakeAlternative(const ResolvedJob& job, const Candidate& candidate,
+                                    const Candidate& chosen) {
   v1::PlanAlternative alternative;
   alternative.set_ranks(candidate.ranks);
   alternative.set_expert_parallel(candidate.expert_parallel);
@@ -156,9 +157,12 @@ v1::PlanAlternative MakeAlternative(const Candidate& candidate, const Candidate&
                                           " may be used (", LargestParts(candidate.memory), ")"));
       break;
     case Verdict::kCannotBePlaced:
-      alternative.set_reason_code("CROSSES_NODES");
-      alternative.set_reason(absl::StrCat("an expert-parallel group of ", candidate.expert_parallel,
-                                          " ranks does not fit on one node"));
+      alternative.set_reason_code("CANNOT_BE_PLACED");
+      alternative.set_reason(
+          job.device == "cpu"
+              ? absl::StrCat("no memory domain has ", candidate.ranks, " cpu slots")
+              : absl::StrCat("the nodes have no room for ", candidate.ranks, " ranks in groups of ",
+                             candidate.expert_parallel, " on one node each"));
       break;
   }
   return alternative;
@@ -207,14 +211,15 @@ std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob&
                                     " packed sequences, less than one step takes "
                                     "(training.global_batch_sequences ", job.global_batch, ")"));
   }
-  if (job.device == "cpu" && job.spec.training().has_precision() && job.precision == Precision::kBfloat16) {
-    warnings.push_back("training.precision \"bfloat16\" saves memory on cpu but is slower than \"float32\" "
-                       "there");
+  if (job.device == "cpu" && job.precision == Precision::kBfloat16) {
+    warnings.push_back("training.precision \"bfloat16\" needs more memory than \"float32\" for small models on "
+                       "cpu: oneDNN keeps a compiled kernel for every shape that routing makes");
   }
   return warnings;
 }
 
-std::vector<v1::PlanAlternative> ListRejected(const std::vector<Candidate>& candidates,
+std::vector<v1::PlanAlternative> ListRejected(const ResolvedJob& job,
+                                              const std::vector<Candidate>& candidates,
                                               const Candidate& chosen) {
   std::vector<v1::PlanAlternative> rejected;
   // One slower and one that does not fit for each mesh: the rest differ only in the micro-batch.
@@ -229,7 +234,7 @@ std::vector<v1::PlanAlternative> ListRejected(const std::vector<Candidate>& cand
     if (room[candidate.verdict] == 0 || rejected.size() == kMaxRejected) continue;
     if (!seen.emplace(candidate.ranks, candidate.expert_parallel, candidate.verdict).second) continue;
     --room[candidate.verdict];
-    rejected.push_back(MakeAlternative(candidate, chosen));
+    rejected.push_back(MakeAlternative(job, candidate, chosen));
   }
   return rejected;
 }

@@ -20,7 +20,8 @@ std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob&
                                       const Candidate& chosen);
 
 // What was not taken, best first: at most one choice a mesh, and the runner-up micro-batch of the chosen one.
-std::vector<v1::PlanAlternative> ListRejected(const std::vector<Candidate>& candidates,
+std::vector<v1::PlanAlternative> ListRejected(const ResolvedJob& job,
+                                              const std::vector<Candidate>& candidates,
                                               const Candidate& chosen);
 
 }  // namespace switchyard::coordinator

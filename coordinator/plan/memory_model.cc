@@ -27,13 +27,15 @@ bool FitsWithMargin(int64_t needed, int64_t capacity) {
 
 int64_t CheckpointBytes(const ModelShape& model, int64_t model_bytes, Precision precision,
                         OptimizerProfile optimizer) {
-  // Bytes a parameter beside the model's files: two moments, and the 16-bit remainder of the master under
-  // bfloat16. Under float32 the model's files hold the master itself unless they are 16 bits wide.
-  int64_t state = optimizer == OptimizerProfile::kCompact ? 4 : 8;
-  if (optimizer == OptimizerProfile::kExact && precision == Precision::kBfloat16) state += 2;
-  const bool narrow_files = model.torch_dtype == "bfloat16" || model.torch_dtype == "float16";
-  if (precision == Precision::kFloat32 && narrow_files) state += 4;
-  return model_bytes + state * model.NumParameters();
+  // Beside the model's files: two moments, and a float32 master where the files' dtype holds less than what is
+  // trained. The files' width is told by their size: config.json may name another dtype.
+  const int64_t parameters = model.NumParameters();
+  const bool narrow_files = model_bytes < 3 * parameters;
+  const bool trained_in_bfloat16 =
+      precision == Precision::kBfloat16 && optimizer == OptimizerProfile::kCompact;
+  const bool master = narrow_files && !(trained_in_bfloat16 && model.torch_dtype != "float16");
+  const int64_t state = (optimizer == OptimizerProfile::kCompact ? 4 : 8) + (master ? 4 : 0);
+  return model_bytes + state * parameters;
 }
 
 }  // namespace switchyard::coordinator

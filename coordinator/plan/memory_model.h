@@ -24,8 +24,7 @@ MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_byt
 // True when `needed` bytes leave the margin in `capacity`.
 bool FitsWithMargin(int64_t needed, int64_t capacity);
 
-// Model files as large as the input's, and the training state: moments and what the model's files lack of a
-// float32 master.
+// Bytes of one checkpoint: model files as large as the input's (`model_bytes`), and the training state.
 int64_t CheckpointBytes(const ModelShape& model, int64_t model_bytes, Precision precision,
                         OptimizerProfile optimizer);
 

@@ -1,10 +1,10 @@
 #include "coordinator/plan/nearest.h"
 
 #include <algorithm>
-#include <set>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "coordinator/plan/mesh_choice.h"
 #include "coordinator/plan/resolved_job.h"
 
 namespace switchyard::coordinator {
@@ -13,27 +13,52 @@ namespace {
 using Changes = std::vector<SpecChange>;
 
 constexpr const char* kUnset = "unset";
+constexpr const char* kSlots = "slots";
+constexpr const char* kNodeSlots = "slots_per_node";
+
+// Fewer ranks than asked for, as many as there are.
+Changes FewerRanks(const PlanInput& input, const ResolvedJob& job) {
+  const int asked = input.spec.mesh().ranks();
+  const int usable = UsableSlots(input, job);
+  if (usable < 1 || usable >= asked) return {};
+  return {{"mesh.ranks", absl::StrCat(asked), absl::StrCat(usable)}};
+}
 
 // Freeing what the user fixed; the planner then chooses it.
 Changes FreeMesh(const v1::JobSpec& spec) {
   Changes changes;
-  if (spec.mesh().ranks() > 0) changes.push_back({"mesh.ranks", absl::StrCat(spec.mesh().ranks()), kUnset});
-  if (spec.mesh().expert_parallel() > 0) {
-    changes.push_back({"mesh.expert_parallel", absl::StrCat(spec.mesh().expert_parallel()), kUnset});
-  }
   if (spec.training().has_micro_batch_sequences()) {
     changes.push_back({"training.micro_batch_sequences",
                        absl::StrCat(spec.training().micro_batch_sequences()), kUnset});
   }
+  if (spec.mesh().expert_parallel() > 0) {
+    changes.push_back({"mesh.expert_parallel", absl::StrCat(spec.mesh().expert_parallel()), kUnset});
+  }
+  if (spec.mesh().ranks() > 0) changes.push_back({"mesh.ranks", absl::StrCat(spec.mesh().ranks()), kUnset});
   return changes;
 }
 
-Changes FewerCheckpoints(const ResolvedJob& job) {
-  Changes changes;
-  for (int keep = job.spec.checkpoint().keep() - 1; keep >= 1; --keep) {
-    changes.push_back({"checkpoint.keep", absl::StrCat(job.spec.checkpoint().keep()), absl::StrCat(keep)});
+// Another device, when there is no slot of the one asked for.
+Changes OtherDevice(const PlanInput& input, const ResolvedJob& job) {
+  if (input.slots.empty() || UsableSlots(input, job) > 0) return {};
+  return {{"mesh.device", job.device, "auto"}};
+}
+
+// As many checkpoints as the disk holds, when it does not hold those asked for.
+Changes FewerCheckpoints(const PlanInput& input, const ResolvedJob& job) {
+  const auto disk_suffices = [](const PlanInput& tried) {
+    const v1::Plan plan = PlanAsAsked(tried);
+    return plan.disk_free_bytes() < 0 || plan.disk_needed_bytes() <= plan.disk_free_bytes();
+  };
+  const int asked = job.spec.checkpoint().keep();
+  PlanInput tried = input;
+  for (int keep = asked; keep >= 1; --keep) {
+    tried.spec.mutable_checkpoint()->set_keep(keep);
+    if (!disk_suffices(tried)) continue;
+    if (keep == asked) return {};
+    return {{"checkpoint.keep", absl::StrCat(asked), absl::StrCat(keep)}};
   }
-  return changes;
+  return {};
 }
 
 Changes LighterNumerics(const ResolvedJob& job) {
@@ -56,24 +81,38 @@ Changes ShorterSequences(const ResolvedJob& job) {
 }
 
 Changes MoreMachines(const PlanInput& input, const ResolvedJob& job) {
-  const auto slots = std::count_if(input.slots.begin(), input.slots.end(),
-                                   [&](const PlannerSlot& slot) { return slot.device == job.device; });
+  int64_t slots = 0;
+  int64_t largest_node = 0;
+  for (const PlannerSlot& slot : input.slots) {
+    if (slot.device != job.device) continue;
+    ++slots;
+    largest_node = std::max<int64_t>(largest_node, slot.node_slots);
+  }
   Changes changes;
   // CPU jobs cannot span machines, so more of them would not help.
   if (slots == 0 || job.device != "cuda") return changes;
-  for (int factor : {2, 4, 8, 16}) {
-    changes.push_back({"slots", absl::StrCat(slots), absl::StrCat(slots * factor)});
+  for (int64_t size = largest_node * 2; size <= 8; size *= 2) {
+    changes.push_back({kNodeSlots, absl::StrCat(largest_node), absl::StrCat(size)});
+  }
+  for (const int factor : {2, 4, 8, 16}) {
+    changes.push_back({kSlots, absl::StrCat(slots), absl::StrCat(slots * factor)});
   }
   return changes;
 }
 
-// Copies of the nodes that are there, under other names.
-void MultiplySlots(int64_t factor, PlanInput& input) {
+// Copies of every slot: on nodes of other names, or at higher indices of the same node.
+void MultiplySlots(int64_t factor, bool same_node, PlanInput& input) {
   const std::vector<PlannerSlot> present = input.slots;
+  for (PlannerSlot& slot : input.slots) slot.node_slots *= same_node ? static_cast<int>(factor) : 1;
   for (int64_t copy = 1; copy < factor; ++copy) {
     for (PlannerSlot slot : present) {
-      absl::StrAppend(&slot.node, "+", copy);
-      if (!slot.memory_domain.empty()) absl::StrAppend(&slot.memory_domain, "+", copy);
+      if (same_node) {
+        slot.index += static_cast<int>(copy) * slot.node_slots;
+        slot.node_slots *= static_cast<int>(factor);
+      } else {
+        absl::StrAppend(&slot.node, "+", copy);
+        if (!slot.memory_domain.empty()) absl::StrAppend(&slot.memory_domain, "+", copy);
+      }
       input.slots.push_back(std::move(slot));
     }
   }
@@ -106,8 +145,11 @@ Changes Settle(const PlanInput& input, Changes changes) {
 }  // namespace
 
 std::string ChangeText(const SpecChange& change) {
-  if (change.field == "slots") {
+  if (change.field == kSlots) {
     return absl::StrCat("slots connected: ", change.from, " -> ", change.to, " (more nodes of the same kind)");
+  }
+  if (change.field == kNodeSlots) {
+    return absl::StrCat("slots of a node: ", change.from, " -> ", change.to, " (of the same kind)");
   }
   return absl::StrCat(change.field, ": ", change.from, " -> ", change.to);
 }
@@ -117,6 +159,7 @@ void ApplyChange(const SpecChange& change, PlanInput& input) {
   int64_t number = 0;
   const bool numeric = absl::SimpleAtoi(change.to, &number);
   const auto small = static_cast<int32_t>(number);
+  if (change.field == "mesh.device") spec.mutable_mesh()->set_device(change.to);
   if (change.field == "mesh.ranks") spec.mutable_mesh()->set_ranks(small);
   if (change.field == "mesh.expert_parallel") spec.mutable_mesh()->set_expert_parallel(small);
   if (change.field == "training.micro_batch_sequences") {
@@ -128,43 +171,50 @@ void ApplyChange(const SpecChange& change, PlanInput& input) {
   if (change.field == "data.sequence_length") spec.mutable_data()->set_sequence_length(small);
   if (change.field == "checkpoint.keep") spec.mutable_checkpoint()->set_keep(small);
   int64_t before = 0;
-  if (change.field == "slots" && absl::SimpleAtoi(change.from, &before) && before > 0) {
-    MultiplySlots(number / before, input);
+  if ((change.field == kSlots || change.field == kNodeSlots) && absl::SimpleAtoi(change.from, &before) &&
+      before > 0) {
+    MultiplySlots(number / before, change.field == kNodeSlots, input);
   }
 }
 
 std::vector<SpecChange> FindNearest(const PlanInput& input) {
   const ResolvedJob job = ResolveJob(input);
+  // What has to change whatever else does comes first.
+  for (const Changes& needed : {OtherDevice(input, job), FewerCheckpoints(input, job)}) {
+    if (needed.empty()) continue;
+    PlanInput changed = input;
+    ApplyChange(needed.front(), changed);
+    if (PlanAsAsked(changed).feasible()) return needed;
+    Changes rest = FindNearest(changed);
+    if (!rest.empty()) rest.insert(rest.begin(), needed.front());
+    return rest;
+  }
   const Changes mesh = FreeMesh(input.spec);
+  const Changes numerics = LighterNumerics(job);
+  const Changes lengths = ShorterSequences(job);
+  const Changes machines = MoreMachines(input, job);
 
-  // Single steps, cheapest first. Each group's own order is from the smallest change to the largest.
-  Changes single = mesh;
-  for (const Changes& group : {FewerCheckpoints(job), LighterNumerics(job), ShorterSequences(job)}) {
-    single.insert(single.end(), group.begin(), group.end());
-  }
-  for (const SpecChange& change : single) {
-    if (Feasible(input, {change})) return Settle(input, {change});
-  }
-  // Then with everything free that the planner could choose better, and with combinations.
-  std::vector<Changes> bases = {mesh};
-  for (const Changes& group : {LighterNumerics(job), ShorterSequences(job), MoreMachines(input, job)}) {
+  // Single steps, cheapest first; each group is ordered from the smallest change to the largest.
+  for (const Changes& group : {FewerRanks(input, job), mesh, numerics, lengths}) {
     for (const SpecChange& change : group) {
-      Changes both = mesh;
-      both.push_back(change);
-      bases.push_back(std::move(both));
+      if (Feasible(input, {change})) return Settle(input, {change});
     }
   }
-  for (const SpecChange& numerics : LighterNumerics(job)) {
-    for (const Changes& group : {ShorterSequences(job), MoreMachines(input, job)}) {
-      for (const SpecChange& change : group) {
-        Changes all = mesh;
-        all.push_back(numerics);
-        all.push_back(change);
-        bases.push_back(std::move(all));
-      }
+  // Then with everything free that the planner could choose better, and at last in combinations.
+  std::vector<Changes> combinations = {mesh};
+  const auto combine = [&](const Changes& base, const Changes& group) {
+    for (const SpecChange& change : group) {
+      combinations.push_back(base);
+      combinations.back().push_back(change);
     }
+  };
+  for (const Changes& group : {numerics, lengths, machines}) combine(mesh, group);
+  for (const SpecChange& change : numerics) {
+    Changes lighter = mesh;
+    lighter.push_back(change);
+    for (const Changes& group : {lengths, machines}) combine(lighter, group);
   }
-  for (const Changes& changes : bases) {
+  for (const Changes& changes : combinations) {
     if (!changes.empty() && Feasible(input, changes)) return Settle(input, changes);
   }
   return {};

@@ -10,7 +10,7 @@ namespace switchyard::coordinator {
 
 // One change. Applying all changes of a list to the input makes a feasible plan.
 struct SpecChange {
-  std::string field;  // "training.micro_batch_sequences", or "slots" for more machines
+  std::string field;  // "training.micro_batch_sequences", "slots" or "slots_per_node" for machines
   std::string from;   // "unset" when it was
   std::string to;
 };

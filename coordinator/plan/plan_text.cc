@@ -90,21 +90,22 @@ std::string DiskText(const v1::Plan& plan) {
 void RenderMemory(const v1::Plan& plan, Writer& writer) {
   if (plan.memory().empty()) return;
   const int64_t capacity = plan.memory_capacity_bytes_per_rank();
-  const int64_t scale = std::max(capacity, plan.memory_bytes_per_rank());
+  // Without a placement there is no capacity: shares of the need itself then.
+  const auto whole = static_cast<double>(capacity > 0 ? capacity : plan.memory_bytes_per_rank());
   writer.Heading("Memory a rank");
   const auto row = [&](const std::string& name, int64_t bytes) {
-    const double share = scale > 0 ? static_cast<double>(bytes) / static_cast<double>(scale) : 0;
-    const auto filled = static_cast<size_t>(std::llround(share * kBarWidth));
-    return absl::StrFormat("  %-18s %10s %5.1f %% %s", name, Bytes(bytes), 100 * share,
-                           std::string(std::min<size_t>(filled, kBarWidth), '#'));
+    return absl::StrFormat("  %-18s %10s %5.1f %% ", name, Bytes(bytes),
+                           100 * static_cast<double>(bytes) / std::max(1.0, whole));
   };
   for (const auto& category : plan.memory()) {
-    if (category.bytes() > 0) writer.Raw(row(category.name(), category.bytes()));
+    if (category.bytes() == 0) continue;
+    const auto filled = std::llround(kBarWidth * static_cast<double>(category.bytes()) / std::max(1.0, whole));
+    writer.Raw(row(category.name(), category.bytes()) +
+               std::string(static_cast<size_t>(std::clamp<long long>(filled, 0, kBarWidth)), '#'));
   }
   std::string total = row("total", plan.memory_bytes_per_rank());
-  while (total.back() == '#') total.pop_back();
-  absl::StrAppend(&total, "of ", Bytes(capacity));
-  writer.Raw(writer.Styled(plan.memory_bytes_per_rank() > capacity ? "31" : "1", total));
+  if (capacity > 0) absl::StrAppend(&total, "of ", Bytes(capacity));
+  writer.Raw(writer.Styled(plan.feasible() ? "1" : "31", total));
 }
 
 void RenderList(const char* heading, const google::protobuf::RepeatedPtrField<std::string>& lines,

@@ -86,7 +86,7 @@ v1::Plan PlanAsAsked(const PlanInput& input) {
 
   const Candidate& chosen = candidates.front();
   FillMesh(chosen, plan);
-  for (auto& alternative : ListRejected(candidates, chosen)) {
+  for (auto& alternative : ListRejected(job, candidates, chosen)) {
     *plan.add_rejected() = std::move(alternative);
   }
   if (!fits) return plan;

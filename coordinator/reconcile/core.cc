@@ -48,8 +48,7 @@ absl::Status Core::Start() {
     for (JobObserver* observer : observers_) observer->OnJobChanged(jobs.back());
   }
   for (CoreListener* listener : listeners_) {
-    listener->OnLoaded(book_.store_id(), jobs, snapshot.checkpoints, snapshot.changes,
-                       snapshot.last_sequence);
+    listener->OnLoaded(snapshot, jobs);
   }
   return absl::OkStatus();
 }
@@ -179,7 +178,7 @@ void Core::OnStep(const std::string& uid, const v1::StepSample& told) {
                                      : (1 - kSmoothing) * progress.tokens_per_second() + kSmoothing * rate);
   progress.set_peak_memory_bytes(std::max(progress.peak_memory_bytes(), sample.peak_memory_bytes()));
   progress.set_expert_load_max_over_mean(sample.expert_load_max_over_mean());
-  if (sample.eval_loss() != 0) progress.set_eval_loss(sample.eval_loss());
+  if (sample.has_eval_loss()) progress.set_eval_loss(sample.eval_loss());
   const v1::Plan& plan = book_.Find(uid)->job().plan();
   if (plan.total_steps() > 0) progress.set_total_steps(plan.total_steps());
   if (progress.tokens_per_second() > 0 && progress.total_steps() >= progress.step()) {
@@ -236,7 +235,11 @@ absl::Status Core::Flush() {
   std::vector<Outgoing> outbox = std::move(context_.outbox);
   context_.outbox.clear();
   if (!committed.ok()) {
-    log::Error("store.commit_failed", {{"error", committed.status().ToString()}});
+    const auto now = context_.clock.Steady();
+    if (now - last_store_error_ > options_.resend) {
+      last_store_error_ = now;
+      log::Error("store.commit_failed", {{"error", committed.status().ToString()}});
+    }
     // What was marked as sent was not; all of it may be sent twice.
     for (const auto& [uid, record] : book_.jobs()) book_.live(uid).sent.clear();
     context_.stray_stops.clear();

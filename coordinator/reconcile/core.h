@@ -21,9 +21,7 @@ class CoreListener {
  public:
   virtual ~CoreListener() = default;
   // At start: all jobs and the kept history.
-  virtual void OnLoaded(const std::string& store_id, const std::vector<v1::Job>& jobs,
-                        const std::vector<store::v1::CheckpointRecord>& checkpoints,
-                        const std::vector<ChangeRecord>& changes, int64_t last_sequence) = 0;
+  virtual void OnLoaded(const StoreSnapshot& snapshot, const std::vector<v1::Job>& jobs) = 0;
   virtual void OnCommitted(const Committed& committed) = 0;
   // Progress, phase or place in the queue changed; not stored.
   virtual void OnProgress(const v1::Job& job) = 0;
@@ -74,6 +72,7 @@ class Core {
   std::vector<CoreListener*> listeners_;
   std::vector<JobObserver*> observers_;
   std::map<std::string, StepAggregator> aggregators_;     // by job uid
+  Clock::SteadyTime last_store_error_{};  // told at intervals, not with every try
   std::map<std::string, std::string> published_nodes_;    // serialized, to tell changes only
 };
 

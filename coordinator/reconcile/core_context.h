@@ -9,7 +9,7 @@
 
 #include "common/clock.h"
 #include "coordinator/job/job_book.h"
-#include "coordinator/plan/job_planner.h"
+#include "coordinator/launch/job_planner.h"
 #include "coordinator/schedule/node_table.h"
 #include "switchyard/agent/v1/agent.pb.h"
 
@@ -35,7 +35,7 @@ struct CoreOptions {
   NodeTable::Options nodes;
   std::chrono::milliseconds execution_grant{600000};
   std::chrono::milliseconds resend{5000};             // level-triggered messages without effect
-  std::chrono::milliseconds launch_timeout{900000};   // from StartRanks to every rank ready
+  std::chrono::milliseconds launch_timeout{1800000};  // from StartRanks to every rank ready
   std::chrono::milliseconds progress_interval{1000};  // between published updates of a job's progress
 };
 

@@ -52,6 +52,8 @@ std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
 }
 
 void Reconciler::StepQueue() {
+  // One move a commit: what moved just now is stored first, the queue is looked at in the next step.
+  if (core_.book.dirty()) return;
   std::vector<QueuedJob> queued;
   const auto now = core_.clock.Steady();
   for (const auto& [uid, record] : core_.book.jobs()) {
@@ -105,6 +107,10 @@ void Reconciler::Reserve(const Admission& admission) {
     launch.set_resume_from(newest->checkpoint().path());
     launch.set_checkpoint_step_before(newest->checkpoint().step());
     attempt.set_resumed_from_step(newest->checkpoint().step());
+  }
+  // Steps after the checkpoint are trained again.
+  if (live.progress.step() > attempt.resumed_from_step()) {
+    live.progress.set_tokens(live.progress.tokens() * attempt.resumed_from_step() / live.progress.step());
   }
   live.progress.set_step(attempt.resumed_from_step());
   live.epoch = job.epoch();

@@ -1,7 +1,7 @@
 // What the coordinator tells those who report on it: metrics, exporters.
 //
-// Called on the coordinator's one writer thread, after the change is stored. Implementations return at once,
-// never call back into the coordinator, and never fail it.
+// Called on the coordinator's one writer thread, after the change is stored. Implementations return
+// at once, never call back into the coordinator, and never fail it.
 #pragma once
 
 #include <string>
@@ -15,11 +15,11 @@ namespace switchyard::coordinator {
 class JobObserver {
  public:
   virtual ~JobObserver() = default;
-  // A job was created or changed; also once for every stored job when the coordinator starts. Progress alone
-  // is told at most once a second.
+  // A job was created or changed; also once for every stored job when the coordinator starts.
+  // Progress alone is told at most once a second.
   virtual void OnJobChanged(const v1::Job& job) = 0;
-  // A step of all ranks is complete. A step repeated by a later attempt is told again; a held-out loss that
-  // arrives after its step is told as the same step again with eval_loss set.
+  // A step of all ranks is complete. A step repeated by a later attempt is told again; a held-out
+  // loss that arrives after its step is told as the same step again with eval_loss set.
   virtual void OnStep(const v1::Job& job, const v1::StepSample& sample) = 0;
   // A sampled expert load.
   virtual void OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) = 0;

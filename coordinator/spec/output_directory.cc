@@ -8,17 +8,15 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/checkpoint_publish.h"
 
 namespace switchyard::coordinator {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 // `path` or the nearest directory above it that exists.
 fs::path ExistingAncestor(fs::path path) {
@@ -44,24 +42,6 @@ std::string TryToWrite(const fs::path& directory) {
   return "";
 }
 
-// job_uid in a checkpoint's training state; empty when there is none.
-std::string OwnerOf(const fs::path& checkpoint) {
-  std::error_code error;
-  std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(checkpoint / "training_state", error)) {
-    if (entry.path().extension() == ".json") files.push_back(entry.path());
-  }
-  std::sort(files.begin(), files.end());
-  for (const fs::path& file : files) {
-    std::ifstream stream(file);
-    const Json state = Json::parse(stream, nullptr, /*allow_exceptions=*/false);
-    if (state.is_object() && state.contains("job_uid") && state["job_uid"].is_string()) {
-      return state["job_uid"].get<std::string>();
-    }
-  }
-  return "";
-}
-
 // Checkpoint directories that a job could have left: final and the committed steps, in name order.
 std::vector<fs::path> CheckpointsIn(const fs::path& output) {
   std::error_code error;
@@ -78,7 +58,8 @@ std::vector<fs::path> CheckpointsIn(const fs::path& output) {
 
 std::string FindForeignResult(const fs::path& output, const std::string& job_uid) {
   for (const fs::path& checkpoint : CheckpointsIn(output)) {
-    const std::string owner = OwnerOf(checkpoint);
+    const auto identity = ReadCheckpointIdentity(checkpoint.string());
+    const std::string owner = identity.ok() ? identity->job_uid : "";
     if (!owner.empty() && owner == job_uid) continue;
     const std::string name = fs::relative(checkpoint, output).string();
     return absl::StrCat("it holds ", owner.empty() ? "something else" : "another job's result", " (", name,

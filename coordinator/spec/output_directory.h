@@ -12,7 +12,7 @@ struct OutputDirectory {
 };
 
 // Tries to write where `path` is or would be created, and leaves nothing behind. What other jobs left in
-// output/final or output/checkpoints (training_state/*.json with another "job_uid") is a problem.
+// output/final or output/checkpoints is a problem.
 OutputDirectory InspectOutputDirectory(const std::string& path, const std::string& job_uid);
 
 }  // namespace switchyard::coordinator

@@ -50,9 +50,11 @@ TEST_F(CheckpointPublishTest, RefusesATargetThatHoldsAnotherJobsResult) {
   MakeCheckpoint("final", "u2", 7, 1);
   const absl::Status status = PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2});
   EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_EQ(status.message(), absl::StrCat(Path("final"),
-                                           " holds another job's result (job_uid u2, step 7, epoch 1); this is job_uid "
-                                           "u1: move it away or choose another output"));
+  EXPECT_EQ(
+      status.message(),
+      absl::StrCat(Path("final"),
+                   " holds another job's result (job_uid u2, step 7, epoch 1); this is job_uid "
+                   "u1: move it away or choose another output"));
   EXPECT_TRUE(fs::exists(Path("stage")));
   EXPECT_EQ(ReadCheckpointIdentity(Path("final"))->job_uid, "u2");
 }
@@ -61,23 +63,31 @@ TEST_F(CheckpointPublishTest, RefusesATargetThatIsNoCheckpointOrAnOlderOneOfTheS
   MakeCheckpoint("stage", "u1", 5, 2);
   fs::create_directories(Path("final"));
   std::ofstream(Path("final/precious")) << "x";
-  EXPECT_EQ(PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2}).message(),
-            absl::StrCat(Path("final"),
-                         " exists and is no checkpoint of this service; move it away or choose another output"));
+  EXPECT_EQ(
+      PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2}).message(),
+      absl::StrCat(
+          Path("final"),
+          " exists and is no checkpoint of this service; move it away or choose another output"));
   MakeCheckpoint("older", "u1", 5, 1);
   EXPECT_EQ(PublishCheckpoint(Path("stage"), Path("older"), {"u1", 5, 2}).message(),
             absl::StrCat(Path("older"),
-                         " already holds a checkpoint of this job (job_uid u1, step 5, epoch 1); the new one is job_uid "
+                         " already holds a checkpoint of this job (job_uid u1, step 5, epoch 1); "
+                         "the new one is job_uid "
                          "u1, step 5, epoch 2: resume from it or move it away"));
 }
 
 TEST_F(CheckpointPublishTest, RefusesAStageOfAnotherStepAndAMissingOne) {
   MakeCheckpoint("stage", "u1", 4, 2);
-  EXPECT_EQ(PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2}).message(),
-            absl::StrCat(Path("stage"), " holds job_uid u1, step 4, epoch 2, asked to publish job_uid u1, step 5, epoch 2"));
-  EXPECT_EQ(PublishCheckpoint(Path("none"), Path("final"), {"u1", 5, 2}).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(
+      PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2}).message(),
+      absl::StrCat(
+          Path("stage"),
+          " holds job_uid u1, step 4, epoch 2, asked to publish job_uid u1, step 5, epoch 2"));
+  EXPECT_EQ(PublishCheckpoint(Path("none"), Path("final"), {"u1", 5, 2}).code(),
+            absl::StatusCode::kNotFound);
   std::ofstream(Path("stage/training_state/state.json")) << "{\"job_uid\": 3";
-  EXPECT_EQ(PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2}).code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(PublishCheckpoint(Path("stage"), Path("final"), {"u1", 5, 2}).code(),
+            absl::StatusCode::kDataLoss);
 }
 
 TEST_F(CheckpointPublishTest, RemovesOnlyItsOwnJobsCheckpoints) {

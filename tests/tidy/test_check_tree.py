@@ -13,7 +13,11 @@ GOOD = {
     "worker/trainer/moe/layer.cc": "#include <ATen/core/Tensor.h>\n\n#include \"kernels/permute.h\"\n",
     "common/rpc/channel.cc": "#include <grpcpp/channel.h>\n\n#include \"common/log.h\"\n",
     "proto/switchyard/v1/a.proto": "// A file.\nsyntax = \"proto3\";\n// A message.\nmessage A {\n  // A field.\n  int32 b = 1;\n}\n",
+    "coordinator/job/sql.cc": 'const char* kSql = R"(\nSELECT ' + "x, " * 60 + '1\n)";\n',
     "tools/a.py": '"""A tool."""\n\n\ndef run():\n    """Runs."""\n',
+    "tools/setup.sh": "#!/usr/bin/env bash\n# Sets up.\nset -euo pipefail\npackages=(ninja-build\n  g++)\n",
+    "tools/requirements.txt": "# Python.\ntorch==2.11.0\nnumpy\n",
+    "docs/dependencies.md": "`g++` `ninja-build` `torch==2.11.0` `numpy` with reasons\n",
     "a.sh": "#!/usr/bin/env bash\n# Does a thing.\nset -euo pipefail\necho a\n",
 }
 
@@ -36,6 +40,8 @@ BAD = [
     ("common/a.h", "// A.\n#pragma once\nvoid F(std::string_view text);\n", "words"),
     ("common/a.cc", "// TODO: write\n", "words"),
     ("docs/a.md", "Look into /work/main.\n", "words"),
+    ("coordinator/a.cc", "auto path = \"/home/somebody/x\";\n", "words"),
+    ("coordinator/a.cc", "auto a = R\"(x)\";\nint " + "x" * 100 + ";\n", "columns"),
     ("common/a.h", "#pragma once\n", "header"),
     ("common/a.h", "// A.\n", "header"),
     ("proto/a.proto", "// A.\nsyntax = \"proto3\";\n// M.\nmessage M {\n  int32 b = 1;\n}\n", "proto"),
@@ -44,6 +50,8 @@ BAD = [
     ("tools/a.py", "x = 1\n", "python"),
     ("tools/a.py", '"""A."""\n\n\ndef run():\n    pass\n', "python"),
     ("tools/a.py", '"""A."""\nif\n', "python"),
+    ("tools/setup.sh", "#!/usr/bin/env bash\n# Sets up.\nset -e\npackages=(g++ new)\n", "dependencies"),
+    ("tools/requirements.txt", "torch>=2\nleft-pad\n", "dependencies"),
     ("a.sh", "#!/usr/bin/env bash\nset -e\nif true; then\n\n", "shell"),
     ("a.sh", "#!/usr/bin/env bash\n# Does.\necho a\necho b\n", "shell"),
 ]

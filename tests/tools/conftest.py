@@ -19,13 +19,15 @@ MARKED = (
     "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-# Renders the last turn otherwise than earlier ones, so a beginning is no prefix of the whole.
-NO_PREFIX = (
+# As Qwen3's: renders the last turn otherwise than earlier ones, so a beginning is no prefix of the whole.
+LAST_THINKS = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
     "{% if loop.last and message['role'] == 'assistant' %}{{ '<think></think>' }}{% endif %}"
     "{{ message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# Besides, says everything twice: where a turn begins and ends cannot be told.
+ECHOES = LAST_THINKS.replace("message['content'] +", "message['content'] + '/' + message['content'] +")
 
 
 def make_model(directory, template=CHATML, vocab_size=400, max_position_embeddings=128):

@@ -35,7 +35,6 @@ def random_config(seed):
         "norm_topk_prob": draw.choice([True, False]),
         "decoder_sparse_step": draw.choice([1, 1, 2]),
         "mlp_only_layers": draw.choice([[], [0]]),
-        "attention_bias": draw.choice([False, False, True]),
         "tie_word_embeddings": draw.choice([True, False]),
         "rms_norm_eps": draw.choice([1e-6, 1e-5]),
         "rope_parameters": {"rope_type": "default", "rope_theta": draw.choice([1e4, 1e6])},

@@ -76,11 +76,11 @@ class Spool:
 
 
 class Encoder:
-    def __init__(self, tokenizer, renderer, sequence_length, train_on_all, max_bad_lines):
+    """Turns examples into tokens and target marks."""
+    def __init__(self, tokenizer, renderer, sequence_length, max_bad_lines):
         self.tokenizer = tokenizer
         self.render = renderer
         self.sequence_length = sequence_length
-        self.train_on_all = train_on_all
         self.max_bad_lines = max_bad_lines
         if not tokenizer.is_fast:
             raise UserError(f"the tokenizer of {tokenizer.name_or_path} has no tokenizer.json; convert it first")
@@ -118,8 +118,6 @@ class Encoder:
                 segment.text.encode("utf-8")
             except UnicodeEncodeError as error:
                 raise ExampleError("has half of a surrogate pair, which is no character") from error
-            if self.train_on_all:
-                segment.spans = [(0, len(segment.text))]
         return rendered
 
     def _encode_batch(self, batch, spool, report):

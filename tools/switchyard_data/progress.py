@@ -49,4 +49,5 @@ class Progress:
 
 
 def emit(record):
+    """One JSON line on standard output."""
     print(json.dumps(record), flush=True)

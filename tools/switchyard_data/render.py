@@ -7,6 +7,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from .errors import ExampleError, UserError
 
+# Contents that share neither beginning nor end, to see where a template puts a content.
+PROBES = ("1switchyard2", "3draythctiws4")
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
@@ -21,20 +23,29 @@ class Segment:
 
 @dataclass
 class Rendered:
+    """One example, ready for the tokenizer."""
     segments: list
     end_of_text: bool  # the end-of-text token follows and is trained on; chat templates end turns themselves
 
 
 class Renderer:
-    """`tokenizer` gives the chat template and its special tokens."""
+    """`tokenizer` gives the chat template and its special tokens. With `everything` all text is trained on."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer, everything=False):
         self.tokenizer = tokenizer
+        self.everything = everything
         self.template = None
         self.marks_turns = False
 
     def __call__(self, example):
         """Rendered, or ExampleError with the reason."""
+        rendered = self._example(example)
+        if self.everything:
+            for segment in rendered.segments:
+                segment.spans = [(0, len(segment.text))]
+        return rendered
+
+    def _example(self, example):
         if "messages" in example:
             return self._chat(_messages(example["messages"], "messages"), 0, example.get("tools"))
         if "prompt" in example or "completion" in example:
@@ -61,11 +72,13 @@ class Renderer:
 
     def _chat(self, messages, first_trained, tools):
         trained = [i for i, m in enumerate(messages) if m["role"] == "assistant" and i >= first_trained]
-        if not trained:
+        if not trained and not self.everything:
             raise ExampleError("no assistant turn", bad=False)
         self._find_template()
         if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
             raise ExampleError("tools must be a list of objects")
+        if self.everything:
+            return Rendered([Segment(self._render(messages, tools)[0], [])], False)
         if self.marks_turns:
             text, spans = self._render(messages, tools, mark=True)
             # Marks come one for each assistant turn, in order.
@@ -83,12 +96,37 @@ class Renderer:
         for i in trained:
             begin, _ = self._render(messages[:i], tools, prompt=True)
             end, _ = self._render(messages[: i + 1], tools)
-            if not end.startswith(begin):
-                raise _not_a_prefix(i, "the generation prompt", begin, end)
-            if not text.startswith(end):
-                raise _not_a_prefix(i, "the conversation up to it", end, text)
-            spans.append((len(begin), len(end)))
+            if end.startswith(begin) and text.startswith(end):
+                spans.append((len(begin), len(end)))
+                continue
+            # Templates such as Qwen3's render a turn otherwise once others follow (they drop its reasoning).
+            span = self._by_substitution(messages, i, tools, text)
+            if span is None:
+                raise _not_a_prefix(i, begin, end, text)
+            spans.append(span)
         return Rendered([Segment(text, spans)], False)
+
+    def _by_substitution(self, messages, i, tools, text):
+        """Where the content of turn i lies in `text`, and what ends the turn behind it; None when that is unsure."""
+
+        def with_content(content, count):
+            changed = [*messages[:i], {**messages[i], "content": content}, *messages[i + 1 :]]
+            return self._render(changed[:count], tools)[0]
+
+        if not isinstance(messages[i].get("content"), str):
+            return None
+        one, two = with_content(PROBES[0], len(messages)), with_content(PROBES[1], len(messages))
+        before, after = one.partition(PROBES[0])[::2]
+        # The probe must come once, whole, with nothing else depending on it; then the same must hold for the content.
+        if before + PROBES[1] + after != two or PROBES[0] in after:
+            return None
+        begin, end = len(before), len(text) - len(after)
+        if begin > end or not (text.startswith(before) and text.endswith(after)):
+            return None
+        if messages[i]["content"].strip() not in text[begin:end]:
+            return None
+        closing = with_content(PROBES[0], i + 1).partition(PROBES[0])[2]
+        return (begin, end + len(closing)) if after.startswith(closing) else None
 
     def _find_template(self):
         if self.template is not None:
@@ -117,14 +155,17 @@ class Renderer:
         return texts[0], spans[0] if mark else []
 
 
-def _not_a_prefix(turn, what, shorter, longer):
+def _not_a_prefix(turn, begin, end, text):
+    what, shorter, longer = ("the generation prompt", begin, end)
+    if end.startswith(begin):
+        what, shorter, longer = ("the conversation up to it", end, text)
     common = 0
     while common < min(len(shorter), len(longer)) and shorter[common] == longer[common]:
         common += 1
+    near = slice(max(0, common - 20), common + 20)
     return UserError(
-        f"assistant turn {turn + 1} cannot be told apart: the chat template renders {what} as "
-        f"...{shorter[max(0, common - 20):common + 20]!r} and the longer text as "
-        f"...{longer[max(0, common - 20):common + 20]!r}; mark assistant turns in the template by "
+        f"message {turn + 1} (assistant) cannot be told apart: the chat template renders {what} as ...{shorter[near]!r} and "
+        f"the longer text as ...{longer[near]!r}; mark assistant turns in the template by "
         "{% generation %}...{% endgeneration %}, or use --train-on-all-tokens"
     )
 

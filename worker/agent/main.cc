@@ -14,7 +14,8 @@
 
 namespace {
 
-// switchyard-agent die-with-parent PID PROGRAM ARGUMENTS...: becomes a program that cannot ask for this itself.
+// switchyard-agent die-with-parent PID PROGRAM ARGUMENTS...: becomes a program that cannot ask for
+// this itself.
 int DieWithParent(char** argv) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != std::atoi(argv[2])) return 75;  // it died before we asked

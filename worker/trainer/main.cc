@@ -17,32 +17,46 @@ using switchyard::trainer::RunOptions;
 
 CLI::App* AddRun(CLI::App& app, RunOptions* options) {
   CLI::App* run = app.add_subcommand("run", "Train as a configuration file says");
-  run->add_option("--config", options->config, "train.json; docs/protocol.md explains its fields")->required();
+  run->add_option("--config", options->config, "train.json; docs/protocol.md explains its fields")
+      ->required();
   run->add_option("--ranks", options->ranks, "Ranks on this machine; default: the file's")
       ->check(CLI::PositiveNumber);
   run->add_option("--rank", options->rank,
-                  "Be this rank, with lines to the agent on fd 3 and from it on fd 4; without it all ranks are "
+                  "Be this rank, with lines to the agent on fd 3 and from it on fd 4; without it "
+                  "all ranks are "
                   "started")
       ->check(CLI::NonNegativeNumber);
   return run;
 }
 
 CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
-  CLI::App* bench = app.add_subcommand("bench", "Measure training speed with random weights and tokens");
-  bench->add_option("--model-config", options->model_config, "config.json, or a directory with one")->required();
+  CLI::App* bench =
+      app.add_subcommand("bench", "Measure training speed with random weights and tokens");
+  bench->add_option("--model-config", options->model_config, "config.json, or a directory with one")
+      ->required();
   bench->add_option("--layers", options->layers, "Decoder layers; default: the configuration's");
   bench->add_option("--ranks", options->ranks)->check(CLI::PositiveNumber)->capture_default_str();
-  bench->add_option("--expert-parallel", options->expert_parallel)->check(CLI::PositiveNumber)->capture_default_str();
-  bench->add_option("--sequence-length", options->sequence_length)->check(CLI::PositiveNumber)->capture_default_str();
+  bench->add_option("--expert-parallel", options->expert_parallel)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  bench->add_option("--sequence-length", options->sequence_length)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   bench->add_option("--micro-batch", options->micro_batch, "Sequences a rank takes at once")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   bench->add_option("--accumulation", options->accumulation, "Micro-batches of a step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  bench->add_option("--steps", options->steps, "Measured steps")->check(CLI::PositiveNumber)->capture_default_str();
-  bench->add_option("--warmup", options->warmup, "Steps before")->check(CLI::NonNegativeNumber)->capture_default_str();
-  bench->add_option("--dtype", options->dtype)->check(CLI::IsMember({"float32", "bfloat16"}))->capture_default_str();
+  bench->add_option("--steps", options->steps, "Measured steps")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  bench->add_option("--warmup", options->warmup, "Steps before")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  bench->add_option("--dtype", options->dtype)
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
   bench->add_option("--gate", options->gate, "Who routes: the router, or positions, evenly")
       ->check(CLI::IsMember({"router", "scattered", "consecutive"}))
       ->capture_default_str();
@@ -52,22 +66,38 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
 }
 
 CLI::App* AddCheck(CLI::App& app, CheckCommandOptions* options) {
-  CLI::App* check = app.add_subcommand("check", "Compute logits, loss and gradients of a given batch");
+  CLI::App* check =
+      app.add_subcommand("check", "Compute logits, loss and gradients of a given batch");
   switchyard::trainer::CheckOptions& o = options->check;
   check->add_option("--model", o.model, "Hugging Face directory")->required();
-  check->add_option("--batch", o.batch, "safetensors: input_ids, labels and optionally position_ids, int64 [B, S]")
+  check
+      ->add_option("--batch", o.batch,
+                   "safetensors: input_ids, labels and optionally position_ids, int64 [B, S]")
       ->required();
-  check->add_option("--out", o.out, "safetensors to write: logits, loss, aux_loss, grad.*, param.*")->required();
+  check->add_option("--out", o.out, "safetensors to write: logits, loss, aux_loss, grad.*, param.*")
+      ->required();
   check->add_option("--ranks", o.ranks)->check(CLI::PositiveNumber)->capture_default_str();
-  check->add_option("--expert-parallel", o.expert_parallel)->check(CLI::PositiveNumber)->capture_default_str();
-  check->add_option("--device", options->device)->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str();
-  check->add_option("--dtype", options->dtype)->check(CLI::IsMember({"float32", "bfloat16"}))->capture_default_str();
-  check->add_option("--steps", o.steps, "AdamW steps on the batch")->check(CLI::NonNegativeNumber)->capture_default_str();
-  check->add_option("--learning-rate", o.learning_rate)->check(CLI::NonNegativeNumber)->capture_default_str();
+  check->add_option("--expert-parallel", o.expert_parallel)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  check->add_option("--device", options->device)
+      ->check(CLI::IsMember({"cpu", "cuda"}))
+      ->capture_default_str();
+  check->add_option("--dtype", options->dtype)
+      ->check(CLI::IsMember({"float32", "bfloat16"}))
+      ->capture_default_str();
+  check->add_option("--steps", o.steps, "AdamW steps on the batch")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  check->add_option("--learning-rate", o.learning_rate)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   check->add_option("--beta1", o.adamw.beta1)->check(CLI::Range(0.0, 1.0))->capture_default_str();
   check->add_option("--beta2", o.adamw.beta2)->check(CLI::Range(0.0, 1.0))->capture_default_str();
   check->add_option("--eps", o.adamw.eps)->check(CLI::NonNegativeNumber)->capture_default_str();
-  check->add_option("--weight-decay", o.adamw.weight_decay)->check(CLI::NonNegativeNumber)->capture_default_str();
+  check->add_option("--weight-decay", o.adamw.weight_decay)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   check->add_option("--max-grad-norm", o.max_grad_norm, "Clip to this norm; 0 for no clipping")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -91,10 +121,12 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   if (run->parsed()) return switchyard::trainer::RunCommand(run_options);
   if (bench->parsed()) {
-    return switchyard::trainer::BenchCommand(bench_options, std::vector<std::string>(argv + 1, argv + argc));
+    return switchyard::trainer::BenchCommand(bench_options,
+                                             std::vector<std::string>(argv + 1, argv + argc));
   }
   if (check->parsed()) {
-    return switchyard::trainer::CheckCommand(check_options, std::vector<std::string>(argv + 1, argv + argc));
+    return switchyard::trainer::CheckCommand(check_options,
+                                             std::vector<std::string>(argv + 1, argv + argc));
   }
   return 0;
 }

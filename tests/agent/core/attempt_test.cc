@@ -56,17 +56,22 @@ TEST_F(AttemptTest, EndsOnlyWhenTheGroupIsGoneAndJournalsBeforeItTells) {
 TEST_F(AttemptTest, SweepsDescendantsThatOutliveTheRanks) {
   agent.Run("job", 1, {0});
   agent.SayExit("job", 1, 0, "OK");
-  EXPECT_THAT(CoreDriver::Signals(agent.Exit("job", 1, 0, 0), "job", 1), ElementsAre(StopSignal::kKill));
-  EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::seconds(2)), "job", 1), ElementsAre(StopSignal::kKill));
+  EXPECT_THAT(CoreDriver::Signals(agent.Exit("job", 1, 0, 0), "job", 1),
+              ElementsAre(StopSignal::kKill));
+  EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::seconds(2)), "job", 1),
+              ElementsAre(StopSignal::kKill));
   agent.Gone("job", 1);
   EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::seconds(2)), "job", 1), IsEmpty());
 }
 
 TEST_F(AttemptTest, FirstFailureTerminatesTheGroupAndKillsItAfterTheGrace) {
   agent.Run("job", 1);
-  EXPECT_THAT(CoreDriver::Signals(agent.Exit("job", 1, 1, 0, SIGSEGV), "job", 1), ElementsAre(StopSignal::kTerminate));
-  EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::milliseconds(900)), "job", 1), IsEmpty());
-  EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::milliseconds(200)), "job", 1), ElementsAre(StopSignal::kKill));
+  EXPECT_THAT(CoreDriver::Signals(agent.Exit("job", 1, 1, 0, SIGSEGV), "job", 1),
+              ElementsAre(StopSignal::kTerminate));
+  EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::milliseconds(900)), "job", 1),
+              IsEmpty());
+  EXPECT_THAT(CoreDriver::Signals(agent.Advance(std::chrono::milliseconds(200)), "job", 1),
+              ElementsAre(StopSignal::kKill));
   agent.Exit("job", 1, 0, 0, SIGKILL);
   agent.Gone("job", 1);
   const auto status = agent.LastStatus("job", 1);
@@ -106,7 +111,8 @@ TEST_F(AttemptTest, SayingOkAndThenCrashingIsAFailure) {
   agent.SayExit("job", 1, 0, "OK");
   agent.Exit("job", 1, 0, 0, SIGABRT);
   EXPECT_EQ(agent.LastStatus("job", 1).ranks(0).exit().code(), "CRASHED");
-  EXPECT_THAT(agent.LastStatus("job", 1).ranks(0).exit().message(), HasSubstr("said OK and then ended with signal 6"));
+  EXPECT_THAT(agent.LastStatus("job", 1).ranks(0).exit().message(),
+              HasSubstr("said OK and then ended with signal 6"));
 }
 
 TEST_F(AttemptTest, TheCauseOfACascadeIsTheRankThatDidNotMerelyLoseItsPeer) {
@@ -140,8 +146,10 @@ TEST_F(AttemptTest, OneRankEndingWellDoesNotStopTheOthers) {
 TEST_F(AttemptTest, AFailedStartEndsTheOthersAndNamesTheReason) {
   agent.Start("job", 1);
   agent.Step(ProcessStarted{CoreDriver::Rank("job", 1, 0), 100});
-  EXPECT_THAT(CoreDriver::Signals(agent.Step(ProcessStartFailed{CoreDriver::Rank("job", 1, 1), "no such file"}), "job", 1),
-              ElementsAre(StopSignal::kTerminate));
+  EXPECT_THAT(
+      CoreDriver::Signals(
+          agent.Step(ProcessStartFailed{CoreDriver::Rank("job", 1, 1), "no such file"}), "job", 1),
+      ElementsAre(StopSignal::kTerminate));
   agent.Exit("job", 1, 0, 0, SIGTERM);
   agent.Gone("job", 1);
   const auto status = agent.LastStatus("job", 1);
@@ -161,8 +169,9 @@ TEST_F(AttemptTest, EndsAtOnceWhenNoRankCouldBeStarted) {
 TEST_F(AttemptTest, ARankThatStartsAfterTheStopIsSignalledToo) {
   agent.Start("job", 1, {0});
   agent.Stop("job", 1);
-  EXPECT_THAT(CoreDriver::Signals(agent.Step(ProcessStarted{CoreDriver::Rank("job", 1, 0), 100}), "job", 1),
-              ElementsAre(StopSignal::kTerminate));
+  EXPECT_THAT(
+      CoreDriver::Signals(agent.Step(ProcessStarted{CoreDriver::Rank("job", 1, 0), 100}), "job", 1),
+      ElementsAre(StopSignal::kTerminate));
   agent.Advance(std::chrono::seconds(4));
   EXPECT_NE(agent.LastStatus("job", 1).state(), v1::ATTEMPT_STATE_ENDED);
   agent.Exit("job", 1, 0, 0, SIGKILL);
@@ -180,7 +189,8 @@ TEST_F(AttemptTest, RelaysRendezvousOnceToEveryRankEvenToOnesThatStartLater) {
   message.mutable_relay_line()->mutable_line()->mutable_rendezvous()->set_id("token");
   EXPECT_THAT(CoreDriver::All<WriteLine>(agent.Receive(message)), SizeIs(1));
   EXPECT_THAT(CoreDriver::All<WriteLine>(agent.Receive(message)), IsEmpty());
-  const auto late = CoreDriver::All<WriteLine>(agent.Step(ProcessStarted{CoreDriver::Rank("job", 1, 1), 101}));
+  const auto late =
+      CoreDriver::All<WriteLine>(agent.Step(ProcessStarted{CoreDriver::Rank("job", 1, 1), 101}));
   ASSERT_THAT(late, SizeIs(1));
   EXPECT_EQ(late[0].line.rendezvous().id(), "token");
 }
@@ -216,15 +226,19 @@ TEST_F(AttemptTest, KeepsDurableShardsUntilTheirCheckpointIsPublished) {
     agent.Say("job", 1, 0, line);
     agent.Say("job", 1, 0, line);
   }
-  EXPECT_THAT(agent.LastStatus("job", 1).checkpoint_shards(), SizeIs(4));  // the oldest is superseded
+  EXPECT_THAT(agent.LastStatus("job", 1).checkpoint_shards(),
+              SizeIs(4));  // the oldest is superseded
   v1::CheckpointPublished published;
   published.set_job_uid("job");
   published.set_epoch(1);
   published.set_step(40);
+  published.set_final_path("/out/step-40");
   agent.Step(PublishDone{published});
   agent.SayReady("job", 1, 0);
-  ASSERT_THAT(agent.LastStatus("job", 1).checkpoint_shards(), SizeIs(1));
-  EXPECT_EQ(agent.LastStatus("job", 1).checkpoint_shards(0).step(), 50);
+  std::vector<int64_t> steps;
+  const auto status = agent.LastStatus("job", 1);
+  for (const auto& shard : status.checkpoint_shards()) steps.push_back(shard.step());
+  EXPECT_THAT(steps, ElementsAre(20, 30, 50));
 }
 
 TEST_F(AttemptTest, PreparesDataThenRunsRanksOnceThePreparationIsGone) {
@@ -283,7 +297,8 @@ TEST_F(AttemptTest, PreparationThatDiesWithoutAWordIsNotTheUsersFault) {
 TEST_F(AttemptTest, PreparationIsCancelledByStopAttempt) {
   agent.Prepare("job", 1);
   agent.Step(ProcessStarted{CoreDriver::Rank("job", 1, kPreparationRank), 90});
-  EXPECT_THAT(CoreDriver::Signals(agent.Stop("job", 1), "job", 1), ElementsAre(StopSignal::kTerminate));
+  EXPECT_THAT(CoreDriver::Signals(agent.Stop("job", 1), "job", 1),
+              ElementsAre(StopSignal::kTerminate));
   agent.Exit("job", 1, kPreparationRank, 0, SIGTERM);
   agent.Gone("job", 1, Phase::kPreparation);
   EXPECT_EQ(agent.LastStatus("job", 1).state(), v1::ATTEMPT_STATE_ENDED);

@@ -72,7 +72,8 @@ TEST_F(FencingTest, StopMeansEveryOlderEpochTooAndIsAnsweredForExactlyItsEpoch) 
   agent.Run("job", 2);
   const Outputs out = agent.Stop("job", 4);
   EXPECT_THAT(CoreDriver::Signals(out, "job", 2), ElementsAre(StopSignal::kTerminate));
-  EXPECT_EQ(agent.LastStatus("job", 4).state(), v1::ATTEMPT_STATE_UNSPECIFIED);  // not yet: 2 still lives
+  EXPECT_EQ(agent.LastStatus("job", 4).state(),
+            v1::ATTEMPT_STATE_UNSPECIFIED);  // not yet: 2 still lives
   End("job", 2);
   EXPECT_EQ(agent.LastStatus("job", 4).state(), v1::ATTEMPT_STATE_ENDED);
   EXPECT_EQ(agent.LastStatus("job", 2).state(), v1::ATTEMPT_STATE_ENDED);
@@ -155,7 +156,8 @@ TEST_F(FencingTest, OnlyTheNewestEpochPublishes) {
   Outputs out = agent.Receive(message);
   EXPECT_THAT(CoreDriver::All<Publish>(out), IsEmpty());
   ASSERT_THAT(CoreDriver::All<Send>(out), SizeIs(1));
-  EXPECT_THAT(CoreDriver::All<Send>(out)[0].message.checkpoint_published().error(), HasSubstr("epoch 5 has taken over"));
+  EXPECT_THAT(CoreDriver::All<Send>(out)[0].message.checkpoint_published().error(),
+              HasSubstr("epoch 5 has taken over"));
   message.mutable_publish_checkpoint()->set_epoch(5);
   EXPECT_THAT(CoreDriver::All<Publish>(agent.Receive(message)), SizeIs(1));
 }

@@ -120,9 +120,11 @@ TEST(SessionTest, StopsTrainersWhenTheExecutionGrantIsOver) {
   agent.Run("job", 1);
   agent.Step(StreamClosed{});
   agent.Advance(kSecond * 599);
-  EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond), "job", 1), ElementsAre(StopSignal::kTerminate));
+  EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond), "job", 1),
+              ElementsAre(StopSignal::kTerminate));
   EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond * 29), "job", 1), IsEmpty());
-  EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond), "job", 1), ElementsAre(StopSignal::kKill));
+  EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond), "job", 1),
+              ElementsAre(StopSignal::kKill));
   End(agent, "job", 1);
   const auto results = CoreDriver::All<JournalResult>(agent.all());
   ASSERT_THAT(results, SizeIs(1));
@@ -142,7 +144,8 @@ TEST(SessionTest, HeartbeatAcksRenewTheGrantAndOnlyAWelcomeSetsItsLength) {
     EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond * 19), "job", 1), IsEmpty());
     agent.Receive(HeartbeatAck());
   }
-  EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond * 20), "job", 1), ElementsAre(StopSignal::kTerminate));
+  EXPECT_THAT(CoreDriver::Signals(agent.Advance(kSecond * 20), "job", 1),
+              ElementsAre(StopSignal::kTerminate));
 }
 
 TEST(SessionTest, AResultThatEndedWhileAwayIsInHelloUntilItIsAcknowledged) {
@@ -160,7 +163,8 @@ TEST(SessionTest, AResultThatEndedWhileAwayIsInHelloUntilItIsAcknowledged) {
   agent.Connect();
   EXPECT_THAT(CoreDriver::All<ForgetAttempt>(agent.Ack("job", 1)), SizeIs(1));
   agent.Step(StreamClosed{});
-  EXPECT_THAT(CoreDriver::All<Send>(agent.Step(StreamOpened{}))[0].message.hello().attempts(), IsEmpty());
+  EXPECT_THAT(CoreDriver::All<Send>(agent.Step(StreamOpened{}))[0].message.hello().attempts(),
+              IsEmpty());
 }
 
 TEST(SessionTest, AJournaledResultIsReportedByTheNextIncarnationAndFences) {

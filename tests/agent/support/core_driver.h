@@ -1,5 +1,5 @@
-// Drives an AgentCore by a hand-turned clock and answers for the machine: processes start, say lines and end
-// when the test says so.
+// Drives an AgentCore by a hand-turned clock and answers for the machine: processes start, say
+// lines and end when the test says so.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -85,9 +85,12 @@ class CoreDriver {
   // Both ranks of a fresh attempt run.
   void Run(const std::string& job, int64_t epoch, std::vector<int> slots = {0, 1}) {
     Start(job, epoch, slots);
-    for (size_t i = 0; i < slots.size(); ++i) Step(ProcessStarted{Rank(job, epoch, static_cast<int>(i)), 100 + (int)i});
+    for (size_t i = 0; i < slots.size(); ++i)
+      Step(ProcessStarted{Rank(job, epoch, static_cast<int>(i)), 100 + (int)i});
   }
-  static ProcessKey Rank(const std::string& job, int64_t epoch, int rank) { return {{job, epoch}, rank}; }
+  static ProcessKey Rank(const std::string& job, int64_t epoch, int rank) {
+    return {{job, epoch}, rank};
+  }
   Outputs Say(const std::string& job, int64_t epoch, int rank, trainer::v1::TrainerLine line) {
     return Step(TrainerSaid{Rank(job, epoch, rank), std::move(line)});
   }
@@ -133,7 +136,8 @@ class CoreDriver {
     return found;
   }
   // Every signal to the attempt's groups in `out`.
-  static std::vector<StopSignal> Signals(const Outputs& out, const std::string& job, int64_t epoch) {
+  static std::vector<StopSignal> Signals(const Outputs& out, const std::string& job,
+                                         int64_t epoch) {
     std::vector<StopSignal> found;
     for (const auto& signal : All<SignalGroup>(out)) {
       if (signal.key.attempt == AttemptKey{job, epoch}) found.push_back(signal.signal);

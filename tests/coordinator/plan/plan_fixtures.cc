@@ -46,12 +46,12 @@ ModelShape Qwen3Moe30B() {
 ModelShape DemoModel() {
   return Parse(R"({
     "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "decoder_sparse_step": 1,
-    "head_dim": 32, "hidden_act": "silu", "hidden_size": 256, "intermediate_size": 512,
-    "max_position_embeddings": 1024, "mlp_only_layers": [], "moe_intermediate_size": 128,
-    "norm_topk_prob": true, "num_attention_heads": 8, "num_experts": 16, "num_experts_per_tok": 4,
-    "num_hidden_layers": 6, "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
-    "router_aux_loss_coef": 0.001, "tie_word_embeddings": true, "torch_dtype": "float32",
-    "vocab_size": 4096})");
+    "head_dim": 32, "hidden_act": "silu", "hidden_size": 192, "intermediate_size": 384,
+    "max_position_embeddings": 1024, "mlp_only_layers": [], "moe_intermediate_size": 160,
+    "norm_topk_prob": true, "num_attention_heads": 6, "num_experts": 32, "num_experts_per_tok": 4,
+    "num_hidden_layers": 3, "num_key_value_heads": 3, "rms_norm_eps": 1e-06, "rope_theta": 10000.0,
+    "router_aux_loss_coef": 0.01, "tie_word_embeddings": true, "torch_dtype": "float32",
+    "vocab_size": 8192})");
 }
 
 v1::JobSpec SpecOf(int sequence_length, int global_batch) {
@@ -99,12 +99,12 @@ PlanInput Qwen3On(std::vector<PlannerSlot> slots) {
 
 PlanInput DemoInput() {
   PlanInput input;
-  input.spec = SpecOf(256, 32);
+  input.spec = SpecOf(256, 8);
   input.model = DemoModel();
   input.spec.mutable_mesh()->set_ranks(4);
   input.spec.mutable_mesh()->set_expert_parallel(2);
   input.checkpoint_model_bytes = 4 * input.model.NumParameters();
-  input.train_sequences = 5000;
+  input.train_sequences = 2548;
   input.slots = CpuSlots(2, 2, 2, 6 * kGiB);
   input.disk_free_bytes = 20 * kGiB;
   return input;

@@ -207,7 +207,7 @@ TEST_F(EnvironmentTest, RefusesAnOutputInsideTheModelAlsoThroughALink) {
 }
 
 TEST_F(EnvironmentTest, RefusesAnOutputThatHoldsAnotherJobsResult) {
-  Write("out/job/final/training_state/state.json", R"({"job_uid": "uid-1", "step": 7})");
+  Write("out/job/final/training_state/state.json", R"({"job_uid": "uid-1", "step": 7, "epoch": 1})");
   EXPECT_THAT(Violations("uid-2"), ElementsAre(Output("it holds another job's result (final of job uid-1); choose "
                                                       "another directory or move that away")));
   EXPECT_THAT(Violations(""), ElementsAre(Output("it holds another job's result (final of job uid-1); choose "
@@ -216,8 +216,8 @@ TEST_F(EnvironmentTest, RefusesAnOutputThatHoldsAnotherJobsResult) {
 }
 
 TEST_F(EnvironmentTest, RefusesAnOutputWithCheckpointsOfAnotherJobOrOfNobody) {
-  Write("out/job/checkpoints/step-10/training_state/state.json", R"({"job_uid": "uid-1"})");
-  Write("out/job/checkpoints/step-20/training_state/state.json", R"({"job_uid": "uid-9"})");
+  Write("out/job/checkpoints/step-10/training_state/state.json", R"({"job_uid": "uid-1", "step": 10, "epoch": 1})");
+  Write("out/job/checkpoints/step-20/training_state/state.json", R"({"job_uid": "uid-9", "step": 20, "epoch": 2})");
   EXPECT_THAT(Violations("uid-1"), ElementsAre(Output("it holds another job's result (checkpoints/step-20 of job "
                                                       "uid-9); choose another directory or move that away")));
   fs::remove_all(Path("out/job/checkpoints/step-20"));

@@ -65,11 +65,13 @@ TEST(ValidateSpecTest, ReportsEveryViolationAtOnceWithFieldValueAndFix) {
   EXPECT_THAT(
       Violations(spec),
       ElementsAre(
-          "name: is \"Foldoc QA\"; use 1 to 63 of a-z, 0-9 and \"-\", starting with a letter, not ending with "
+          "name: is \"Foldoc QA\"; use 1 to 63 of a-z, 0-9 and \"-\", starting with a letter, not "
+          "ending with "
           "\"-\"",
           "priority: is 5000; must be -1000 to 1000",
           "model: is \"models/x\"; must be an absolute path, starting with /",
-          "data.train: is \"/data/train.csv\"; the file must end with .jsonl, .jsonl.gz, .jsonl.zst or .parquet",
+          "data.train: is \"/data/train.csv\"; the file must end with .jsonl, .jsonl.gz, "
+          ".jsonl.zst or .parquet",
           "data.sequence_length: is -1; must be 8 to 1048576",
           "training.steps: is 10 and training.epochs is 1; set one of them, not both",
           "training.learning_rate: is -1; must be greater than 0 and at most 1",
@@ -78,28 +80,32 @@ TEST(ValidateSpecTest, ReportsEveryViolationAtOnceWithFieldValueAndFix) {
           "mesh.device: is \"gpu\"; must be one of auto, cuda, cpu",
           "mesh.expert_parallel: is 3; must divide mesh.ranks (4)",
           "checkpoint.output: is \"/out/../etc\"; must not contain \"..\", write the path it means",
-          "checkpoint.keep: is 0; must be 1 to 1000", "restart.max_attempts: is 0; must be 1 to 1000"));
+          "checkpoint.keep: is 0; must be 1 to 1000",
+          "restart.max_attempts: is 0; must be 1 to 1000"));
 }
 
 TEST(ValidateSpecTest, NamesEveryFieldThatIsMissing) {
-  EXPECT_THAT(Violations(v1::JobSpec()),
-              ElementsAre("name: is empty; use 1 to 63 of a-z, 0-9 and \"-\", starting with a letter, not "
-                          "ending with \"-\"",
-                          "model: is empty; set it to the absolute path of a Hugging Face model directory",
-                          "data.train: is empty; set it to the absolute path of a .jsonl or .parquet file",
-                          "checkpoint.output: is empty; set it to the absolute path of the job's output "
-                          "directory"));
+  EXPECT_THAT(
+      Violations(v1::JobSpec()),
+      ElementsAre("name: is empty; use 1 to 63 of a-z, 0-9 and \"-\", starting with a letter, not "
+                  "ending with \"-\"",
+                  "model: is empty; set it to the absolute path of a Hugging Face model directory",
+                  "data.train: is empty; set it to the absolute path of a .jsonl or .parquet file",
+                  "checkpoint.output: is empty; set it to the absolute path of the job's output "
+                  "directory"));
 }
 
 TEST(ValidateSpecTest, RefusesPathsThatEscapeOrHideSomething) {
   const std::map<std::string, std::string> cases = {
-      {"/models/../../etc", "is \"/models/../../etc\"; must not contain \"..\", write the path it means"},
+      {"/models/../../etc",
+       "is \"/models/../../etc\"; must not contain \"..\", write the path it means"},
       {"/models/..", "is \"/models/..\"; must not contain \"..\", write the path it means"},
       {"~/models", "is \"~/models\"; must be an absolute path, starting with /"},
       {std::string("/models\0/x", 10),
        "is \"/models\\000/x\"; a path may not contain NUL or control characters"},
       {"/models\n/x", "is \"/models\\n/x\"; a path may not contain NUL or control characters"},
-      {absl::StrCat("/", std::string(5000, 'a')), "is 5001 bytes long; a path may have at most 4096"}};
+      {absl::StrCat("/", std::string(5000, 'a')),
+       "is 5001 bytes long; a path may have at most 4096"}};
   for (const auto& [path, message] : cases) {
     v1::JobSpec spec = GoodSpec();
     spec.set_model(path);
@@ -144,7 +150,8 @@ TEST(ValidateSpecTest, RefusesAMicroBatchAboveTheGlobalBatch) {
 
 TEST(ValidateSpecTest, RefusesCompactOptimizerUnderFloat32) {
   const std::string message =
-      "training.optimizer: is \"compact\"; under float32 weights only \"exact\" exists, set training.precision "
+      "training.optimizer: is \"compact\"; under float32 weights only \"exact\" exists, set "
+      "training.precision "
       "to \"bfloat16\" or training.optimizer to \"exact\"";
   v1::JobSpec spec = GoodSpec();
   spec.mutable_training()->set_optimizer("compact");
@@ -161,16 +168,18 @@ TEST(ValidateSpecTest, RefusesAnEvaluationIntervalWithoutData) {
   v1::JobSpec spec = GoodSpec();
   spec.mutable_data()->clear_eval();
   spec.mutable_training()->set_eval_interval_steps(10);
-  EXPECT_THAT(Violations(spec), ElementsAre("training.eval_interval_steps: is 10 but data.eval is empty; set "
-                                            "data.eval or remove it"));
+  EXPECT_THAT(Violations(spec),
+              ElementsAre("training.eval_interval_steps: is 10 but data.eval is empty; set "
+                          "data.eval or remove it"));
 }
 
 TEST(ValidateSpecTest, RefusesAnOutputInsideTheModelDirectory) {
   v1::JobSpec spec = GoodSpec();
   spec.mutable_checkpoint()->set_output("/models/small-moe/out");
-  EXPECT_THAT(Violations(spec),
-              ElementsAre("checkpoint.output: is \"/models/small-moe/out\", inside the model directory "
-                          "\"/models/small-moe\"; name a directory of the job's own"));
+  EXPECT_THAT(
+      Violations(spec),
+      ElementsAre("checkpoint.output: is \"/models/small-moe/out\", inside the model directory "
+                  "\"/models/small-moe\"; name a directory of the job's own"));
   spec.mutable_checkpoint()->set_output("/models/small-moe-out");
   EXPECT_THAT(Violations(spec), IsEmpty());
   spec.mutable_checkpoint()->set_output("//");
@@ -182,11 +191,13 @@ TEST(ValidateSpecTest, LimitsLabels) {
   v1::JobSpec spec = GoodSpec();
   (*spec.mutable_labels())["team"] = "lex\nicon";
   (*spec.mutable_labels())[std::string(64, 'k')] = "x";
-  EXPECT_THAT(Violations(spec),
-              UnorderedElementsAre("labels[\"team\"]: is \"lex\\nicon\"; values have at most 63 characters, none "
-                                   "of them a control character",
-                                   absl::StrCat("labels: has the key \"", std::string(64, 'k'),
-                                       "\"; keys have 1 to 63 characters, none of them a control character")));
+  EXPECT_THAT(
+      Violations(spec),
+      UnorderedElementsAre(
+          "labels[\"team\"]: is \"lex\\nicon\"; values have at most 63 characters, none "
+          "of them a control character",
+          absl::StrCat("labels: has the key \"", std::string(64, 'k'),
+                       "\"; keys have 1 to 63 characters, none of them a control character")));
   for (int i = 0; i < 64; ++i) (*spec.mutable_labels())[absl::StrCat("k", i)] = "v";
   EXPECT_THAT(Violations(spec), ElementsAre("labels: has 66 entries; at most 64 are allowed"));
 }
@@ -214,11 +225,13 @@ TEST(ValidateSpecTest, RefusesFieldsThatItDoesNotKnow) {
   spec.GetReflection()->MutableUnknownFields(&spec)->AddVarint(900, 1);
   auto* training = spec.mutable_training();
   training->GetReflection()->MutableUnknownFields(training)->AddVarint(901, 1);
-  EXPECT_THAT(Violations(spec),
-              ElementsAre("spec: has a field with number 900 that this coordinator does not know; remove it or "
-                          "upgrade the coordinator",
-                          "training: has a field with number 901 that this coordinator does not know; remove it "
-                          "or upgrade the coordinator"));
+  EXPECT_THAT(
+      Violations(spec),
+      ElementsAre(
+          "spec: has a field with number 900 that this coordinator does not know; remove it or "
+          "upgrade the coordinator",
+          "training: has a field with number 901 that this coordinator does not know; remove it "
+          "or upgrade the coordinator"));
 }
 
 TEST(ApplyDefaultsTest, FillsAndNamesEveryUnsetFieldOnce) {

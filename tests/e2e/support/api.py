@@ -71,6 +71,14 @@ class Api:
         finally:
             answers.cancel()
 
+    def healthy(self):
+        """True when the server's health service answers SERVING."""
+        check = self.channel.unary_unary("/grpc.health.v1.Health/Check")  # raw bytes: its schema is not in reflection
+        try:
+            return check(b"", timeout=2) == b"\x08\x01"  # field 1, SERVING
+        except grpc.RpcError:
+            return False
+
     def close(self):
         """Ends the connection."""
         self.channel.close()

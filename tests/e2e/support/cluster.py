@@ -6,7 +6,7 @@ import subprocess
 import time
 import urllib.request
 
-from .api import Api, ApiError
+from .api import Api
 from .processes import Daemon, command_line, descendants, free_port, processes_naming, program, wait_until
 
 JOBS = "switchyard.v1.JobService"
@@ -55,9 +55,7 @@ class Cluster:
         assert self.coordinator.running(), f"the coordinator ended:\n{self.coordinator.tail()}"
         api = Api(self.address)
         try:
-            return api.call("grpc.health.v1.Health", "Check", timeout=2)["status"] == "SERVING"
-        except (ApiError, KeyError):
-            return False
+            return api.healthy()
         finally:
             api.close()
 

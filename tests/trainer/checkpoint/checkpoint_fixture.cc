@@ -17,16 +17,15 @@ namespace {
 
 constexpr char kConfig[] = R"({
   "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "hidden_act": "silu",
-  "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
-  "vocab_size": 40, "intermediate_size": 24, "moe_intermediate_size": 12, "num_experts": 4,
-  "num_experts_per_tok": 2, "mlp_only_layers": [0], "decoder_sparse_step": 1, "norm_topk_prob": true,
-  "router_aux_loss_coef": 0.001, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 64,
-  "tie_word_embeddings": %s
+  "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+  "num_key_value_heads": 2, "head_dim": 8, "vocab_size": 40, "intermediate_size": 24,
+  "moe_intermediate_size": 12, "num_experts": 4, "num_experts_per_tok": 2,
+  "mlp_only_layers": [0], "decoder_sparse_step": 1, "norm_topk_prob": true,
+  "router_aux_loss_coef": 0.001, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
+  "max_position_embeddings": 64, "tie_word_embeddings": %s
 })";
 
-std::string Config(bool tied) {
-  return absl::StrFormat(kConfig, tied ? "true" : "false");
-}
+std::string Config(bool tied) { return absl::StrFormat(kConfig, tied ? "true" : "false"); }
 
 }  // namespace
 
@@ -41,7 +40,8 @@ NamedTensors TinyTensors(const CheckpointStyle& style) {
   const ModelShape shape = TinyShape(style.tied);
   NamedTensors tensors;
   const auto add = [&](const std::string& name, std::vector<int64_t> sizes) {
-    tensors.emplace_back(name, at::randn(sizes, generator, at::TensorOptions(at::kFloat)).to(style.dtype));
+    tensors.emplace_back(
+        name, at::randn(sizes, generator, at::TensorOptions(at::kFloat)).to(style.dtype));
   };
   const int64_t d = shape.hidden_size, f = shape.moe_intermediate_size, c = shape.head_dim;
   add("model.embed_tokens.weight", {shape.vocab_size, d});
@@ -77,7 +77,8 @@ NamedTensors TinyTensors(const CheckpointStyle& style) {
   }
   add("model.norm.weight", {d});
   if (!style.tied) add("lm_head.weight", {shape.vocab_size, d});
-  if (style.tied && style.head_though_tied) tensors.emplace_back("lm_head.weight", tensors[0].second.clone());
+  if (style.tied && style.head_though_tied)
+    tensors.emplace_back("lm_head.weight", tensors[0].second.clone());
   return tensors;
 }
 
@@ -99,7 +100,8 @@ void WriteTinyCheckpoint(const std::string& directory, const CheckpointStyle& st
         absl::StrFormat("model-%05d-of-%05d.safetensors", file + 1, files.size());
   }
   for (size_t i = 0; i < files.size(); ++i) {
-    ASSERT_TRUE(WriteTensors(absl::StrFormat("%s/model-%05d-of-%05d.safetensors", directory, i + 1, files.size()),
+    ASSERT_TRUE(WriteTensors(absl::StrFormat("%s/model-%05d-of-%05d.safetensors", directory, i + 1,
+                                             files.size()),
                              files[i])
                     .ok());
   }
@@ -125,7 +127,8 @@ Rank::Rank(const ModelShape& shape, int world, int ep, int rank, at::ScalarType 
 
 void CheckpointTest::SetUp() {
   const auto* info = ::testing::UnitTest::GetInstance()->current_test_info();
-  dir_ = absl::StrCat(::testing::TempDir(), "/switchyard_checkpoint.", ::getpid(), ".", info->name());
+  dir_ =
+      absl::StrCat(::testing::TempDir(), "/switchyard_checkpoint.", ::getpid(), ".", info->name());
   std::filesystem::remove_all(dir_);
   std::filesystem::create_directories(dir_);
 }

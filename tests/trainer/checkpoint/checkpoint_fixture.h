@@ -34,7 +34,8 @@ void WriteTinyCheckpoint(const std::string& directory, const CheckpointStyle& st
 
 // One rank: registry with bound values and optimizer state.
 struct Rank {
-  Rank(const ModelShape& shape, int world, int ep, int rank, at::ScalarType dtype, bool compact = false);
+  Rank(const ModelShape& shape, int world, int ep, int rank, at::ScalarType dtype,
+       bool compact = false);
   ParameterRegistry registry;
   OptimizerState state;
 };

@@ -42,8 +42,8 @@ class CheckpointSaveTest : public CheckpointTest {
   std::vector<std::unique_ptr<Rank>> MakeRanks(MeshSize mesh, const Trained& trained) {
     std::vector<std::unique_ptr<Rank>> ranks;
     for (int r = 0; r < mesh.world; ++r) {
-      ranks.push_back(std::make_unique<Rank>(TinyShape(trained.tied), mesh.world, mesh.ep, r, trained.dtype,
-                                             trained.compact));
+      ranks.push_back(std::make_unique<Rank>(TinyShape(trained.tied), mesh.world, mesh.ep, r,
+                                             trained.dtype, trained.compact));
     }
     return ranks;
   }
@@ -61,12 +61,15 @@ class CheckpointSaveTest : public CheckpointTest {
   }
 
   // All ranks at once, as in life.
-  void Save(const std::vector<std::unique_ptr<Rank>>& ranks, const std::string& source, const std::string& stage) {
+  void Save(const std::vector<std::unique_ptr<Rank>>& ranks, const std::string& source,
+            const std::string& stage) {
     std::vector<absl::Status> results(ranks.size());
     std::vector<std::thread> threads;
     for (size_t r = 0; r < ranks.size(); ++r) {
       threads.emplace_back([&, r] {
-        results[r] = SaveCheckpoint({stage, source, Metadata()}, ranks[r]->registry, ranks[r]->state).status();
+        results[r] =
+            SaveCheckpoint({stage, source, Metadata()}, ranks[r]->registry, ranks[r]->state)
+                .status();
       });
     }
     for (std::thread& thread : threads) thread.join();
@@ -85,8 +88,8 @@ class CheckpointSaveTest : public CheckpointTest {
       fill(shard.exp_avg);
       fill(shard.exp_avg_sq);
       if (shard.master_remainder.defined()) {
-        shard.master_remainder.copy_(
-            at::randint(-32768, 32767, shard.master_remainder.sizes(), generator, at::TensorOptions(at::kShort)));
+        shard.master_remainder.copy_(at::randint(-32768, 32767, shard.master_remainder.sizes(),
+                                                 generator, at::TensorOptions(at::kShort)));
       }
     }
     ranks[0]->state.adam_step = 6;
@@ -129,7 +132,8 @@ TEST_F(CheckpointSaveTest, LoadThenSaveGivesTheSameBytesInEveryLayoutDtypeAndMes
         Save(ranks, source, stage);
         for (const auto& entry : fs::directory_iterator(source)) {
           const std::string name = entry.path().filename().string();
-          ASSERT_EQ(ReadBytes(entry.path().string()), ReadBytes(stage + "/" + name)) << name << " of " << stage;
+          ASSERT_EQ(ReadBytes(entry.path().string()), ReadBytes(stage + "/" + name))
+              << name << " of " << stage;
         }
         const absl::Status verified = VerifyCheckpoint(stage);
         EXPECT_TRUE(verified.ok()) << verified;
@@ -139,8 +143,9 @@ TEST_F(CheckpointSaveTest, LoadThenSaveGivesTheSameBytesInEveryLayoutDtypeAndMes
 }
 
 TEST_F(CheckpointSaveTest, StateOfOneMeshIsTheSameOnEveryOther) {
-  for (const Trained& trained : {Trained{false, at::kFloat, false}, Trained{true, at::kBFloat16, false},
-                                 Trained{false, at::kBFloat16, true}}) {
+  for (const Trained& trained :
+       {Trained{false, at::kFloat, false}, Trained{true, at::kBFloat16, false},
+        Trained{false, at::kBFloat16, true}}) {
     const CheckpointStyle style{trained.tied, trained.tied, trained.tied, 2, at::kBFloat16};
     const std::string source = Source(style);
     const std::string first = Path("first");
@@ -178,13 +183,16 @@ TEST_F(CheckpointSaveTest, ResumesBitForBitOnTheSameMesh) {
   ASSERT_TRUE(metadata.ok()) << metadata.status();
   for (size_t p = 0; p < before[0]->registry.parameters().size(); ++p) {
     const Parameter& info = before[0]->registry.parameters()[p];
-    const auto at = [&](const at::Tensor& shard) { return shard.narrow(0, info.offset, info.numel); };
+    const auto at = [&](const at::Tensor& shard) {
+      return shard.narrow(0, info.offset, info.numel);
+    };
     const OptimizerShard& a = before[0]->state.shards[info.block];
     const OptimizerShard& b = after[0]->state.shards[info.block];
     ASSERT_TRUE(at::equal(at(a.exp_avg), at(b.exp_avg))) << info.name;
     ASSERT_TRUE(at::equal(at(a.exp_avg_sq), at(b.exp_avg_sq))) << info.name;
     ASSERT_TRUE(at::equal(at(a.master_remainder), at(b.master_remainder))) << info.name;
-    ASSERT_TRUE(at::equal(before[0]->registry.Value(static_cast<int>(p)), after[0]->registry.Value(static_cast<int>(p))))
+    ASSERT_TRUE(at::equal(before[0]->registry.Value(static_cast<int>(p)),
+                          after[0]->registry.Value(static_cast<int>(p))))
         << info.name;
   }
   EXPECT_EQ(metadata->job_uid, "uid-1");
@@ -231,7 +239,8 @@ TEST_F(CheckpointSaveTest, NoticesAnyDamageToAnyFile) {
   bytes.back() ^= 1;
   std::ofstream(model, std::ios::binary) << bytes;
   EXPECT_THAT(std::string(VerifyCheckpoint(saved).message()),
-              AllOf(HasSubstr(absl::StrCat(model, " is damaged between bytes ")), HasSubstr("written was ")));
+              AllOf(HasSubstr(absl::StrCat(model, " is damaged between bytes ")),
+                    HasSubstr("written was ")));
 }
 
 TEST_F(CheckpointSaveTest, NoticesARankThatNeverWrote) {
@@ -242,8 +251,9 @@ TEST_F(CheckpointSaveTest, NoticesARankThatNeverWrote) {
   Save(ranks, Path("source"), Path("saved"));
   const absl::Status status = VerifyCheckpoint(Path("saved"));
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
-  EXPECT_EQ(status.message(), absl::StrCat("cannot open ", Path("saved/training_state/pieces-00001-of-00002.json"),
-                                           ": No such file or directory"));
+  EXPECT_EQ(status.message(),
+            absl::StrCat("cannot open ", Path("saved/training_state/pieces-00001-of-00002.json"),
+                         ": No such file or directory"));
 }
 
 TEST_F(CheckpointSaveTest, RefusesToResumeWithAnotherOptimizer) {
@@ -251,11 +261,15 @@ TEST_F(CheckpointSaveTest, RefusesToResumeWithAnotherOptimizer) {
   const std::string source = Source(style);
   Save(TrainedRank({}), source, Path("saved"));
   auto ranks = MakeRanks({1, 1}, {false, at::kBFloat16, true});
-  EXPECT_EQ(LoadTrainingState(Path("saved"), ranks[0]->registry, ranks[0]->state).status().message(),
-            absl::StrCat(Path("saved"), " was written with optimizer \"exact\", the job says \"compact\"; resume with the "
-                                        "same optimizer"));
+  EXPECT_EQ(
+      LoadTrainingState(Path("saved"), ranks[0]->registry, ranks[0]->state).status().message(),
+      absl::StrCat(
+          Path("saved"),
+          " was written with optimizer \"exact\", the job says \"compact\"; resume with the "
+          "same optimizer"));
   EXPECT_EQ(LoadTrainingState(source, ranks[0]->registry, ranks[0]->state).status().message(),
-            absl::StrCat("cannot open ", source, "/training_state/state.json: No such file or directory"));
+            absl::StrCat("cannot open ", source,
+                         "/training_state/state.json: No such file or directory"));
 }
 
 TEST_F(CheckpointSaveTest, GivesAFloat32JobsStateToABfloat16JobWithTheSameMasters) {
@@ -276,22 +290,27 @@ TEST_F(CheckpointSaveTest, SaysWhatIsWrongWithTheOutput) {
   ASSERT_TRUE(LoadModel(Source(style), ranks[0]->registry, &ranks[0]->state).ok());
   std::ofstream(Path("file")) << "x";
   const auto save = [&](const std::string& stage) {
-    return SaveCheckpoint({stage, Path("source"), Metadata()}, ranks[0]->registry, ranks[0]->state).status();
+    return SaveCheckpoint({stage, Path("source"), Metadata()}, ranks[0]->registry, ranks[0]->state)
+        .status();
   };
   EXPECT_THAT(std::string(save(Path("file/stage")).message()),
               AllOf(HasSubstr("cannot create directory"), HasSubstr(Path("file/stage"))));
   const absl::Status readonly = save("/proc/switchyard");
-  EXPECT_THAT(std::string(readonly.message()), HasSubstr("cannot create directory /proc/switchyard"));
+  EXPECT_THAT(std::string(readonly.message()),
+              HasSubstr("cannot create directory /proc/switchyard"));
   ranks[0]->registry.values().fill_(1e6);
   const CheckpointStyle half{false, false, false, 1, at::kHalf};
   WriteTinyCheckpoint(Path("source"), half, TinyTensors(half));
-  EXPECT_EQ(save(Path("half")).message(),
-            "tensor \"model.embed_tokens.weight\" of model.safetensors: value 1e+06 does not fit in F16");
+  EXPECT_EQ(
+      save(Path("half")).message(),
+      "tensor \"model.embed_tokens.weight\" of model.safetensors: value 1e+06 does not fit in F16");
 }
 
-TEST_F(CheckpointSaveTest, PublishesWhatAllRanksWrote) {
+TEST_F(CheckpointSaveTest, PublishesWhatAllRanksWroteEvenOverAnAbandonedStage) {
   const CheckpointStyle style;
   const std::string source = Source(style);
+  fs::create_directories(Path("out/.stage"));
+  std::ofstream(Path("out/.stage/model.safetensors")) << std::string(1 << 20, 'x');
   Save(TrainedRank({}), source, Path("out/.stage"));
   ASSERT_TRUE(PublishCheckpoint(Path("out/.stage"), Path("out/final"), {"uid-1", 7, 3}).ok());
   EXPECT_TRUE(VerifyCheckpoint(Path("out/final")).ok());

@@ -26,7 +26,8 @@ class ModelIoTest : public CheckpointTest {
     return std::string(LoadModel(Path("m"), rank.registry, nullptr).message());
   }
   // Expected value of a parameter of this rank, from the fused tensors.
-  static at::Tensor Expected(const NamedTensors& fused, const ParameterRegistry& registry, const Parameter& p) {
+  static at::Tensor Expected(const NamedTensors& fused, const ParameterRegistry& registry,
+                             const Parameter& p) {
     for (const auto& [name, tensor] : fused) {
       if (name != p.name) continue;
       if (p.kind != ParameterKind::kExpert) return tensor;
@@ -46,7 +47,8 @@ class ModelIoTest : public CheckpointTest {
       for (int64_t e = 0; e < tensor.size(0); ++e) {
         const at::Tensor one = tensor.select(0, e);
         if (absl::EndsWith(name, "gate_up_proj")) {
-          result.emplace_back(absl::StrCat(prefix, e, ".gate_proj.weight"), one.narrow(0, 0, one.size(0) / 2));
+          result.emplace_back(absl::StrCat(prefix, e, ".gate_proj.weight"),
+                              one.narrow(0, 0, one.size(0) / 2));
           result.emplace_back(absl::StrCat(prefix, e, ".up_proj.weight"),
                               one.narrow(0, one.size(0) / 2, one.size(0) / 2));
         } else {
@@ -67,7 +69,8 @@ TEST_F(ModelIoTest, GivesEveryRankOfEveryMeshItsPartOfEveryLayout) {
         style.fused = fused;
         const std::string directory = Path(absl::StrCat("m", fused, tied, files));
         WriteTinyCheckpoint(directory, style, fused ? tensors : Unfuse(tensors));
-        for (const auto& [world, ep] : std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {2, 2}, {4, 2}, {4, 4}}) {
+        for (const auto& [world, ep] :
+             std::vector<std::pair<int, int>>{{1, 1}, {2, 1}, {2, 2}, {4, 2}, {4, 4}}) {
           for (int r = 0; r < world; ++r) {
             Rank rank(TinyShape(tied), world, ep, r, at::kFloat);
             const absl::Status status = LoadModel(directory, rank.registry, nullptr);
@@ -76,10 +79,12 @@ TEST_F(ModelIoTest, GivesEveryRankOfEveryMeshItsPartOfEveryLayout) {
               const Parameter& p = rank.registry.parameters()[i];
               const at::Tensor expected = Expected(tensors, rank.registry, p);
               ASSERT_TRUE(expected.defined()) << p.name;
-              ASSERT_TRUE(at::equal(rank.registry.Value(static_cast<int>(i)), expected.to(at::kFloat)))
+              ASSERT_TRUE(
+                  at::equal(rank.registry.Value(static_cast<int>(i)), expected.to(at::kFloat)))
                   << p.name << " rank " << r << " ep " << ep;
             }
-            EXPECT_FALSE(rank.registry.values().eq(-77).any().item<bool>()) << "padding is not cleared";
+            EXPECT_FALSE(rank.registry.values().eq(-77).any().item<bool>())
+                << "padding is not cleared";
           }
         }
       }
@@ -101,11 +106,13 @@ TEST_F(ModelIoTest, KeepsFloat32WeightsExactlyInWeightAndRemainder) {
       const at::Tensor weight = rank.registry.Value(static_cast<int>(p)).reshape({-1});
       const at::Tensor whole = exact.registry.Value(static_cast<int>(p)).reshape({-1}).contiguous();
       for (int64_t i = 0; i < info.numel; ++i) {
-        const int64_t own = info.offset + i - rank.registry.shard_index(block) * block.shard_numel();
+        const int64_t own =
+            info.offset + i - rank.registry.shard_index(block) * block.shard_numel();
         if (own < 0 || own >= block.shard_numel()) continue;
         float master = 0;
         JoinMaster(static_cast<const uint16_t*>(weight.data_ptr()) + i,
-                   rank.state.shards[info.block].master_remainder.data_ptr<int16_t>() + own, &master, 1);
+                   rank.state.shards[info.block].master_remainder.data_ptr<int16_t>() + own,
+                   &master, 1);
         ASSERT_EQ(master, whole.data_ptr<float>()[i]) << info.name;
       }
     }
@@ -124,8 +131,10 @@ TEST_F(ModelIoTest, ListsEverythingThatDoesNotFit) {
   EXPECT_EQ(LoadError(),
             absl::StrCat("the tensors of ", Path("m"),
                          " do not match its config.json: missing (1): model.norm.weight; "
-                         "wrong shape (1): model.layers.0.self_attn.q_proj.weight is [8, 16], config.json asks for "
-                         "[32, 16]; wrong dtype (1): model.layers.1.mlp.experts.2.up_proj.weight is I8, supported are "
+                         "wrong shape (1): model.layers.0.self_attn.q_proj.weight is [8, 16], "
+                         "config.json asks for "
+                         "[32, 16]; wrong dtype (1): model.layers.1.mlp.experts.2.up_proj.weight "
+                         "is I8, supported are "
                          "F32, BF16 and F16; unexpected (1): model.final_norm.weight"));
 }
 
@@ -135,9 +144,10 @@ TEST_F(ModelIoTest, RefusesAConfigWithFewerExpertsThanTheFiles) {
   ModelShape shape = TinyShape(false);
   shape.num_experts = 2;
   Rank rank(shape, 1, 1, 0, at::kFloat);
-  EXPECT_THAT(std::string(LoadModel(Path("m"), rank.registry, nullptr).message()),
-              AllOf(HasSubstr("model.layers.1.mlp.gate.weight is [4, 16], config.json asks for [2, 16]"),
-                    HasSubstr("unexpected (6): model.layers.1.mlp.experts.2.down_proj.weight")));
+  EXPECT_THAT(
+      std::string(LoadModel(Path("m"), rank.registry, nullptr).message()),
+      AllOf(HasSubstr("model.layers.1.mlp.gate.weight is [4, 16], config.json asks for [2, 16]"),
+            HasSubstr("unexpected (6): model.layers.1.mlp.experts.2.down_proj.weight")));
 }
 
 TEST_F(ModelIoTest, RefusesATiedHeadThatDiffersAndAMissingUntiedOne) {
@@ -145,10 +155,10 @@ TEST_F(ModelIoTest, RefusesATiedHeadThatDiffersAndAMissingUntiedOne) {
   NamedTensors tensors = TinyTensors(tied);
   tensors.back().second = tensors.back().second.add(1);
   WriteTinyCheckpoint(Path("m"), tied, tensors);
-  EXPECT_EQ(LoadError(true),
-            absl::StrCat(Path("m"),
-                         ": config.json ties lm_head.weight to model.embed_tokens.weight, but their values differ; set "
-                         "tie_word_embeddings to false or remove lm_head.weight"));
+  EXPECT_EQ(LoadError(true), absl::StrCat(Path("m"),
+                                          ": config.json ties lm_head.weight to "
+                                          "model.embed_tokens.weight, but their values differ; set "
+                                          "tie_word_embeddings to false or remove lm_head.weight"));
   tensors.pop_back();
   WriteTinyCheckpoint(Path("m"), tied, tensors);
   EXPECT_THAT(LoadError(false), HasSubstr("missing (1): lm_head.weight"));
@@ -157,8 +167,10 @@ TEST_F(ModelIoTest, RefusesATiedHeadThatDiffersAndAMissingUntiedOne) {
 TEST_F(ModelIoTest, NamesMissingFilesAndAnIndexThatContradictsThem) {
   EXPECT_EQ(LoadError(), absl::StrCat("model directory ", Path("m"), " does not exist"));
   std::filesystem::create_directories(Path("m"));
-  EXPECT_EQ(LoadError(), absl::StrCat(Path("m"), " has neither model.safetensors nor model.safetensors.index.json; "
-                                                 "weights in other formats must be converted to safetensors first"));
+  EXPECT_EQ(LoadError(),
+            absl::StrCat(Path("m"),
+                         " has neither model.safetensors nor model.safetensors.index.json; "
+                         "weights in other formats must be converted to safetensors first"));
   const CheckpointStyle style{false, false, false, 3, at::kBFloat16};
   WriteTinyCheckpoint(Path("m"), style, TinyTensors(style));
   const std::string index = Path("m/model.safetensors.index.json");
@@ -167,14 +179,18 @@ TEST_F(ModelIoTest, NamesMissingFilesAndAnIndexThatContradictsThem) {
   std::string changed = text;
   changed.replace(at, 19, "\"model.nerm.weight\"");
   std::ofstream(index) << changed;
-  EXPECT_EQ(LoadError(), absl::StrCat(index, ": tensor not in the file that the index names (1): model.nerm.weight in "
-                                             "model-00003-of-00003.safetensors; tensor not in the index (1): "
-                                             "model.norm.weight of model-00003-of-00003.safetensors"));
+  EXPECT_EQ(LoadError(),
+            absl::StrCat(index,
+                         ": tensor not in the file that the index names (1): model.nerm.weight in "
+                         "model-00003-of-00003.safetensors; tensor not in the index (1): "
+                         "model.norm.weight of model-00003-of-00003.safetensors"));
   std::ofstream(index) << text;
   std::filesystem::remove(Path("m/model-00002-of-00003.safetensors"));
-  EXPECT_EQ(LoadError(), absl::StrCat(index, ": missing file (1): model-00002-of-00003.safetensors"));
+  EXPECT_EQ(LoadError(),
+            absl::StrCat(index, ": missing file (1): model-00002-of-00003.safetensors"));
   std::ofstream(index) << "{";
-  EXPECT_EQ(LoadError(), absl::StrCat(index, ": needs an object \"weight_map\" from tensor to file names"));
+  EXPECT_EQ(LoadError(),
+            absl::StrCat(index, ": needs an object \"weight_map\" from tensor to file names"));
 }
 
 TEST_F(ModelIoTest, RefusesATruncatedFile) {
@@ -186,8 +202,10 @@ TEST_F(ModelIoTest, RefusesATruncatedFile) {
 }
 
 TEST(ElementConvertTest, SplitsAndJoinsEveryKindOfFloatExactly) {
-  std::vector<float> values = {0.f, -0.f, 1.f, 1.00390625f, -1.00390625f, 3.1415927f, 1e-40f, 3e38f, -6.5e-5f};
-  for (int i = 0; i < 1000; ++i) values.push_back(static_cast<float>(i * 0.7071 - 300) * (i % 2 ? 1e-9f : 1e9f));
+  std::vector<float> values = {0.f,        -0.f,   1.f,   1.00390625f, -1.00390625f,
+                               3.1415927f, 1e-40f, 3e38f, -6.5e-5f};
+  for (int i = 0; i < 1000; ++i)
+    values.push_back(static_cast<float>(i * 0.7071 - 300) * (i % 2 ? 1e-9f : 1e9f));
   const auto n = static_cast<int64_t>(values.size());
   std::vector<uint16_t> weight(values.size());
   std::vector<int16_t> remainder(values.size());

@@ -37,7 +37,8 @@ class SafetensorsFileTest : public ::testing::Test {
   void TearDown() override { std::filesystem::remove(path_); }
 
   void WriteRaw(const std::string& bytes) {
-    std::ofstream(path_, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    std::ofstream(path_, std::ios::binary)
+        .write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   }
   static std::string File(const std::string& json, const std::string& data) {
     uint64_t length = json.size();
@@ -51,8 +52,9 @@ class SafetensorsFileTest : public ::testing::Test {
 };
 
 TEST(SafetensorsHeaderTest, KeepsNamesShapesTypesOffsetsAndMetadata) {
-  const std::string json = absl::StrCat("{\"__metadata__\":{\"format\":\"pt\"},", Entry("b", "BF16", "[2,3]", "[4,16]"),
-                                        ",", Entry("a", "F32", "[]", "[0,4]"), "}  ");
+  const std::string json =
+      absl::StrCat("{\"__metadata__\":{\"format\":\"pt\"},", Entry("b", "BF16", "[2,3]", "[4,16]"),
+                   ",", Entry("a", "F32", "[]", "[0,4]"), "}  ");
   const auto header = ParseSafetensorsHeader(json, 16, "m");
   ASSERT_TRUE(header.ok()) << header.status();
   ASSERT_EQ(header->tensors.size(), 2u);
@@ -72,28 +74,37 @@ TEST(SafetensorsHeaderTest, NamesFileAndTensorInEveryRefusal) {
   EXPECT_EQ(ParseError(absl::StrCat("{", a, ",", Entry("b", "F32", "[1]", "[12,16]"), "}"), 16),
             "m.safetensors: tensor \"b\" leaves a hole of 4 bytes before it");
   EXPECT_EQ(ParseError(absl::StrCat("{", a, "}"), 4),
-            "m.safetensors: tensor \"a\": data_offsets [0, 8] are out of range: the file has 4 bytes of data");
+            "m.safetensors: tensor \"a\": data_offsets [0, 8] are out of range: the file has 4 "
+            "bytes of data");
   EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F32", "[1]", "[8,4]"), "}"), 8),
-            "m.safetensors: tensor \"a\": data_offsets [8, 4] are out of range: the file has 8 bytes of data");
-  EXPECT_EQ(ParseError(absl::StrCat("{", a, "}"), 9), "m.safetensors: 1 bytes after the last tensor");
+            "m.safetensors: tensor \"a\": data_offsets [8, 4] are out of range: the file has 8 "
+            "bytes of data");
+  EXPECT_EQ(ParseError(absl::StrCat("{", a, "}"), 9),
+            "m.safetensors: 1 bytes after the last tensor");
   EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F32", "[3]", "[0,8]"), "}"), 8),
-            "m.safetensors: tensor \"a\": shape [3] of F32 does not have the 8 bytes of its data_offsets");
-  EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F32", "[4611686018427387904,4]", "[0,0]"), "}"), 0),
-            "m.safetensors: tensor \"a\": shape [4611686018427387904, 4] of F32 does not have the 0 bytes of its "
+            "m.safetensors: tensor \"a\": shape [3] of F32 does not have the 8 bytes of its "
             "data_offsets");
+  EXPECT_EQ(
+      ParseError(absl::StrCat("{", Entry("a", "F32", "[4611686018427387904,4]", "[0,0]"), "}"), 0),
+      "m.safetensors: tensor \"a\": shape [4611686018427387904, 4] of F32 does not have the 0 "
+      "bytes of its "
+      "data_offsets");
   EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F31", "[2]", "[0,8]"), "}"), 8),
             "m.safetensors: header: tensor \"a\": unknown dtype \"F31\"");
-  EXPECT_EQ(ParseError(absl::StrCat("{", a, ",", a, "}"), 8), "m.safetensors: header: \"a\" comes twice");
+  EXPECT_EQ(ParseError(absl::StrCat("{", a, ",", a, "}"), 8),
+            "m.safetensors: header: \"a\" comes twice");
   EXPECT_EQ(ParseError("{\"a\":{\"dtype\":\"F32\",\"shape\":[]}}", 0),
             "m.safetensors: header: tensor \"a\": data_offsets is missing");
   EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F32", "[-1]", "[0,8]"), "}"), 8),
             "m.safetensors: header: tensor \"a\": a negative number is not expected");
-  EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F32", "[1e3]", "[0,8]"), "}"), 8),
-            "m.safetensors: header: tensor \"a\": a number that is no 64-bit integer is not expected");
+  EXPECT_EQ(
+      ParseError(absl::StrCat("{", Entry("a", "F32", "[1e3]", "[0,8]"), "}"), 8),
+      "m.safetensors: header: tensor \"a\": a number that is no 64-bit integer is not expected");
   EXPECT_EQ(ParseError(absl::StrCat("{", Entry("a", "F32", "[2]", "[0,8,9]"), "}"), 8),
             "m.safetensors: header: tensor \"a\": data_offsets has more than two entries");
   EXPECT_EQ(ParseError("[]", 0), "m.safetensors: header does not start with '{'");
-  EXPECT_THAT(ParseError("{\"a\":", 0), HasSubstr("m.safetensors: header: tensor \"a\": not valid JSON at byte"));
+  EXPECT_THAT(ParseError("{\"a\":", 0),
+              HasSubstr("m.safetensors: header: tensor \"a\": not valid JSON at byte"));
   EXPECT_THAT(ParseError("{\"__metadata__\":{\"a\":1}}", 0), HasSubstr("a number is not expected"));
   EXPECT_THAT(ParseError(std::string(100000, '['), 0), HasSubstr("does not start"));
   std::string deep = "{\"a\":";
@@ -102,8 +113,9 @@ TEST(SafetensorsHeaderTest, NamesFileAndTensorInEveryRefusal) {
 }
 
 TEST(SafetensorsHeaderTest, SurvivesAnyDamageToTheHeader) {
-  const std::string good = absl::StrCat("{\"__metadata__\":{\"format\":\"pt\"},", Entry("a", "F32", "[2,3]", "[0,24]"),
-                                        ",", Entry("b", "I64", "[1]", "[24,32]"), "}");
+  const std::string good =
+      absl::StrCat("{\"__metadata__\":{\"format\":\"pt\"},", Entry("a", "F32", "[2,3]", "[0,24]"),
+                   ",", Entry("b", "I64", "[1]", "[24,32]"), "}");
   ASSERT_EQ(ParseError(good, 32), "");
   std::mt19937 random(7);
   int accepted = 0;
@@ -112,9 +124,15 @@ TEST(SafetensorsHeaderTest, SurvivesAnyDamageToTheHeader) {
     for (int edits = 1 + static_cast<int>(random() % 4); edits > 0; --edits) {
       const size_t at = random() % text.size();
       switch (random() % 3) {
-        case 0: text[at] = static_cast<char>(random()); break;
-        case 1: text.erase(at, 1 + random() % 8); break;
-        default: text.insert(at, 1, "{}[]\",:0123456789"[random() % 17]); break;
+        case 0:
+          text[at] = static_cast<char>(random());
+          break;
+        case 1:
+          text.erase(at, 1 + random() % 8);
+          break;
+        default:
+          text.insert(at, 1, "{}[]\",:0123456789"[random() % 17]);
+          break;
       }
       if (text.empty()) text = "{";
     }
@@ -133,21 +151,25 @@ TEST(SafetensorsHeaderTest, SurvivesAnyDamageToTheHeader) {
 }
 
 TEST(SafetensorsHeaderTest, WritesWhatItReads) {
-  const auto made = MakeSafetensorsHeader({{"x", DataType::kBF16, {3, 5}, 0, 0}, {"y", DataType::kF32, {}, 0, 0}});
+  const auto made = MakeSafetensorsHeader(
+      {{"x", DataType::kBF16, {3, 5}, 0, 0}, {"y", DataType::kF32, {}, 0, 0}});
   ASSERT_TRUE(made.ok());
   EXPECT_EQ(made->raw.size() % 8, 0u);
   const auto parsed = ParseSafetensorsHeader(absl::string_view(made->raw).substr(8), 34, "m");
   ASSERT_TRUE(parsed.ok()) << parsed.status();
   EXPECT_EQ(parsed->raw, made->raw);
   EXPECT_EQ(parsed->tensors[1].begin, 30);
-  const auto twice = MakeSafetensorsHeader({{"x", DataType::kU8, {1}, 0, 0}, {"x", DataType::kU8, {1}, 0, 0}});
+  const auto twice =
+      MakeSafetensorsHeader({{"x", DataType::kU8, {1}, 0, 0}, {"x", DataType::kU8, {1}, 0, 0}});
   EXPECT_EQ(twice.status().message(), "tensor \"x\" comes twice");
 }
 
 TEST_F(SafetensorsFileTest, ReadsARange) {
   const int32_t values[] = {1, 2, 3, 4};
-  WriteRaw(File(absl::StrCat("{", Entry("pad", "U8", "[3]", "[0,3]"), ",", Entry("a", "I32", "[4]", "[3,19]"), "}"),
-                std::string("xyz") + std::string(reinterpret_cast<const char*>(values), sizeof(values))));
+  WriteRaw(File(
+      absl::StrCat("{", Entry("pad", "U8", "[3]", "[0,3]"), ",", Entry("a", "I32", "[4]", "[3,19]"),
+                   "}"),
+      std::string("xyz") + std::string(reinterpret_cast<const char*>(values), sizeof(values))));
   const auto file = SafetensorsFile::Open(path_);
   ASSERT_TRUE(file.ok()) << file.status();
   int32_t out[2] = {};
@@ -157,7 +179,8 @@ TEST_F(SafetensorsFileTest, ReadsARange) {
 }
 
 TEST_F(SafetensorsFileTest, RefusesFilesThatAreCutOrNoSafetensors) {
-  const std::string whole = File(absl::StrCat("{", Entry("a", "F32", "[2]", "[0,8]"), "}"), "12345678");
+  const std::string whole =
+      File(absl::StrCat("{", Entry("a", "F32", "[2]", "[0,8]"), "}"), "12345678");
   for (size_t size = 0; size < whole.size(); ++size) {
     WriteRaw(whole.substr(0, size));
     EXPECT_THAT(OpenError(), HasSubstr(path_)) << size;
@@ -165,7 +188,8 @@ TEST_F(SafetensorsFileTest, RefusesFilesThatAreCutOrNoSafetensors) {
   WriteRaw(whole.substr(0, 20));
   EXPECT_THAT(OpenError(), HasSubstr("truncated: the header needs"));
   WriteRaw(whole.substr(0, whole.size() - 1));
-  EXPECT_THAT(OpenError(), HasSubstr("data_offsets [0, 8] are out of range: the file has 7 bytes of data"));
+  EXPECT_THAT(OpenError(),
+              HasSubstr("data_offsets [0, 8] are out of range: the file has 7 bytes of data"));
   WriteRaw("\x80\x02}q pytorch pickle");
   EXPECT_THAT(OpenError(), HasSubstr("is above the limit of 100000000: not a safetensors file?"));
   std::filesystem::remove(path_);
@@ -179,7 +203,8 @@ TEST(DurableFileTest, NamesNeededAndFreeBytesWhenTheDiskIsFull) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("cannot write /dev/full: No space left on device (needed 5 bytes, "));
-  const absl::Status space = CheckFreeSpace(absl::StrCat(::testing::TempDir(), "/not/there"), INT64_MAX);
+  const absl::Status space =
+      CheckFreeSpace(absl::StrCat(::testing::TempDir(), "/not/there"), INT64_MAX);
   EXPECT_EQ(space.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(space.message()), HasSubstr("needed 9223372036854775807 bytes"));
 }

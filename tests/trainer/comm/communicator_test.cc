@@ -25,7 +25,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-std::shared_ptr<ShmGroup> JoinGroup(const std::string& name, int rank, int size, int64_t staging_bytes) {
+std::shared_ptr<ShmGroup> JoinGroup(const std::string& name, int rank, int size,
+                                    int64_t staging_bytes) {
   ShmGroupOptions options;
   options.name = name;
   options.rank = rank;
@@ -67,8 +68,9 @@ TEST(ShmCommunicatorTest, SumsAreTakenInRankOrderAndAreTheSameBytesOnEveryRank) 
 
           at::Tensor scattered = at::empty({numel}, at::TensorOptions().dtype(type));
           comm.ReduceScatter(Contribution(rank, numel * ranks, type), scattered);
-          EXPECT_TRUE(at::equal(scattered, ExpectedSum(ranks, numel * ranks, type)
-                                               .narrow(0, rank * numel, numel))) << type << " " << numel;
+          EXPECT_TRUE(at::equal(
+              scattered, ExpectedSum(ranks, numel * ranks, type).narrow(0, rank * numel, numel)))
+              << type << " " << numel;
         }
       }
     });
@@ -212,7 +214,8 @@ TEST(ShmGroupTest, TooLittleRoomIsAnErrorThatNamesTheRoom) {
   } catch (const std::runtime_error& error) {
     EXPECT_NE(std::string(error.what()).find("/dev/shm"), std::string::npos) << error.what();
   }
-  EXPECT_LT(shm_open(("/" + options.name).c_str(), O_RDWR, 0), 0) << "the failed segment was left behind";
+  EXPECT_LT(shm_open(("/" + options.name).c_str(), O_RDWR, 0), 0)
+      << "the failed segment was left behind";
 }
 
 TEST(MeshGroupsTest, RanksMeetInWorldEpAndEdpAndLeaveNoSegmentBehind) {

@@ -2,9 +2,9 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
-#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
@@ -55,7 +55,8 @@ Inputs MakeInputs(const Case& c, int rank, int round) {
     } else {
       std::shuffle(experts.begin(), experts.end(), random);
     }
-    const bool padding = c.routing == Case::kNothing || (c.routing == Case::kPadding && t % 3 == 1) ||
+    const bool padding = c.routing == Case::kNothing ||
+                         (c.routing == Case::kPadding && t % 3 == 1) ||
                          (c.routing == Case::kOneRankIsEmpty && rank == 1);
     for (int64_t k = 0; k < c.top_k; ++k) {
       in.expert_TK.mutable_data_ptr<int64_t>()[t * c.top_k + k] = padding ? -1 : experts[k];
@@ -94,11 +95,14 @@ std::vector<Row> ExpectedRows(const Case& c, const std::vector<Inputs>& all, int
 
 // What the expert of a row makes of it: depends on the expert and the weight.
 at::Tensor Expert(const at::Tensor& row, int64_t expert, double weight) {
-  return (row.to(at::kFloat) * (weight * (1.0 + 0.25 * static_cast<double>(expert)))).to(row.scalar_type());
+  return (row.to(at::kFloat) * (weight * (1.0 + 0.25 * static_cast<double>(expert))))
+      .to(row.scalar_type());
 }
 
-// sum over ranks of (sum over choices on that rank, float32, rounded to the type), float32, rounded.
-at::Tensor ExpectedCombine(const Case& c, const Inputs& in, const at::Tensor& from_TD, bool weighted) {
+// sum over ranks of (sum over choices on that rank, float32, rounded to the type), float32,
+// rounded.
+at::Tensor ExpectedCombine(const Case& c, const Inputs& in, const at::Tensor& from_TD,
+                           bool weighted) {
   const int64_t local = c.num_experts / c.ranks;
   at::Tensor out = at::zeros({c.tokens, c.hidden}, at::TensorOptions().dtype(c.type));
   for (int64_t t = 0; t < c.tokens; ++t) {
@@ -108,7 +112,8 @@ at::Tensor ExpectedCombine(const Case& c, const Inputs& in, const at::Tensor& fr
       for (int64_t k = 0; k < c.top_k; ++k) {
         const int64_t expert = in.expert_TK.const_data_ptr<int64_t>()[t * c.top_k + k];
         if (expert < 0 || expert / local != rank) continue;
-        const double weight = weighted ? in.weight_TK.const_data_ptr<float>()[t * c.top_k + k] : 1.0;
+        const double weight =
+            weighted ? in.weight_TK.const_data_ptr<float>()[t * c.top_k + k] : 1.0;
         partial = partial + Expert(from_TD[t], expert, weight).to(at::kFloat);
       }
       total = total + partial.to(c.type).to(at::kFloat);
@@ -140,8 +145,11 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
         all[row.source].weight_TK.const_data_ptr<float>()[row.token * c.top_k + row.choice];
     ASSERT_TRUE(at::equal(rows[r], all[row.source].x_TD[row.token])) << "row " << r;
     ASSERT_EQ(routing.weight_R.const_data_ptr<float>()[r], weight) << "row " << r;
-    expert_of_row[r] = first_expert + std::distance(offsets.begin(), std::upper_bound(offsets.begin(), offsets.end(),
-                                                                             static_cast<int32_t>(r))) - 1;
+    expert_of_row[r] =
+        first_expert +
+        std::distance(offsets.begin(),
+                      std::upper_bound(offsets.begin(), offsets.end(), static_cast<int32_t>(r))) -
+        1;
     outputs[r].copy_(Expert(rows[r], expert_of_row[r], weight));
   }
 
@@ -198,16 +206,17 @@ TEST_P(WindowDispatcherTest, EqualsBruteForceToTheBit) {
 
 INSTANTIATE_TEST_SUITE_P(
     Routings, WindowDispatcherTest,
-    ::testing::Values(Case{"Ep2Float32", 2, 8, 37, 4, 24, at::kFloat, Case::kRandom},
-                      Case{"Ep2Bfloat16", 2, 8, 37, 4, 300, at::kBFloat16, Case::kRandom},
-                      Case{"Ep4Float32", 4, 8, 37, 3, 24, at::kFloat, Case::kRandom},
-                      Case{"Ep4Bfloat16", 4, 16, 37, 4, 24, at::kBFloat16, Case::kRandom},
-                      Case{"AllTokensToOneExpert", 4, 8, 33, 1, 16, at::kFloat, Case::kAllToOneRank},
-                      Case{"AllTokensToOneRank", 2, 8, 33, 4, 16, at::kFloat, Case::kAllToOneRank},
-                      Case{"PaddingTokens", 4, 8, 40, 2, 16, at::kFloat, Case::kPadding},
-                      Case{"PaddingTokensBfloat16", 2, 4, 40, 2, 16, at::kBFloat16, Case::kPadding},
-                      Case{"OneRankHasOnlyPadding", 4, 8, 20, 2, 16, at::kFloat, Case::kOneRankIsEmpty},
-                      Case{"NothingIsRouted", 2, 4, 20, 2, 16, at::kFloat, Case::kNothing}),
+    ::testing::Values(
+        Case{"Ep2Float32", 2, 8, 37, 4, 24, at::kFloat, Case::kRandom},
+        Case{"Ep2Bfloat16", 2, 8, 37, 4, 300, at::kBFloat16, Case::kRandom},
+        Case{"Ep4Float32", 4, 8, 37, 3, 24, at::kFloat, Case::kRandom},
+        Case{"Ep4Bfloat16", 4, 16, 37, 4, 24, at::kBFloat16, Case::kRandom},
+        Case{"AllTokensToOneExpert", 4, 8, 33, 1, 16, at::kFloat, Case::kAllToOneRank},
+        Case{"AllTokensToOneRank", 2, 8, 33, 4, 16, at::kFloat, Case::kAllToOneRank},
+        Case{"PaddingTokens", 4, 8, 40, 2, 16, at::kFloat, Case::kPadding},
+        Case{"PaddingTokensBfloat16", 2, 4, 40, 2, 16, at::kBFloat16, Case::kPadding},
+        Case{"OneRankHasOnlyPadding", 4, 8, 20, 2, 16, at::kFloat, Case::kOneRankIsEmpty},
+        Case{"NothingIsRouted", 2, 4, 20, 2, 16, at::kFloat, Case::kNothing}),
     [](const auto& param_info) { return param_info.param.name; });
 
 TEST(WindowDispatcherLayoutTest, PartsOfARegionDoNotOverlap) {
@@ -226,7 +235,8 @@ TEST(WindowDispatcherLayoutTest, PartsOfARegionDoNotOverlap) {
     std::sort(parts.begin(), parts.end());
     for (size_t i = 0; i < parts.size(); ++i) {
       EXPECT_EQ(parts[i].first % 64, 0);
-      EXPECT_LE(parts[i].first + parts[i].second, i + 1 < parts.size() ? parts[i + 1].first : layout.bytes);
+      EXPECT_LE(parts[i].first + parts[i].second,
+                i + 1 < parts.size() ? parts[i + 1].first : layout.bytes);
     }
   }
 }

@@ -31,9 +31,9 @@ TEST(AdamWTest, AgreesWithTorchToAMillionthOfTheUpdate) {
   for (int t = 1; t <= 5; ++t) {
     const at::Tensor gradient = at::randn({n}) * 0.3;
     const at::Tensor before = torch_weight.clone();
-    at::_fused_adamw_({torch_weight}, {gradient}, {torch_m}, {torch_v}, {}, {at::full({}, t, at::kFloat)},
-                      learning_rate, kOptions.beta1, kOptions.beta2, kOptions.weight_decay, kOptions.eps, false,
-                      false);
+    at::_fused_adamw_({torch_weight}, {gradient}, {torch_m}, {torch_v}, {},
+                      {at::full({}, t, at::kFloat)}, learning_rate, kOptions.beta1, kOptions.beta2,
+                      kOptions.weight_decay, kOptions.eps, false, false);
     const AdamWStep step(kOptions, learning_rate, t, 1.0, true);
     UpdateFloat32(step, n, gradient.const_data_ptr<float>(), weight.mutable_data_ptr<float>(),
                   m.mutable_data_ptr<float>(), v.mutable_data_ptr<float>());
@@ -60,10 +60,12 @@ TEST(AdamWTest, SplitWeightsAreBitForBitAFloat32Master) {
     for (float& g : gradient) g = normal(random);
     const AdamWStep step(kOptions, 1e-3, t, 0.7, t % 2 == 0);
     UpdateFloat32(step, n, gradient.data(), master.data(), m.data(), v.data());
-    UpdateSplit(step, n, gradient.data(), weight.data(), remainder.data(), split_m.data(), split_v.data());
+    UpdateSplit(step, n, gradient.data(), weight.data(), remainder.data(), split_m.data(),
+                split_v.data());
   }
   for (int64_t i = 0; i < n; ++i) {
-    ASSERT_EQ(std::bit_cast<uint32_t>(Join({weight[i], remainder[i]})), std::bit_cast<uint32_t>(master[i]));
+    ASSERT_EQ(std::bit_cast<uint32_t>(Join({weight[i], remainder[i]})),
+              std::bit_cast<uint32_t>(master[i]));
     // The weight the model sees is the nearest bfloat16.
     ASSERT_LE(std::abs(static_cast<float>(weight[i]) - master[i]), std::abs(master[i]) / 256);
   }
@@ -89,7 +91,8 @@ TEST(ScheduleTest, WarmsUpLinearlyThenDecaysToItsMinimum) {
   EXPECT_DOUBLE_EQ(LearningRate(linear, 1), 2.0);
   EXPECT_DOUBLE_EQ(LearningRate(linear, 6), 1.0);
   EXPECT_DOUBLE_EQ(LearningRate({"constant", 2.0, 0.5, 0, 10}, 10), 2.0);
-  for (int step = 5; step < 14; ++step) EXPECT_LT(LearningRate(cosine, step + 1), LearningRate(cosine, step));
+  for (int step = 5; step < 14; ++step)
+    EXPECT_LT(LearningRate(cosine, step + 1), LearningRate(cosine, step));
 }
 
 }  // namespace

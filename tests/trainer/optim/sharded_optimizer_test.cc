@@ -28,8 +28,8 @@ ModelShape SmallShape() {
 }
 
 // The whole tensor as a model on one rank holds it, `stage` telling values from gradients.
-at::Tensor Whole(const std::string& name, std::vector<int64_t> shape, const Mesh& mesh, ParameterKind kind,
-                 int stage) {
+at::Tensor Whole(const std::string& name, std::vector<int64_t> shape, const Mesh& mesh,
+                 ParameterKind kind, int stage) {
   if (kind == ParameterKind::kExpert) shape[0] *= mesh.expert_parallel();
   int64_t numel = 1;
   for (int64_t size : shape) numel *= size;
@@ -48,11 +48,15 @@ struct Outcome {
   at::Tensor values;
 };
 
-// `steps` optimizer steps on one rank of a mesh; each rank contributes another share of every gradient.
+// `steps` optimizer steps on one rank of a mesh; each rank contributes another share of every
+// gradient.
 class Training {
  public:
   Training(const Mesh& mesh, int rank, MeshCommunicators& communicators, at::ScalarType type)
-      : mesh_(mesh), rank_(rank), communicators_(communicators), registry_(SmallShape(), mesh, rank) {
+      : mesh_(mesh),
+        rank_(rank),
+        communicators_(communicators),
+        registry_(SmallShape(), mesh, rank) {
     registry_.BindValues(at::zeros({registry_.total_numel()}, at::TensorOptions().dtype(type)));
     for (size_t p = 0; p < registry_.parameters().size(); ++p) {
       const Parameter& parameter = registry_.parameters()[p];
@@ -101,7 +105,8 @@ class Training {
   at::Tensor gradients_;
 };
 
-void OnMesh(int ranks, int ep, const std::function<void(const Mesh&, int rank, MeshCommunicators&)>& body) {
+void OnMesh(int ranks, int ep,
+            const std::function<void(const Mesh&, int rank, MeshCommunicators&)>& body) {
   const std::string job_uid = UniqueName("optim");
   const std::string token = NewRendezvousToken();
   RunRanks(ranks, [&](int rank) {
@@ -119,59 +124,68 @@ class MeshesTest : public ::testing::TestWithParam<std::pair<int, int>> {};
 
 // Over-counting the norm by sqrt(ep), or clipping by one rank's norm, would show here.
 TEST_P(MeshesTest, ShardedStepsEqualStepsOnOneRankAndTheNormCountsEveryElementOnce) {
-  OnMesh(GetParam().first, GetParam().second, [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
-    MeshCommunicators alone = JoinMeshGroups(*Mesh::Create(1, 1, 4), {}).communicators;
-    Training reference(*Mesh::Create(1, 1, 4), 0, alone, at::kFloat);
-    Training training(mesh, rank, groups, at::kFloat);
-    for (int step = 1; step <= 3; ++step) {
-      double expected = 0;
-      for (const Parameter& p : reference.registry().parameters()) {
-        const at::Tensor whole = Whole(p.name, p.shape, *Mesh::Create(1, 1, 4), p.kind, step).to(at::kDouble);
-        expected += (whole * whole).sum().item<double>();
-      }
-      EXPECT_NEAR(training.Step(step), std::sqrt(expected), 1e-5 * std::sqrt(expected));
-      EXPECT_NEAR(reference.Step(step), std::sqrt(expected), 1e-5 * std::sqrt(expected));
-    }
-    for (size_t i = 0; i < training.registry().parameters().size(); ++i) {
-      const Parameter& p = training.registry().parameters()[i];
-      const at::Tensor whole = reference.registry().Value(reference.registry().Find(p.name));
-      EXPECT_LT(RelativeError(training.registry().Value(static_cast<int>(i)), Part(whole, p, mesh, rank)), 1e-5)
-          << p.name;
-    }
-  });
+  OnMesh(GetParam().first, GetParam().second,
+         [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
+           MeshCommunicators alone = JoinMeshGroups(*Mesh::Create(1, 1, 4), {}).communicators;
+           Training reference(*Mesh::Create(1, 1, 4), 0, alone, at::kFloat);
+           Training training(mesh, rank, groups, at::kFloat);
+           for (int step = 1; step <= 3; ++step) {
+             double expected = 0;
+             for (const Parameter& p : reference.registry().parameters()) {
+               const at::Tensor whole =
+                   Whole(p.name, p.shape, *Mesh::Create(1, 1, 4), p.kind, step).to(at::kDouble);
+               expected += (whole * whole).sum().item<double>();
+             }
+             EXPECT_NEAR(training.Step(step), std::sqrt(expected), 1e-5 * std::sqrt(expected));
+             EXPECT_NEAR(reference.Step(step), std::sqrt(expected), 1e-5 * std::sqrt(expected));
+           }
+           for (size_t i = 0; i < training.registry().parameters().size(); ++i) {
+             const Parameter& p = training.registry().parameters()[i];
+             const at::Tensor whole = reference.registry().Value(reference.registry().Find(p.name));
+             EXPECT_LT(RelativeError(training.registry().Value(static_cast<int>(i)),
+                                     Part(whole, p, mesh, rank)),
+                       1e-5)
+                 << p.name;
+           }
+         });
 }
 
 TEST_P(MeshesTest, RepeatsToTheBit) {
-  OnMesh(GetParam().first, GetParam().second, [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
-    for (at::ScalarType type : {at::kFloat, at::kBFloat16}) {
-      Training first(mesh, rank, groups, type), second(mesh, rank, groups, type);
-      for (int step = 1; step <= 3; ++step) {
-        EXPECT_EQ(first.Step(step), second.Step(step));
-      }
-      EXPECT_TRUE(at::equal(first.registry().values(), second.registry().values()));
-    }
-  });
+  OnMesh(GetParam().first, GetParam().second,
+         [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
+           for (at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+             Training first(mesh, rank, groups, type), second(mesh, rank, groups, type);
+             for (int step = 1; step <= 3; ++step) {
+               EXPECT_EQ(first.Step(step), second.Step(step));
+             }
+             EXPECT_TRUE(at::equal(first.registry().values(), second.registry().values()));
+           }
+         });
 }
 
 TEST_P(MeshesTest, ANonFiniteGradientOfOneRankIsSeenByAllAndNamed) {
-  OnMesh(GetParam().first, GetParam().second, [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
-    Training training(mesh, rank, groups, at::kFloat);
-    const std::string name = "model.layers.1.mlp.gate.weight";
-    const Parameter& p = training.registry().parameters()[training.registry().Find(name)];
-    if (rank == mesh.world_size() - 1) {
-      training.gradients()[training.registry().blocks()[p.block].offset + p.offset + 3].fill_(
-          std::numeric_limits<double>::quiet_NaN());
-    }
-    at::Tensor squares = at::scalar_tensor(training.optimizer().ReduceGradients(training.Gradients()), at::kDouble);
-    groups.world->AllReduce(squares);
-    EXPECT_FALSE(std::isfinite(squares.item<double>()));
-    EXPECT_EQ(training.optimizer().NonFiniteParameters(training.Gradients()), std::vector<std::string>{name});
-  });
+  OnMesh(
+      GetParam().first, GetParam().second,
+      [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
+        Training training(mesh, rank, groups, at::kFloat);
+        const std::string name = "model.layers.1.mlp.gate.weight";
+        const Parameter& p = training.registry().parameters()[training.registry().Find(name)];
+        if (rank == mesh.world_size() - 1) {
+          training.gradients()[training.registry().blocks()[p.block].offset + p.offset + 3].fill_(
+              std::numeric_limits<double>::quiet_NaN());
+        }
+        at::Tensor squares = at::scalar_tensor(
+            training.optimizer().ReduceGradients(training.Gradients()), at::kDouble);
+        groups.world->AllReduce(squares);
+        EXPECT_FALSE(std::isfinite(squares.item<double>()));
+        EXPECT_EQ(training.optimizer().NonFiniteParameters(training.Gradients()),
+                  std::vector<std::string>{name});
+      });
 }
 
 INSTANTIATE_TEST_SUITE_P(Meshes, MeshesTest,
-                         ::testing::Values(std::pair{1, 1}, std::pair{2, 1}, std::pair{2, 2}, std::pair{4, 2},
-                                           std::pair{4, 4}),
+                         ::testing::Values(std::pair{1, 1}, std::pair{2, 1}, std::pair{2, 2},
+                                           std::pair{4, 2}, std::pair{4, 4}),
                          [](const auto& param_info) {
                            return "W" + std::to_string(param_info.param.first) + "Ep" +
                                   std::to_string(param_info.param.second);
@@ -186,9 +200,12 @@ TEST(ShardedOptimizerTest, DecaysOnlyTensorsOfTwoOrMoreDimensions) {
     training.optimizer().Update(training.Gradients(), 1.0, 1.0);  // gradients are zero
     for (size_t i = 0; i < training.registry().parameters().size(); ++i) {
       const Parameter& p = training.registry().parameters()[i];
-      const at::Tensor old = before.narrow(0, training.registry().blocks()[p.block].offset + p.offset, p.numel);
+      const at::Tensor old =
+          before.narrow(0, training.registry().blocks()[p.block].offset + p.offset, p.numel);
       const double factor = p.shape.size() >= 2 ? 0.9 : 1.0;
-      EXPECT_LT(RelativeError(training.registry().Value(static_cast<int>(i)).reshape({-1}), old * factor), 1e-6)
+      EXPECT_LT(
+          RelativeError(training.registry().Value(static_cast<int>(i)).reshape({-1}), old * factor),
+          1e-6)
           << p.name;
     }
   });

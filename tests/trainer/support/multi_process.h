@@ -1,4 +1,5 @@
-// Runs a function in several processes at once, as ranks of one group, and waits for them with a time limit.
+// Runs a function in several processes at once, as ranks of one group, and waits for them with a
+// time limit.
 #pragma once
 
 #include <sys/types.h>
@@ -10,11 +11,12 @@
 
 namespace switchyard::trainer {
 
-// A process group under test. Ranks are forked, so start them before this process uses torch's threads.
+// A process group under test. Ranks are forked, so start them before this process uses torch's
+// threads.
 class RankProcesses {
  public:
-  // Starts `ranks` processes; rank r runs body(r) and exits with 0, with 1 when a test expectation failed in
-  // it, with 2 (and the text on standard error) when it threw.
+  // Starts `ranks` processes; rank r runs body(r) and exits with 0, with 1 when a test expectation
+  // failed in it, with 2 (and the text on standard error) when it threw.
   RankProcesses(int ranks, const std::function<void(int rank)>& body);
   // Kills what still runs.
   ~RankProcesses();
@@ -22,7 +24,8 @@ class RankProcesses {
   RankProcesses& operator=(const RankProcesses&) = delete;
 
   void Kill(int rank, int signal);
-  // Exit codes in rank order, 128 + signal for a killed one, -1 for one that still ran at the time limit.
+  // Exit codes in rank order, 128 + signal for a killed one, -1 for one that still ran at the time
+  // limit.
   std::vector<int> Wait(std::chrono::milliseconds limit = std::chrono::seconds(60));
 
  private:

@@ -32,14 +32,16 @@ Outputs AgentCore::Step(const Input& input, Time now, Clock::WallTime wall) {
   StartWaiting(out);
   TellChanges(out);
   if (shutting_down_ && !shutdown_told_ &&
-      std::all_of(attempts_.begin(), attempts_.end(), [](const auto& item) { return item.second.ended(); })) {
+      std::all_of(attempts_.begin(), attempts_.end(),
+                  [](const auto& item) { return item.second.ended(); })) {
     shutdown_told_ = true;
     out.push_back(ShutdownComplete{});
   }
   return out;
 }
 
-// ---- attempts -------------------------------------------------------------------------------------------
+// ---- attempts
+// -------------------------------------------------------------------------------------------
 
 Attempt* AgentCore::Find(const AttemptKey& key) {
   const auto it = attempts_.find(key);
@@ -53,7 +55,8 @@ std::string AgentCore::JobName(const AttemptKey& key) const {
 
 Attempt* AgentCore::Admit(const AttemptKey& key, bool repeated_if_known, Outputs& out) {
   if (!IsSafeUid(key.job_uid) || key.epoch <= 0) {
-    out.push_back(Note{true, "command.refused", key, "job_uid must be 1 to 64 of [A-Za-z0-9_-] and epoch positive"});
+    out.push_back(Note{true, "command.refused", key,
+                       "job_uid must be 1 to 64 of [A-Za-z0-9_-] and epoch positive"});
     return nullptr;
   }
   Attempt* attempt = Find(key);
@@ -63,11 +66,12 @@ Attempt* AgentCore::Admit(const AttemptKey& key, bool repeated_if_known, Outputs
   }
   auto& job = ledger_.Touch(key.job_uid, now_);
   if (ledger_.IsStale(key) && attempt == nullptr) {
-    // Was here and is over, or was stopped before it came: say so, for a coordinator that missed it. An epoch
-    // older than what runs gets no answer: whoever asks is not the one to obey.
+    // Was here and is over, or was stopped before it came: say so, for a coordinator that missed
+    // it. An epoch older than what runs gets no answer: whoever asks is not the one to obey.
     if (key.epoch == job.newest || key.epoch == job.over_through) job.owed_end = key.epoch;
-    out.push_back(Note{true, "command.stale", key,
-                       absl::StrFormat("epoch %d is over; newest known is %d", key.epoch, job.newest)});
+    out.push_back(
+        Note{true, "command.stale", key,
+             absl::StrFormat("epoch %d is over; newest known is %d", key.epoch, job.newest)});
     return nullptr;
   }
   if (shutting_down_) {
@@ -76,22 +80,26 @@ Attempt* AgentCore::Admit(const AttemptKey& key, bool repeated_if_known, Outputs
   }
   job.newest = std::max(job.newest, key.epoch);
   StopThrough(key.job_uid, key.epoch - 1, absl::StrCat("superseded by epoch ", key.epoch), out);
-  if (attempt == nullptr) attempt = &attempts_.emplace(key, Attempt(key, options_.graces)).first->second;
+  if (attempt == nullptr)
+    attempt = &attempts_.emplace(key, Attempt(key, options_.graces)).first->second;
   return attempt;
 }
 
-void AgentCore::StopThrough(const std::string& job_uid, int64_t epoch, const std::string& reason, Outputs& out) {
+void AgentCore::StopThrough(const std::string& job_uid, int64_t epoch, const std::string& reason,
+                            Outputs& out) {
   auto& job = ledger_.Touch(job_uid, now_);
   job.over_through = std::max(job.over_through, epoch);
   job.newest = std::max(job.newest, epoch);
   for (auto& [key, attempt] : attempts_) {
-    if (key.job_uid == job_uid && key.epoch <= epoch) attempt.Stop(reason, options_.graces.stop, now_, out);
+    if (key.job_uid == job_uid && key.epoch <= epoch)
+      attempt.Stop(reason, options_.graces.stop, now_, out);
   }
 }
 
 bool AgentCore::AnyLive(const std::string& job_uid, int64_t through_epoch) const {
   return std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& item) {
-    return item.first.job_uid == job_uid && item.first.epoch <= through_epoch && !item.second.ended();
+    return item.first.job_uid == job_uid && item.first.epoch <= through_epoch &&
+           !item.second.ended();
   });
 }
 
@@ -101,9 +109,13 @@ std::string AgentCore::SlotProblem(const v1::StartRanks& request) const {
   std::set<int> ranks;
   const auto& offered = options_.inventory.slots();
   for (const auto& local : request.ranks()) {
-    const bool exists = std::any_of(offered.begin(), offered.end(), [&](const auto& s) { return s.index() == local.slot(); });
-    if (!exists) return absl::StrFormat("slot %d does not exist: node %s has %d slots", local.slot(), options_.node, offered.size());
-    if (!slots.insert(local.slot()).second) return absl::StrFormat("slot %d is named twice", local.slot());
+    const bool exists = std::any_of(offered.begin(), offered.end(),
+                                    [&](const auto& s) { return s.index() == local.slot(); });
+    if (!exists)
+      return absl::StrFormat("slot %d does not exist: node %s has %d slots", local.slot(),
+                             options_.node, offered.size());
+    if (!slots.insert(local.slot()).second)
+      return absl::StrFormat("slot %d is named twice", local.slot());
     if (local.rank() < 0 || !ranks.insert(local.rank()).second) {
       return absl::StrFormat("rank %d is negative or named twice", local.rank());
     }
@@ -128,7 +140,8 @@ void AgentCore::StartWaiting(Outputs& out) {
   }
 }
 
-// ---- events of processes and files ------------------------------------------------------------------------
+// ---- events of processes and files
+// ------------------------------------------------------------------------
 
 void AgentCore::Handle(const ProcessStarted& input, Outputs& out) {
   if (Attempt* attempt = Find(input.key.attempt)) attempt->OnStarted(input, out);
@@ -175,11 +188,12 @@ void AgentCore::Handle(const ProbeDone& input, Outputs& out) {
 void AgentCore::Handle(const PublishDone& input, Outputs& out) {
   if (input.result.error().empty()) {
     if (Attempt* attempt = Find({input.result.job_uid(), input.result.epoch()})) {
-      attempt->ForgetShards(input.result.step());
+      attempt->ForgetShards(input.result.final_path());
     }
   }
   if (!welcomed_) return;
-  Say(out, [&](v1::ConnectRequest& message) { *message.mutable_checkpoint_published() = input.result; });
+  Say(out,
+      [&](v1::ConnectRequest& message) { *message.mutable_checkpoint_published() = input.result; });
 }
 
 void AgentCore::Handle(const ShutdownRequested&, Outputs& out) {
@@ -189,10 +203,12 @@ void AgentCore::Handle(const ShutdownRequested&, Outputs& out) {
   }
 }
 
-// ---- commands ---------------------------------------------------------------------------------------------
+// ---- commands
+// ---------------------------------------------------------------------------------------------
 
 void AgentCore::On(const v1::ProbePaths& request, Outputs& out) {
-  if (request.epoch() < ledger_.newest(request.job_uid())) return;  // would disturb the newer attempt's nonce
+  if (request.epoch() < ledger_.newest(request.job_uid()))
+    return;  // would disturb the newer attempt's nonce
   out.push_back(Probe{request});
 }
 
@@ -238,7 +254,8 @@ void AgentCore::On(const v1::PublishCheckpoint& request, Outputs& out) {
   refused.set_epoch(request.epoch());
   refused.set_step(request.step());
   refused.set_final_path(request.final_path());
-  refused.set_error(absl::StrFormat("epoch %d may not publish: epoch %d has taken over", request.epoch(), newest));
+  refused.set_error(absl::StrFormat("epoch %d may not publish: epoch %d has taken over",
+                                    request.epoch(), newest));
   Say(out, [&](v1::ConnectRequest& message) { *message.mutable_checkpoint_published() = refused; });
 }
 

@@ -1,10 +1,10 @@
 // The agent's logic as a pure step function: an input and the time in, what to do out.
 //
-// Owns what the node promises: it obeys only the newest epoch of a job, starts an attempt only when every older
-// process in its slots is gone, tells how attempts stand, keeps results until they are acknowledged, and ends
-// attempts when the coordinator has been away for longer than the execution grant. Does no I/O and reads no
-// clock: the host (worker/agent/host) or a simulation does what the outputs say and feeds the answers back.
-// Not thread-safe.
+// Owns what the node promises: it obeys only the newest epoch of a job, starts an attempt only when
+// every older process in its slots is gone, tells how attempts stand, keeps results until they are
+// acknowledged, and ends attempts when the coordinator has been away for longer than the execution
+// grant. Does no I/O and reads no clock: the host (worker/agent/host) or a simulation does what the
+// outputs say and feeds the answers back. Not thread-safe.
 #pragma once
 
 #include <map>
@@ -83,11 +83,12 @@ class AgentCore {
   void On(const v1::AttemptAck& ack, Outputs& out);
 
   Attempt* Find(const AttemptKey& key);
-  // The attempt a Prepare or Start command is for; null when the command is stale, repeated or refused (then
-  // what there is to say was said).
+  // The attempt a Prepare or Start command is for; null when the command is stale, repeated or
+  // refused (then what there is to say was said).
   Attempt* Admit(const AttemptKey& key, bool repeated_if_known, Outputs& out);
   std::string SlotProblem(const v1::StartRanks& request) const;
-  void StopThrough(const std::string& job_uid, int64_t epoch, const std::string& reason, Outputs& out);
+  void StopThrough(const std::string& job_uid, int64_t epoch, const std::string& reason,
+                   Outputs& out);
   bool AnyLive(const std::string& job_uid, int64_t through_epoch) const;
   bool SlotsFree(const Attempt& attempt) const;
   void StartWaiting(Outputs& out);

@@ -54,26 +54,48 @@ void AgentCore::Handle(const FromCoordinator& input, Outputs& out) {
     return;
   }
   switch (message.message_case()) {
-    case Response::kHeartbeatAck: grant_until_ = now_ + options_.execution_grant; break;
-    case Response::kProbePaths: On(message.probe_paths(), out); break;
-    case Response::kPrepareData: On(message.prepare_data(), out); break;
-    case Response::kStartRanks: On(message.start_ranks(), out); break;
-    case Response::kStopAttempt: On(message.stop_attempt(), out); break;
-    case Response::kRelayLine: On(message.relay_line(), out); break;
-    case Response::kPublishCheckpoint: On(message.publish_checkpoint(), out); break;
-    case Response::kRemoveCheckpoint: out.push_back(Remove{message.remove_checkpoint()}); break;
-    case Response::kAttemptAck: On(message.attempt_ack(), out); break;
-    case Response::kLogAck: out.push_back(LogsStored{message.log_ack()}); break;
-    default: break;  // of a newer protocol
+    case Response::kHeartbeatAck:
+      grant_until_ = now_ + options_.execution_grant;
+      break;
+    case Response::kProbePaths:
+      On(message.probe_paths(), out);
+      break;
+    case Response::kPrepareData:
+      On(message.prepare_data(), out);
+      break;
+    case Response::kStartRanks:
+      On(message.start_ranks(), out);
+      break;
+    case Response::kStopAttempt:
+      On(message.stop_attempt(), out);
+      break;
+    case Response::kRelayLine:
+      On(message.relay_line(), out);
+      break;
+    case Response::kPublishCheckpoint:
+      On(message.publish_checkpoint(), out);
+      break;
+    case Response::kRemoveCheckpoint:
+      out.push_back(Remove{message.remove_checkpoint()});
+      break;
+    case Response::kAttemptAck:
+      On(message.attempt_ack(), out);
+      break;
+    case Response::kLogAck:
+      out.push_back(LogsStored{message.log_ack()});
+      break;
+    default:
+      break;  // of a newer protocol
   }
 }
 
 void AgentCore::On(const v1::Welcome& welcome, Outputs& out) {
   if (welcome.protocol() != kProtocolVersion) {
     closing_ = true;
-    out.push_back(CloseStream{absl::StrFormat("the coordinator speaks protocol %d, this agent only %d; install agents "
-                                              "and coordinator of the same release",
-                                              welcome.protocol(), kProtocolVersion)});
+    out.push_back(CloseStream{
+        absl::StrFormat("the coordinator speaks protocol %d, this agent only %d; install agents "
+                        "and coordinator of the same release",
+                        welcome.protocol(), kProtocolVersion)});
     return;
   }
   options_.heartbeat_interval = Or(welcome.heartbeat_interval_ms(), options_.heartbeat_interval);
@@ -83,7 +105,8 @@ void AgentCore::On(const v1::Welcome& welcome, Outputs& out) {
   next_heartbeat_ = now_;
   grant_until_ = now_ + options_.execution_grant;
   if (!welcome.store_id().empty() && welcome.store_id() != store_id_) {
-    // Another store knows nothing of these jobs: results are of no use to it and nobody will stop the rest.
+    // Another store knows nothing of these jobs: results are of no use to it and nobody will stop
+    // the rest.
     if (!store_id_.empty()) {
       for (auto it = attempts_.begin(); it != attempts_.end();) {
         if (it->second.ended()) {
@@ -100,7 +123,8 @@ void AgentCore::On(const v1::Welcome& welcome, Outputs& out) {
     out.push_back(RememberStore{store_id_});
   }
   for (auto& [key, attempt] : attempts_) {
-    if (attempt.ended()) SendStatus(attempt.status(), out);  // the live ones are told by TellChanges
+    if (attempt.ended())
+      SendStatus(attempt.status(), out);  // the live ones are told by TellChanges
   }
   for (auto& [key, attempt] : attempts_) {
     if (!attempt.ended()) SendStatus(attempt.status(), out);
@@ -111,17 +135,22 @@ void AgentCore::RunTimers(Outputs& out) {
   for (auto& [key, attempt] : attempts_) attempt.Advance(now_, out);
   if (open_ && !closing_ && now_ - heard_at_ >= options_.lease) {
     closing_ = true;
-    out.push_back(CloseStream{absl::StrFormat("nothing was heard from the coordinator for %d ms", options_.lease.count())});
+    out.push_back(CloseStream{absl::StrFormat("nothing was heard from the coordinator for %d ms",
+                                              options_.lease.count())});
   }
   if (now_ >= grant_until_) {
-    const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.execution_grant).count();
+    const auto seconds =
+        std::chrono::duration_cast<std::chrono::seconds>(options_.execution_grant).count();
     const std::string reason = absl::StrFormat("no coordinator was reached for %d s", seconds);
-    for (auto& [key, attempt] : attempts_) attempt.Stop(reason, options_.graces.abandoned, now_, out);
+    for (auto& [key, attempt] : attempts_)
+      attempt.Stop(reason, options_.graces.abandoned, now_, out);
   }
   if (!welcomed_ || closing_ || now_ < next_heartbeat_) return;
   // After a pause of this process one heartbeat is due, not all that were missed.
   next_heartbeat_ = now_ + options_.heartbeat_interval;
-  Say(out, [&](v1::ConnectRequest& message) { message.mutable_heartbeat()->set_sequence(++heartbeat_sequence_); });
+  Say(out, [&](v1::ConnectRequest& message) {
+    message.mutable_heartbeat()->set_sequence(++heartbeat_sequence_);
+  });
   for (auto& [key, attempt] : attempts_) {
     if (attempt.TakeProgress()) SendStatus(attempt.status(), out);
   }
@@ -173,10 +202,12 @@ AgentCore::Usage AgentCore::usage() const {
   Usage usage;
   usage.slots_total = options_.inventory.slots_size();
   for (const auto& slot : options_.inventory.slots()) {
-    usage.slots_used += std::any_of(attempts_.begin(), attempts_.end(),
-                                    [&](const auto& item) { return item.second.HoldsSlot(slot.index()); });
+    usage.slots_used += std::any_of(attempts_.begin(), attempts_.end(), [&](const auto& item) {
+      return item.second.HoldsSlot(slot.index());
+    });
   }
-  for (const auto& [key, attempt] : attempts_) ++(attempt.ended() ? usage.results_unacknowledged : usage.attempts_live);
+  for (const auto& [key, attempt] : attempts_)
+    ++(attempt.ended() ? usage.results_unacknowledged : usage.attempts_live);
   return usage;
 }
 

@@ -20,7 +20,8 @@ void SetTime(Clock::WallTime wall, google::protobuf::Timestamp* stamp) {
   const auto since = wall.time_since_epoch();
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(since);
   stamp->set_seconds(seconds.count());
-  stamp->set_nanos(static_cast<int32_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(since - seconds).count()));
+  stamp->set_nanos(static_cast<int32_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(since - seconds).count()));
 }
 
 void AddShard(const trainer::v1::CheckpointShard& shard, v1::AttemptStatus* status) {
@@ -38,7 +39,8 @@ void AddShard(const trainer::v1::CheckpointShard& shard, v1::AttemptStatus* stat
   steps.erase(std::unique(steps.begin(), steps.end()), steps.end());
   if (steps.size() <= kShardStepsKept) return;
   const int64_t oldest = steps[kShardStepsKept - 1];
-  shards->erase(std::remove_if(shards->begin(), shards->end(), [&](const auto& s) { return s.step() < oldest; }),
+  shards->erase(std::remove_if(shards->begin(), shards->end(),
+                               [&](const auto& s) { return s.step() < oldest; }),
                 shards->end());
 }
 
@@ -104,7 +106,8 @@ void Attempt::Reject(const std::string& error) {
 
 void Attempt::Relay(const trainer::v1::AgentLine& line, Outputs& out) {
   if (line.has_rendezvous()) {
-    if (rendezvous_.has_rendezvous() && rendezvous_.rendezvous().id() == line.rendezvous().id()) return;
+    if (rendezvous_.has_rendezvous() && rendezvous_.rendezvous().id() == line.rendezvous().id())
+      return;
     rendezvous_ = line;
   } else {
     request_ = line;
@@ -114,7 +117,8 @@ void Attempt::Relay(const trainer::v1::AgentLine& line, Outputs& out) {
   }
 }
 
-void Attempt::Stop(const std::string& reason, std::chrono::milliseconds grace, Time now, Outputs& out) {
+void Attempt::Stop(const std::string& reason, std::chrono::milliseconds grace, Time now,
+                   Outputs& out) {
   if (ended()) return;
   const Time kill_at = now + grace;
   if (stopping_) {
@@ -138,9 +142,10 @@ void Attempt::Stop(const std::string& reason, std::chrono::milliseconds grace, T
   Update();
 }
 
-void Attempt::ForgetShards(int64_t step) {
+void Attempt::ForgetShards(const std::string& final_path) {
   auto* shards = status_.mutable_checkpoint_shards();
-  shards->erase(std::remove_if(shards->begin(), shards->end(), [&](const auto& s) { return s.step() <= step; }),
+  shards->erase(std::remove_if(shards->begin(), shards->end(),
+                               [&](const auto& s) { return s.final_path() == final_path; }),
                 shards->end());
 }
 
@@ -155,16 +160,19 @@ void Attempt::OnStarted(const ProcessStarted& event, Outputs& out) {
     rank->life = Life::kAlive;
     status->set_pid(event.pid);
     if (rendezvous_.has_rendezvous()) out.push_back(WriteLine{event.key, rendezvous_});
-    if (request_.line_case() != trainer::v1::AgentLine::LINE_NOT_SET) out.push_back(WriteLine{event.key, request_});
+    if (request_.line_case() != trainer::v1::AgentLine::LINE_NOT_SET)
+      out.push_back(WriteLine{event.key, request_});
   }
   // It was asked for before the stop and has missed the signal.
   if (stopping_) {
-    out.push_back(SignalGroup{event.key.group(), kill_sent_ ? StopSignal::kKill : StopSignal::kTerminate});
+    out.push_back(
+        SignalGroup{event.key.group(), kill_sent_ ? StopSignal::kKill : StopSignal::kTerminate});
   }
   Update();
 }
 
-void Attempt::OnStartFailed(const ProcessStartFailed& event, Time now, Clock::WallTime wall, Outputs& out) {
+void Attempt::OnStartFailed(const ProcessStartFailed& event, Time now, Clock::WallTime wall,
+                            Outputs& out) {
   const Phase phase = event.key.group().phase;
   --group(phase).pending;
   if (phase == Phase::kPreparation) {
@@ -198,15 +206,24 @@ void Attempt::OnLine(const TrainerSaid& event) {
       status->set_resumed_from_step(line.ready().resumed_from_step());
       status->set_step(std::max(status->step(), line.ready().resumed_from_step()));
       break;
-    case trainer::v1::TrainerLine::kRendezvous: status_.set_rendezvous_id(line.rendezvous().id()); break;
+    case trainer::v1::TrainerLine::kRendezvous:
+      status_.set_rendezvous_id(line.rendezvous().id());
+      break;
     case trainer::v1::TrainerLine::kPhase:
       if (status->phase() == line.phase().name()) return;
       status->set_phase(line.phase().name());
       break;
-    case trainer::v1::TrainerLine::kCheckpointShard: AddShard(line.checkpoint_shard(), &status_); break;
-    case trainer::v1::TrainerLine::kExit: *status->mutable_exit() = line.exit(); return;  // told with the end
-    case trainer::v1::TrainerLine::kStep: status->set_step(line.step().step()); return;   // told by RankReport
-    default: return;
+    case trainer::v1::TrainerLine::kCheckpointShard:
+      AddShard(line.checkpoint_shard(), &status_);
+      break;
+    case trainer::v1::TrainerLine::kExit:
+      *status->mutable_exit() = line.exit();
+      return;  // told with the end
+    case trainer::v1::TrainerLine::kStep:
+      status->set_step(line.step().step());
+      return;  // told by RankReport
+    default:
+      return;
   }
   changed_ = true;
   Update();
@@ -245,8 +262,9 @@ void Attempt::PreparationExited(const ProcessExited& event) {
   data->set_user_error(event.exit_code == kUserErrorExitCode || data_result_.user_error());
   data->set_error(data_result_.error());
   if (data->error().empty()) {
-    data->set_error(absl::StrCat("data preparation ended with ", DescribeEnd(event),
-                                 event.log_tail.empty() ? "" : absl::StrCat(": ", event.log_tail.back())));
+    data->set_error(
+        absl::StrCat("data preparation ended with ", DescribeEnd(event),
+                     event.log_tail.empty() ? "" : absl::StrCat(": ", event.log_tail.back())));
   }
   stopping_ = true;
   status_.set_stop_reason(data->error());
@@ -265,19 +283,23 @@ void Attempt::RankExited(const ProcessExited& event, Time now, Clock::WallTime w
   if (well) return;
 
   // Of a cascade, the one that did not merely lose its peer or receive our signal is the cause.
-  const bool by_signal = stopping_ && (event.signal == SIGTERM || (event.signal == SIGKILL && kill_sent_));
+  const bool by_signal =
+      stopping_ && (event.signal == SIGTERM || (event.signal == SIGKILL && kill_sent_));
   const std::string& code = status->exit().code();
   const bool follows = by_signal || code == "PEER_LOST" || code == "STOPPED";
   v1::RankStatus* first = nullptr;
   if (status_.has_first_failed_rank()) FindRank(status_.first_failed_rank(), &first);
-  const bool better = failed_ && first != nullptr && first->exit().code() == "PEER_LOST" && !follows;
-  const std::string why = absl::StrCat("rank ", event.key.rank, " failed: ", status->exit().message());
+  const bool better =
+      failed_ && first != nullptr && first->exit().code() == "PEER_LOST" && !follows;
+  const std::string why =
+      absl::StrCat("rank ", event.key.rank, " failed: ", status->exit().message());
   if (better) {
     status_.set_first_failed_rank(event.key.rank);
     status_.set_stop_reason(why);
   }
   status->set_stopped_by_agent(stopping_ && !better);
-  if (!status->stopped_by_agent()) status->mutable_log_tail()->Assign(event.log_tail.begin(), event.log_tail.end());
+  if (!status->stopped_by_agent())
+    status->mutable_log_tail()->Assign(event.log_tail.begin(), event.log_tail.end());
   if (!stopping_) Fail(event.key.rank, why, now, out);
 }
 
@@ -325,7 +347,8 @@ bool Attempt::waiting_to_start() const {
 
 bool Attempt::HoldsSlot(int slot) const {
   if (ended() || !rank_group_.active()) return false;
-  return std::any_of(ranks_.begin(), ranks_.end(), [&](const Rank& rank) { return rank.slot == slot; });
+  return std::any_of(ranks_.begin(), ranks_.end(),
+                     [&](const Rank& rank) { return rank.slot == slot; });
 }
 
 std::vector<int> Attempt::slots() const {
@@ -335,8 +358,9 @@ std::vector<int> Attempt::slots() const {
 }
 
 bool Attempt::AllRanksExited() const {
-  return !ranks_.empty() &&
-         std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) { return rank.life == Life::kExited; });
+  return !ranks_.empty() && std::all_of(ranks_.begin(), ranks_.end(), [](const Rank& rank) {
+    return rank.life == Life::kExited;
+  });
 }
 
 Attempt::Rank* Attempt::FindRank(int rank, v1::RankStatus** status) {
@@ -363,7 +387,8 @@ void Attempt::Update() {
     status_.set_state(v1::ATTEMPT_STATE_PREPARED);
   } else {
     const auto& ranks = status_.ranks();
-    const bool ready = std::all_of(ranks.begin(), ranks.end(), [](const auto& rank) { return rank.ready(); });
+    const bool ready =
+        std::all_of(ranks.begin(), ranks.end(), [](const auto& rank) { return rank.ready(); });
     status_.set_state(ready ? v1::ATTEMPT_STATE_RUNNING : v1::ATTEMPT_STATE_STARTING);
   }
   changed_ = changed_ || status_.state() != before;

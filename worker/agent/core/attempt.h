@@ -1,8 +1,9 @@
 // One attempt on this node: data preparation, then ranks, then nothing.
 //
-// Keeps the attempt's status as it is told to the coordinator, decides what its events mean (which rank failed
-// first, when everything is gone) and when to signal. Knows nothing of other attempts, slots' owners, sessions
-// or journals: AgentCore asks and arranges. Every call gets `now`; outputs are appended in order.
+// Keeps the attempt's status as it is told to the coordinator, decides what its events mean (which
+// rank failed first, when everything is gone) and when to signal. Knows nothing of other attempts,
+// slots' owners, sessions or journals: AgentCore asks and arranges. Every call gets `now`; outputs
+// are appended in order.
 #pragma once
 
 #include <optional>
@@ -16,8 +17,8 @@ namespace switchyard::agent {
 
 // How long processes may take to end by themselves after SIGTERM.
 struct Graces {
-  std::chrono::milliseconds stop{3000};      // told to stop
-  std::chrono::milliseconds failure{1000};   // a rank failed: the others only wait for it
+  std::chrono::milliseconds stop{3000};        // told to stop
+  std::chrono::milliseconds failure{1000};     // a rank failed: the others only wait for it
   std::chrono::milliseconds abandoned{30000};  // no coordinator: time to save
 };
 
@@ -30,7 +31,8 @@ class Attempt {
   static Attempt FromJournal(v1::AttemptStatus result);
 
   void StartPreparation(const v1::PrepareData& request, Outputs& out);
-  // Remembers the ranks; StartRanks starts them once the slots are free. Only when has_ranks() is false.
+  // Remembers the ranks; StartRanks starts them once the slots are free. Only when has_ranks() is
+  // false.
   void AcceptRanks(const v1::StartRanks& request);
   void StartRanks(Outputs& out);
   // Ends the attempt before any process of it runs, naming what is wrong with the command.
@@ -38,8 +40,8 @@ class Attempt {
   void Relay(const trainer::v1::AgentLine& line, Outputs& out);
   // Idempotent; a later call can only make it end sooner.
   void Stop(const std::string& reason, std::chrono::milliseconds grace, Time now, Outputs& out);
-  // Removes the shards of checkpoints up to `step` from the status.
-  void ForgetShards(int64_t step);
+  // The checkpoint that became `final_path` is published: its parts are told no more.
+  void ForgetShards(const std::string& final_path);
 
   void OnStarted(const ProcessStarted& event, Outputs& out);
   void OnStartFailed(const ProcessStartFailed& event, Time now, Clock::WallTime wall, Outputs& out);
@@ -101,11 +103,11 @@ class Attempt {
   std::vector<Rank> ranks_;  // as status_.ranks()
   Group rank_group_;
   Group preparation_group_;
-  v1::DataStatus data_result_;        // last result or error line of data preparation
+  v1::DataStatus data_result_;         // last result or error line of data preparation
   trainer::v1::AgentLine rendezvous_;  // for ranks that start after it came
   trainer::v1::AgentLine request_;     // last checkpoint_now or stop
   bool stopping_ = false;
-  bool failed_ = false;     // stopping_ because of a rank
+  bool failed_ = false;  // stopping_ because of a rank
   bool kill_sent_ = false;
   std::optional<Time> kill_at_;
   bool changed_ = true;

@@ -8,7 +8,8 @@
 namespace switchyard::agent {
 
 bool EndedWell(const ProcessExited& event, const trainer::v1::Exit& said) {
-  return event.exit_code == 0 && event.signal == 0 && (said.code() == "OK" || said.code() == "STOPPED");
+  return event.exit_code == 0 && event.signal == 0 &&
+         (said.code() == "OK" || said.code() == "STOPPED");
 }
 
 int ShellCode(const ProcessExited& event) {
@@ -20,8 +21,10 @@ std::string DescribeEnd(const ProcessExited& event) {
   return absl::StrFormat("signal %d (%s)", event.signal, strsignal(event.signal));
 }
 
-trainer::v1::Exit ExplainExit(const ProcessExited& event, const trainer::v1::Exit& said, int64_t last_step) {
-  const bool contradicts = (said.code() == "OK" || said.code() == "STOPPED") && !EndedWell(event, said);
+trainer::v1::Exit ExplainExit(const ProcessExited& event, const trainer::v1::Exit& said,
+                              int64_t last_step) {
+  const bool contradicts =
+      (said.code() == "OK" || said.code() == "STOPPED") && !EndedWell(event, said);
   if (!said.code().empty() && !contradicts) return said;
   trainer::v1::Exit exit;
   exit.set_step(std::max(last_step, said.step()));
@@ -29,12 +32,16 @@ trainer::v1::Exit ExplainExit(const ProcessExited& event, const trainer::v1::Exi
   exit.set_code(killed ? "KILLED" : "CRASHED");
   const int rank = event.key.rank;
   if (contradicts) {
-    exit.set_message(absl::StrFormat("rank %d said %s and then ended with %s", rank, said.code(), DescribeEnd(event)));
+    exit.set_message(absl::StrFormat("rank %d said %s and then ended with %s", rank, said.code(),
+                                     DescribeEnd(event)));
   } else if (event.signal == SIGKILL) {
-    exit.set_message(absl::StrFormat(
-        "rank %d was ended by signal 9 (Killed); when nobody sent it, the machine ran out of memory", rank));
+    exit.set_message(
+        absl::StrFormat("rank %d was ended by signal 9 (Killed); when nobody sent it, the machine "
+                        "ran out of memory",
+                        rank));
   } else {
-    exit.set_message(absl::StrFormat("rank %d ended with %s and gave no reason; see its log", rank, DescribeEnd(event)));
+    exit.set_message(absl::StrFormat("rank %d ended with %s and gave no reason; see its log", rank,
+                                     DescribeEnd(event)));
   }
   return exit;
 }

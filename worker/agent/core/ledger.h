@@ -1,7 +1,7 @@
 // What the agent must not do again: per job the newest epoch heard of and the epochs that are over.
 //
-// Commands of one stream are ordered, but a second coordinator, a replay or a reordering proxy may bring an old
-// one back; starting it would run an attempt twice.
+// Commands of one stream are ordered, but a second coordinator, a replay or a reordering proxy may
+// bring an old one back; starting it would run an attempt twice.
 #pragma once
 
 #include <map>
@@ -15,9 +15,10 @@ namespace switchyard::agent {
 class Ledger {
  public:
   struct Job {
-    int64_t newest = 0;          // newest epoch of any command
-    int64_t over_through = 0;    // no attempt with this epoch or an older one may start
-    int64_t owed_end = 0;        // epoch whose ENDED is still to be said for an attempt that was never here; 0: none
+    int64_t newest = 0;        // newest epoch of any command
+    int64_t over_through = 0;  // no attempt with this epoch or an older one may start
+    int64_t owed_end =
+        0;  // epoch whose ENDED is still to be said for an attempt that was never here; 0: none
     Clock::SteadyTime touched{};
   };
 
@@ -28,7 +29,8 @@ class Ledger {
   }
   bool IsStale(const AttemptKey& key) const {
     const auto it = jobs_.find(key.job_uid);
-    return it != jobs_.end() && (key.epoch < it->second.newest || key.epoch <= it->second.over_through);
+    return it != jobs_.end() &&
+           (key.epoch < it->second.newest || key.epoch <= it->second.over_through);
   }
   int64_t newest(const std::string& job_uid) const {
     const auto it = jobs_.find(job_uid);

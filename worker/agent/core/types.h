@@ -1,7 +1,7 @@
 // What goes into the agent's step function and what comes out of it.
 //
-// Plain values, so that the same core runs under the real host (worker/agent/host) and in a simulation by a
-// hand-turned clock. Nothing here knows of pipes, pids' life or gRPC.
+// Plain values, so that the same core runs under the real host (worker/agent/host) and in a
+// simulation by a hand-turned clock. Nothing here knows of pipes, pids' life or gRPC.
 #pragma once
 
 #include <compare>
@@ -21,7 +21,8 @@ struct AttemptKey {
   auto operator<=>(const AttemptKey&) const = default;
 };
 
-// The ranks of an attempt and its data preparation run one after the other, each in a process group of its own.
+// The ranks of an attempt and its data preparation run one after the other, each in a process group
+// of its own.
 enum class Phase { kPreparation, kRanks };
 struct GroupKey {
   AttemptKey attempt;
@@ -39,7 +40,8 @@ struct ProcessKey {
   auto operator<=>(const ProcessKey&) const = default;
 };
 
-// ---- inputs -------------------------------------------------------------------------------------------
+// ---- inputs
+// -------------------------------------------------------------------------------------------
 
 struct Tick {};          // time has passed
 struct StreamOpened {};  // a stream to the coordinator stands; nothing was said on it yet
@@ -59,8 +61,8 @@ struct TrainerSaid {
   ProcessKey key;
   trainer::v1::TrainerLine line;
 };
-// A line of data preparation: progress while it runs, at the end the result or the error. Only the fields
-// that the line set are used.
+// A line of data preparation: progress while it runs, at the end the result or the error. Only the
+// fields that the line set are used.
 struct PreparationSaid {
   AttemptKey key;
   v1::DataStatus data;
@@ -85,16 +87,18 @@ struct PublishDone {
 // The agent itself shall end.
 struct ShutdownRequested {};
 
-using Input = std::variant<Tick, StreamOpened, StreamClosed, FromCoordinator, ProcessStarted, ProcessStartFailed,
-                           TrainerSaid, PreparationSaid, ProcessExited, GroupGone, ProbeDone, PublishDone,
-                           ShutdownRequested>;
+using Input = std::variant<Tick, StreamOpened, StreamClosed, FromCoordinator, ProcessStarted,
+                           ProcessStartFailed, TrainerSaid, PreparationSaid, ProcessExited,
+                           GroupGone, ProbeDone, PublishDone, ShutdownRequested>;
 
-// ---- outputs, to be done in order -----------------------------------------------------------------------
+// ---- outputs, to be done in order
+// -----------------------------------------------------------------------
 
 struct Send {
   v1::ConnectRequest message;
 };
-// The session is of no use (silent or refused): end the stream; a new one is dialled as after any loss.
+// The session is of no use (silent or refused): end the stream; a new one is dialled as after any
+// loss.
 struct CloseStream {
   std::string reason;
 };
@@ -156,9 +160,9 @@ struct Note {
 // After ShutdownRequested: nothing is left to stop.
 struct ShutdownComplete {};
 
-using Output = std::variant<Send, CloseStream, StartRank, StartPreparation, SignalGroup, WriteLine, JournalResult,
-                            ForgetAttempt, RememberStore, Probe, Publish, Remove, LogsStored, Note,
-                            ShutdownComplete>;
+using Output = std::variant<Send, CloseStream, StartRank, StartPreparation, SignalGroup, WriteLine,
+                            JournalResult, ForgetAttempt, RememberStore, Probe, Publish, Remove,
+                            LogsStored, Note, ShutdownComplete>;
 using Outputs = std::vector<Output>;
 
 }  // namespace switchyard::agent

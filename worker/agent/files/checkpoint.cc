@@ -13,7 +13,8 @@ v1::CheckpointPublished PublishOnDisk(const v1::PublishCheckpoint& request) {
   result.set_step(request.step());
   result.set_final_path(request.final_path());
   const CheckpointIdentity identity{request.job_uid(), request.step(), request.epoch()};
-  const absl::Status published = switchyard::PublishCheckpoint(request.stage_path(), request.final_path(), identity);
+  const absl::Status published =
+      switchyard::PublishCheckpoint(request.stage_path(), request.final_path(), identity);
   if (!published.ok()) {
     result.set_error(std::string(published.message()));
     return result;

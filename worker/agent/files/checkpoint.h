@@ -1,4 +1,5 @@
-// Publishing and removing checkpoints for the coordinator: common/checkpoint_publish with the agent's messages.
+// Publishing and removing checkpoints for the coordinator: common/checkpoint_publish with the
+// agent's messages.
 #pragma once
 
 #include "absl/status/status.h"

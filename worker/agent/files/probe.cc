@@ -30,7 +30,7 @@ class Prober {
  public:
   Prober(const std::string& node, v1::ProbeResult& result) : node_(node), result_(result) {}
 
-  void Problem(const std::string& sentence) { result_.add_problems(absl::StrCat("node ", node_, ": ", sentence)); }
+  void Problem(const std::string& sentence) { result_.add_problems(sentence); }
 
   bool Readable(const std::string& what, const std::string& path) {
     const UniqueFd fd(open(path.c_str(), O_RDONLY | O_CLOEXEC));
@@ -49,12 +49,14 @@ class Prober {
   void Model(const std::string& dir) {
     std::error_code error;
     if (!fs::is_directory(dir, error)) {
-      Problem(absl::StrCat("model ", dir, fs::exists(dir, error) ? " is not a directory" : " does not exist",
+      Problem(absl::StrCat("model ", dir,
+                           fs::exists(dir, error) ? " is not a directory" : " does not exist",
                            "; give the directory that holds config.json and *.safetensors"));
       return;
     }
     std::vector<fs::path> files;
-    for (auto it = fs::directory_iterator(dir, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    for (auto it = fs::directory_iterator(dir, error); !error && it != fs::directory_iterator();
+         it.increment(error)) {
       if (it->is_regular_file(error)) files.push_back(it->path());
     }
     if (error) return Problem(absl::StrCat("model ", dir, " cannot be listed: ", error.message()));
@@ -64,7 +66,9 @@ class Prober {
     std::ifstream config(absl::StrCat(dir, "/config.json"));
     std::ostringstream text;
     text << config.rdbuf();
-    const auto add = [&](const std::string& item) { fingerprint.Add(item.c_str(), item.size() + 1); };
+    const auto add = [&](const std::string& item) {
+      fingerprint.Add(item.c_str(), item.size() + 1);
+    };
     add(text.str());
     int weights = 0;
     for (const auto& file : files) {
@@ -95,7 +99,8 @@ class Prober {
     unlink(trial.c_str());
     struct statvfs space {};
     if (statvfs(dir.c_str(), &space) == 0) {
-      result_.set_disk_free_bytes(static_cast<int64_t>(space.f_bavail) * static_cast<int64_t>(space.f_frsize));
+      result_.set_disk_free_bytes(static_cast<int64_t>(space.f_bavail) *
+                                  static_cast<int64_t>(space.f_frsize));
     }
     return true;
   }

@@ -8,8 +8,9 @@
 
 namespace switchyard::agent {
 
-// Answers ProbePaths. `node` is named in the sentences. A nonce that is not there yet is waited for up to
-// `nonce_wait`: the first node may be writing it, and network file systems show it late.
+// Answers ProbePaths; the coordinator adds the node's name to the sentences. `node` makes the name
+// of a trial file unique. A nonce that is not there yet is waited for up to `nonce_wait`: the first
+// node may be writing it, and network file systems show it late.
 v1::ProbeResult ProbePathsOnDisk(const v1::ProbePaths& request, const std::string& node,
                                  std::chrono::milliseconds nonce_wait);
 

@@ -13,6 +13,7 @@ namespace {
 
 // Logs may hold up the release of a slot for this long.
 constexpr std::chrono::seconds kLogPatience{2};
+constexpr std::chrono::seconds kReapInterval{30};
 
 }  // namespace
 
@@ -21,22 +22,28 @@ AgentHost::AgentHost(const AgentOptions& options, Parts parts)
       lock_(std::move(parts.lock)),
       journal_(std::move(parts.journal)),
       inventory_(parts.core.inventory),
-      launch_{options.work_dir, options.trainer,         options.python,           options.prepare_data,
-              options.self,     inventory_.cpu_cores(), inventory_.slots_size()},
+      launch_{options.work_dir,       options.trainer, options.python,
+              options.prepare_data,   options.self,    inventory_.cpu_cores(),
+              inventory_.slots_size()},
       spool_(options.work_dir, options.log_cap_bytes),
       metrics_(std::move(parts.metrics)),
       core_(std::move(parts.core), std::move(parts.recovered), clock_.Steady()),
-      processes_(poller_, {.on_line = [this](const ProcessKey& key, absl::string_view line) { OnLine(key, line); },
-                           .on_too_long_line = [this](const ProcessKey& key) { BadLine(key, "longer than 1 MiB"); },
-                           .on_output = [this](const ProcessKey& key,
-                                               absl::string_view bytes) { spool_.Append(key, bytes); },
-                           .on_exit = [this](const ProcessKey& key, int code, int signal) { OnExit(key, code, signal); },
-                           .on_group_gone =
-                               [this](const GroupKey& key) { flushing_[key] = clock_.Steady() + kLogPatience; }}),
-      session_(options.coordinator, inbox_, spool_,
-               {.on_opened = [this] { Feed(StreamOpened{}); },
-                .on_message = [this](v1::ConnectResponse message) { Feed(FromCoordinator{std::move(message)}); },
-                .on_closed = [this] { Feed(StreamClosed{}); }}) {
+      processes_(
+          poller_,
+          {.on_line = [this](const ProcessKey& key, absl::string_view line) { OnLine(key, line); },
+           .on_too_long_line = [this](const ProcessKey& key) { BadLine(key, "longer than 1 MiB"); },
+           .on_output = [this](const ProcessKey& key,
+                               absl::string_view bytes) { spool_.Append(key, bytes); },
+           .on_exit = [this](const ProcessKey& key, int code,
+                             int signal) { OnExit(key, code, signal); },
+           .on_group_gone =
+               [this](const GroupKey& key) { flushing_[key] = clock_.Steady() + kLogPatience; }}),
+      session_(
+          options.coordinator, inbox_, spool_,
+          {.on_opened = [this] { Feed(StreamOpened{}); },
+           .on_message =
+               [this](v1::ConnectResponse message) { Feed(FromCoordinator{std::move(message)}); },
+           .on_closed = [this] { Feed(StreamClosed{}); }}) {
   poller_.Add(inbox_.fd(), EPOLLIN, [this](uint32_t) { inbox_.RunAll(); });
 }
 
@@ -47,7 +54,8 @@ void AgentHost::RequestShutdown() {
 }
 
 void AgentHost::Run() {
-  while (!leave_by_.has_value() || (clock_.Steady() < *leave_by_ && core_.in_session() && !session_.Drained())) {
+  while (!leave_by_.has_value() ||
+         (clock_.Steady() < *leave_by_ && core_.in_session() && !session_.Drained())) {
     Turn();
     poller_.Wait(UntilNextTurn());
   }
@@ -59,14 +67,20 @@ void AgentHost::Turn() {
     next_poll_ = now + ProcessTable::kPollInterval;
     processes_.Poll();
   }
+  if (now >= next_reap_) {
+    next_reap_ = now + kReapInterval;
+    processes_.ReapStrays();
+  }
   ReleaseFlushedGroups(now);
   CloseForgotten(now);
-  if (const auto deadline = core_.NextDeadline(); deadline.has_value() && now >= *deadline) Feed(Tick{});
+  if (const auto deadline = core_.NextDeadline(); deadline.has_value() && now >= *deadline)
+    Feed(Tick{});
   session_.Turn(now, core_.in_session());
   if (was_in_session_ != core_.in_session()) {
     was_in_session_ = core_.in_session();
     if (!was_in_session_) metrics_->OnSessionLost();
-    log::Info(was_in_session_ ? "session.opened" : "session.lost", {{"coordinator", options_.coordinator}});
+    log::Info(was_in_session_ ? "session.opened" : "session.lost",
+              {{"coordinator", options_.coordinator}});
   }
   metrics_->Update(core_.usage(), core_.in_session());
   metrics_->SetDroppedReports(session_.dropped_reports());
@@ -112,15 +126,18 @@ void AgentHost::OnLine(const ProcessKey& key, absl::string_view line) {
   auto parsed = ParseTrainerLine(line);
   if (!parsed.ok()) return BadLine(key, std::string(parsed.status().message()));
   if (parsed->has_step() && parsed->step().peak_memory_bytes() > 0) {
-    metrics_->OnPeakMemory(core_.JobName(key.attempt), key.rank, parsed->step().peak_memory_bytes());
+    metrics_->OnPeakMemory(core_.JobName(key.attempt), key.rank,
+                           parsed->step().peak_memory_bytes());
   }
   Feed(TrainerSaid{key, *std::move(parsed)});
 }
 
 void AgentHost::BadLine(const ProcessKey& key, const std::string& why) {
   metrics_->OnBadLine();
-  log::Warning("line.unreadable",
-               {{"job_uid", key.attempt.job_uid}, {"epoch", key.attempt.epoch}, {"rank", key.rank}, {"why", why}});
+  log::Warning("line.unreadable", {{"job_uid", key.attempt.job_uid},
+                                   {"epoch", key.attempt.epoch},
+                                   {"rank", key.rank},
+                                   {"why", why}});
 }
 
 void AgentHost::OnExit(const ProcessKey& key, int exit_code, int signal) {

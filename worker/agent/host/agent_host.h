@@ -1,7 +1,8 @@
-// The agent on a real machine: does what the core says with processes, files and the stream to the coordinator,
-// and tells the core what happens.
+// The agent on a real machine: does what the core says with processes, files and the stream to the
+// coordinator, and tells the core what happens.
 //
-// One thread runs everything; gRPC's threads and the file worker hand their results over through an inbox.
+// One thread runs everything; gRPC's threads and the file worker hand their results over through an
+// inbox.
 #pragma once
 
 #include <deque>
@@ -27,8 +28,8 @@ namespace switchyard::agent {
 
 class AgentHost {
  public:
-  // Takes the work directory, removes what an earlier run left, counts slots, opens /metrics. Errors say what to
-  // do about them.
+  // Takes the work directory, removes what an earlier run left, counts slots, opens /metrics.
+  // Errors say what to do about them.
   static absl::StatusOr<std::unique_ptr<AgentHost>> Create(const AgentOptions& options);
   ~AgentHost();
 
@@ -79,6 +80,8 @@ class AgentHost {
   // Tells the core about groups that are gone and whose logs are sent.
   void ReleaseFlushedGroups(Time now);
   void CloseForgotten(Time now);
+  // Logs that an earlier run of the agent may not have sent, and directories that it kept.
+  void AdoptEarlierRun(const std::vector<v1::AttemptStatus>& results);
 
   AgentOptions options_;
   UniqueFd lock_;
@@ -97,12 +100,13 @@ class AgentHost {
   std::deque<Input> inputs_;
   bool feeding_ = false;
   Time next_poll_{};
-  std::map<GroupKey, Time> flushing_;    // gone, waiting for their logs until then
+  Time next_reap_{};
+  std::map<GroupKey, Time> flushing_;     // gone, waiting for their logs until then
   std::map<AttemptKey, Time> forgotten_;  // their logs may still be sent until then
-  std::deque<AttemptKey> kept_;          // forgotten attempts whose directory is still there, oldest first
+  std::deque<AttemptKey> kept_;  // forgotten attempts whose directory is still there, oldest first
   bool was_in_session_ = false;
-  std::optional<Time> leave_by_;         // set by ShutdownComplete
-  FileWorker file_worker_;               // last: its work uses what is above
+  std::optional<Time> leave_by_;  // set by ShutdownComplete
+  FileWorker file_worker_;        // last: its work uses what is above
 };
 
 }  // namespace switchyard::agent

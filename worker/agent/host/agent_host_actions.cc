@@ -38,8 +38,9 @@ absl::Status AgentHost::WriteTrainerConfig(const StartRank& rank) {
 }
 
 void AgentHost::Do(StartRank& output) {
-  const auto slot = std::find_if(inventory_.slots().begin(), inventory_.slots().end(),
-                                 [&](const v1::Slot& candidate) { return candidate.index() == output.slot; });
+  const auto slot =
+      std::find_if(inventory_.slots().begin(), inventory_.slots().end(),
+                   [&](const v1::Slot& candidate) { return candidate.index() == output.slot; });
   if (const auto written = WriteTrainerConfig(output); !written.ok()) {
     Feed(ProcessStartFailed{output.key, std::string(written.message())});
     return;
@@ -53,8 +54,9 @@ void AgentHost::Do(StartPreparation& output) {
   std::error_code error;
   fs::create_directories(AttemptDir(options_.work_dir, output.key), error);
   if (!fs::exists(options_.prepare_data, error)) {
-    Feed(ProcessStartFailed{key, absl::StrCat("the program that prepares data, ", options_.prepare_data,
-                                              ", does not exist; start the agent with --prepare-data PATH")});
+    Feed(ProcessStartFailed{
+        key, absl::StrCat("the program that prepares data, ", options_.prepare_data,
+                          ", does not exist; start the agent with --prepare-data PATH")});
     return;
   }
   Start(key, 0, PreparationRequest(launch_, output.request));
@@ -62,7 +64,8 @@ void AgentHost::Do(StartPreparation& output) {
 
 void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
   auto opened = spool_.Open(key);
-  auto pid = opened.ok() ? processes_.Start(key, std::move(request)) : absl::StatusOr<pid_t>(opened);
+  auto pid =
+      opened.ok() ? processes_.Start(key, std::move(request)) : absl::StatusOr<pid_t>(opened);
   if (!pid.ok()) {
     log::Error("process.start_failed", {{"job_uid", key.attempt.job_uid},
                                         {"epoch", key.attempt.epoch},
@@ -77,7 +80,8 @@ void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
                                 {"slot", slot},
                                 {"pid", *pid}});
   if (const auto written = WritePidFile(options_.work_dir, key, slot, *pid); !written.ok()) {
-    // The process runs and dies with this agent; only a descendant that outlives both would not be found.
+    // The process runs and dies with this agent; only a descendant that outlives both would not be
+    // found.
     log::Error("pid_file.unwritten", {{"error", std::string(written.message())}});
   }
   Feed(ProcessStarted{key, *pid});
@@ -87,18 +91,22 @@ void AgentHost::Do(SignalGroup& output) {
   processes_.Signal(output.key, output.signal == StopSignal::kKill ? SIGKILL : SIGTERM);
 }
 
-void AgentHost::Do(WriteLine& output) { processes_.Write(output.key, FormatAgentLine(output.line)); }
+void AgentHost::Do(WriteLine& output) {
+  processes_.Write(output.key, FormatAgentLine(output.line));
+}
 
 void AgentHost::Do(JournalResult& output) {
   const AttemptKey key{output.result.job_uid(), output.result.epoch()};
   if (const auto written = journal_.Write(output.result); !written.ok()) {
     // Told anyway; only an agent restart before the acknowledgement would lose it.
-    log::Error("journal.unwritten", {{"job_uid", key.job_uid}, {"error", std::string(written.message())}});
+    log::Error("journal.unwritten",
+               {{"job_uid", key.job_uid}, {"error", std::string(written.message())}});
   }
-  for (const Phase phase : {Phase::kPreparation, Phase::kRanks}) RemovePidFiles(options_.work_dir, {key, phase});
-  log::Info("attempt.ended", {{"job_uid", key.job_uid},
-                              {"epoch", key.epoch},
-                              {"reason", output.result.stop_reason()}});
+  for (const Phase phase : {Phase::kPreparation, Phase::kRanks})
+    RemovePidFiles(options_.work_dir, {key, phase});
+  log::Info(
+      "attempt.ended",
+      {{"job_uid", key.job_uid}, {"epoch", key.epoch}, {"reason", output.result.stop_reason()}});
   metrics_->ForgetJob(core_.JobName(key));
 }
 
@@ -125,14 +133,16 @@ void AgentHost::Do(RememberStore& output) {
 void AgentHost::Do(Probe& output) {
   file_worker_.Do([this, request = output.request] {
     auto result = ProbePathsOnDisk(request, options_.node, kNonceWait);
-    inbox_.Post([this, result = std::move(result)]() mutable { Feed(ProbeDone{std::move(result)}); });
+    inbox_.Post(
+        [this, result = std::move(result)]() mutable { Feed(ProbeDone{std::move(result)}); });
   });
 }
 
 void AgentHost::Do(Publish& output) {
   file_worker_.Do([this, request = output.request] {
     auto result = PublishOnDisk(request);
-    inbox_.Post([this, result = std::move(result)]() mutable { Feed(PublishDone{std::move(result)}); });
+    inbox_.Post(
+        [this, result = std::move(result)]() mutable { Feed(PublishDone{std::move(result)}); });
   });
 }
 
@@ -140,7 +150,9 @@ void AgentHost::Do(Remove& output) {
   file_worker_.Do([request = output.request] {
     const auto removed = RemoveCheckpointOnDisk(request);
     log::Write(removed.ok() ? log::Level::kInfo : log::Level::kError, "checkpoint.removed",
-               {{"job_uid", request.job_uid()}, {"path", request.path()}, {"error", std::string(removed.message())}});
+               {{"job_uid", request.job_uid()},
+                {"path", request.path()},
+                {"error", std::string(removed.message())}});
   });
 }
 
@@ -148,7 +160,9 @@ void AgentHost::Do(LogsStored& output) { spool_.OnAck(output.ack); }
 
 void AgentHost::Do(Note& output) {
   log::Write(output.warning ? log::Level::kWarning : log::Level::kInfo, output.event.c_str(),
-             {{"job_uid", output.attempt.job_uid}, {"epoch", output.attempt.epoch}, {"what", output.text}});
+             {{"job_uid", output.attempt.job_uid},
+              {"epoch", output.attempt.epoch},
+              {"what", output.text}});
 }
 
 void AgentHost::Do(ShutdownComplete&) { leave_by_ = clock_.Steady() + kLeavePatience; }

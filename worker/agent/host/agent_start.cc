@@ -2,12 +2,14 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
 #include <random>
 #include <set>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/log.h"
@@ -27,7 +29,8 @@ absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
   std::error_code error;
   fs::create_directories(absl::StrCat(work_dir, "/attempts"), error);
   if (error) {
-    return absl::InvalidArgumentError(absl::StrCat("--work-dir ", work_dir, " cannot be created: ", error.message()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("--work-dir ", work_dir, " cannot be created: ", error.message()));
   }
   const std::string path = absl::StrCat(work_dir, "/lock");
   UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
@@ -36,8 +39,8 @@ absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
         absl::StrCat("--work-dir ", work_dir, " cannot be written: ", std::strerror(errno)));
   }
   if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("--work-dir ", work_dir, " is in use by another agent; give each agent its own"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        "--work-dir ", work_dir, " is in use by another agent; give each agent its own"));
   }
   return lock;
 }
@@ -52,15 +55,19 @@ std::string NewIncarnation() {
 absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions& options) {
   SWITCHYARD_RETURN_IF_ERROR(Validate(options));
   SWITCHYARD_ASSIGN_OR_RETURN(UniqueFd lock, LockWorkDir(options.work_dir));
-  SWITCHYARD_ASSIGN_OR_RETURN(const auto lost, RemoveLeftovers(options.work_dir, kLeftoverPatience));
-  SWITCHYARD_ASSIGN_OR_RETURN(Journal journal, Journal::Open(absl::StrCat(options.work_dir, "/journal")));
+  SWITCHYARD_ASSIGN_OR_RETURN(const auto lost,
+                              RemoveLeftovers(options.work_dir, kLeftoverPatience));
+  SWITCHYARD_ASSIGN_OR_RETURN(Journal journal,
+                              Journal::Open(absl::StrCat(options.work_dir, "/journal")));
   std::set<AttemptKey> journaled;
   for (const auto& result : journal.Load()) journaled.insert({result.job_uid(), result.epoch()});
   for (const auto& result : lost) {
     const AttemptKey key{result.job_uid(), result.epoch()};
     if (!journaled.contains(key)) SWITCHYARD_RETURN_IF_ERROR(journal.Write(result));
-    for (const Phase phase : {Phase::kPreparation, Phase::kRanks}) RemovePidFiles(options.work_dir, {key, phase});
-    log::Warning("attempt.lost", {{"job_uid", key.job_uid}, {"epoch", key.epoch}, {"ranks", result.ranks_size()}});
+    for (const Phase phase : {Phase::kPreparation, Phase::kRanks})
+      RemovePidFiles(options.work_dir, {key, phase});
+    log::Warning("attempt.lost",
+                 {{"job_uid", key.job_uid}, {"epoch", key.epoch}, {"ranks", result.ranks_size()}});
   }
 
   AgentCore::Options core;
@@ -69,7 +76,8 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   core.boot_id = BootId();
   core.version = SWITCHYARD_VERSION;
   core.graces = options.graces;
-  SWITCHYARD_ASSIGN_OR_RETURN(core.inventory, TakeInventory({options.cpu_slots, options.fabric_address}));
+  SWITCHYARD_ASSIGN_OR_RETURN(core.inventory,
+                              TakeInventory({options.cpu_slots, options.fabric_address}));
   auto metrics = std::make_unique<AgentMetrics>();
   SWITCHYARD_RETURN_IF_ERROR(metrics->Serve(options.metrics));
   log::Info("agent.started", {{"node", options.node},
@@ -80,8 +88,45 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
                               {"metrics", metrics->address()},
                               {"results", journal.Load().size()}});
   AgentCore::Recovered recovered{journal.Load(), journal.StoreId()};
-  return std::unique_ptr<AgentHost>(
-      new AgentHost(options, {std::move(lock), std::move(journal), std::move(core), std::move(recovered), std::move(metrics)}));
+  const auto results = recovered.results;
+  std::unique_ptr<AgentHost> host(
+      new AgentHost(options, {std::move(lock), std::move(journal), std::move(core),
+                              std::move(recovered), std::move(metrics)}));
+  host->AdoptEarlierRun(results);
+  return host;
+}
+
+void AgentHost::AdoptEarlierRun(const std::vector<v1::AttemptStatus>& results) {
+  std::set<AttemptKey> unacknowledged;
+  std::error_code error;
+  for (const auto& result : results) {
+    const AttemptKey key{result.job_uid(), result.epoch()};
+    unacknowledged.insert(key);
+    std::vector<int> ranks = {kPreparationRank};
+    for (const auto& rank : result.ranks()) ranks.push_back(rank.rank());
+    for (const int rank : ranks) {
+      const std::string path =
+          absl::StrCat(AttemptDir(options_.work_dir, key), "/", LogSpool::FileName(rank));
+      // Of a rotated log the offsets are not known any more; it stays on this node.
+      if (!fs::exists(path, error) || fs::exists(path + ".1", error)) continue;
+      if (const auto opened = spool_.Open({key, rank}); !opened.ok()) {
+        log::Warning("log.unreadable", {{"path", path}, {"error", std::string(opened.message())}});
+      }
+    }
+  }
+  std::vector<std::pair<fs::file_time_type, AttemptKey>> kept;
+  for (const auto& job :
+       fs::directory_iterator(absl::StrCat(options_.work_dir, "/attempts"), error)) {
+    for (const auto& epoch : fs::directory_iterator(job.path(), error)) {
+      AttemptKey key{job.path().filename().string(), 0};
+      if (!absl::SimpleAtoi(epoch.path().filename().string(), &key.epoch) ||
+          unacknowledged.contains(key))
+        continue;
+      kept.emplace_back(epoch.last_write_time(error), key);
+    }
+  }
+  std::sort(kept.begin(), kept.end());
+  for (auto& [time, key] : kept) kept_.push_back(std::move(key));
 }
 
 }  // namespace switchyard::agent

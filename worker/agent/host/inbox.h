@@ -15,7 +15,9 @@ namespace switchyard::agent {
 
 class Inbox {
  public:
-  Inbox() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { SWITCHYARD_CHECK(event_.valid(), "eventfd failed"); }
+  Inbox() : event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    SWITCHYARD_CHECK(event_.valid(), "eventfd failed");
+  }
 
   // From any thread; `work` runs on the loop's thread.
   void Post(std::function<void()> work) {

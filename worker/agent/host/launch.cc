@@ -13,14 +13,25 @@
 namespace switchyard::agent {
 namespace {
 
-constexpr absl::string_view kInherited[] = {"PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH",
-                                            "CUDA_HOME", "HF_HOME", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS"};
+constexpr absl::string_view kInherited[] = {"PATH",
+                                            "HOME",
+                                            "USER",
+                                            "LANG",
+                                            "TZ",
+                                            "TMPDIR",
+                                            "LD_LIBRARY_PATH",
+                                            "CUDA_HOME",
+                                            "HF_HOME",
+                                            "ASAN_OPTIONS",
+                                            "UBSAN_OPTIONS",
+                                            "LSAN_OPTIONS"};
 constexpr absl::string_view kInheritedPrefixes[] = {"LC_", "NCCL_"};
 
 std::vector<std::string> Environment(const LaunchOptions& options, const AttemptKey& key) {
   std::vector<std::string> environment = InheritedEnvironment();
   environment.push_back(EnvironmentMark(options.work_dir, key));
-  environment.push_back(absl::StrCat("OMP_NUM_THREADS=", std::max(1, options.cpu_cores / std::max(1, options.slots))));
+  environment.push_back(absl::StrCat("OMP_NUM_THREADS=",
+                                     std::max(1, options.cpu_cores / std::max(1, options.slots))));
   return environment;
 }
 
@@ -31,20 +42,22 @@ std::vector<std::string> InheritedEnvironment() {
   for (char** entry = environ; *entry != nullptr; ++entry) {
     const absl::string_view text = *entry;
     const absl::string_view name = text.substr(0, text.find('='));
-    const bool wanted = std::find(std::begin(kInherited), std::end(kInherited), name) != std::end(kInherited) ||
-                        std::any_of(std::begin(kInheritedPrefixes), std::end(kInheritedPrefixes),
-                                    [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
+    const bool wanted =
+        std::find(std::begin(kInherited), std::end(kInherited), name) != std::end(kInherited) ||
+        std::any_of(std::begin(kInheritedPrefixes), std::end(kInheritedPrefixes),
+                    [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
     if (wanted) environment.emplace_back(text);
   }
   return environment;
 }
 
-SpawnRequest RankRequest(const LaunchOptions& options, const v1::Slot& slot, const ProcessKey& key) {
+SpawnRequest RankRequest(const LaunchOptions& options, const v1::Slot& slot,
+                         const ProcessKey& key) {
   SpawnRequest request;
   request.program = options.trainer;
   request.directory = AttemptDir(options.work_dir, key.attempt);
-  request.arguments = {"run", "--config", absl::StrCat(request.directory, "/", kTrainerConfigFile), "--rank",
-                       absl::StrCat(key.rank)};
+  request.arguments = {"run", "--config", absl::StrCat(request.directory, "/", kTrainerConfigFile),
+                       "--rank", absl::StrCat(key.rank)};
   request.environment = Environment(options, key.attempt);
   // An empty list hides the GPUs from a CPU rank, which must not take memory on them.
   request.environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.uuid()));
@@ -59,14 +72,16 @@ SpawnRequest PreparationRequest(const LaunchOptions& options, const v1::PrepareD
   std::vector<std::string>& arguments = request.arguments;
   arguments = {options.prepare_data, "--model", prepare.model(), "--train", prepare.train()};
   if (!prepare.eval().empty()) arguments.insert(arguments.end(), {"--eval", prepare.eval()});
-  arguments.insert(arguments.end(), {"--sequence-length", absl::StrCat(prepare.sequence_length()), "--output-dir",
-                                     prepare.output_dir(), "--max-bad-lines", absl::StrCat(prepare.max_bad_lines())});
+  arguments.insert(arguments.end(), {"--sequence-length", absl::StrCat(prepare.sequence_length()),
+                                     "--output-dir", prepare.output_dir(), "--max-bad-lines",
+                                     absl::StrCat(prepare.max_bad_lines())});
   if (prepare.train_on_all_tokens()) arguments.push_back("--train-on-all-tokens");
   if (prepare.disable_packing()) arguments.push_back("--disable-packing");
   arguments.push_back("--progress-json");
   request.program = options.python;
   if (!options.self.empty()) {
-    arguments.insert(arguments.begin(), {"die-with-parent", absl::StrCat(getpid()), options.python});
+    arguments.insert(arguments.begin(),
+                     {"die-with-parent", absl::StrCat(getpid()), options.python});
     request.program = options.self;
   }
   request.environment = Environment(options, key);

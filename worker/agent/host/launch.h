@@ -15,7 +15,7 @@ struct LaunchOptions {
   std::string trainer;       // switchyard-trainer
   std::string python;        // interpreter with transformers and pyarrow
   std::string prepare_data;  // tools/prepare_data.py
-  std::string self;          // this program, to run a child that dies with it; empty: run the child itself
+  std::string self;  // this program, to run a child that dies with it; empty: run the child itself
   int cpu_cores = 1;
   int slots = 1;
 };
@@ -26,8 +26,8 @@ inline constexpr char kTrainerConfigFile[] = "train.json";
 SpawnRequest RankRequest(const LaunchOptions& options, const v1::Slot& slot, const ProcessKey& key);
 SpawnRequest PreparationRequest(const LaunchOptions& options, const v1::PrepareData& request);
 
-// What children inherit of this process's environment: names on a short list only, so that a job does not
-// depend on how the agent was started and secrets of the agent do not reach it.
+// What children inherit of this process's environment: names on a short list only, so that a job
+// does not depend on how the agent was started and secrets of the agent do not reach it.
 std::vector<std::string> InheritedEnvironment();
 
 }  // namespace switchyard::agent

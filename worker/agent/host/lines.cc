@@ -30,22 +30,26 @@ std::string FormatAgentLine(const trainer::v1::AgentLine& line) {
   options.preserve_proto_field_names = true;
   options.always_print_primitive_fields = true;
   std::string text;
-  [[maybe_unused]] const auto status = google::protobuf::util::MessageToJsonString(line, &text, options);
+  [[maybe_unused]] const auto status =
+      google::protobuf::util::MessageToJsonString(line, &text, options);
   return text;
 }
 
 absl::StatusOr<v1::DataStatus> ParsePreparationLine(absl::string_view line) {
-  const auto json = nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
+  const auto json =
+      nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return absl::InvalidArgumentError("not a JSON object");
   v1::DataStatus data;
-  if (const auto progress = json.find("progress"); progress != json.end() && progress->is_number()) {
+  if (const auto progress = json.find("progress");
+      progress != json.end() && progress->is_number()) {
     data.set_progress(progress->get<double>());
     return data;
   }
   if (const auto error = json.find("error"); error != json.end() && error->is_object()) {
     data.set_error(error->value("message", "data preparation failed without a reason"));
     const auto user_error = error->find("user_error");
-    data.set_user_error(user_error != error->end() && user_error->is_boolean() && user_error->get<bool>());
+    data.set_user_error(user_error != error->end() && user_error->is_boolean() &&
+                        user_error->get<bool>());
     return data;
   }
   if (const auto result = json.find("result"); result != json.end() && result->is_object()) {

@@ -16,7 +16,8 @@ struct JobLabels {
 // "projects/{project}/jobs/{job}"; another name counts as a job without a project.
 JobLabels Split(const std::string& name) {
   const std::vector<std::string> parts = absl::StrSplit(name, '/');
-  if (parts.size() == 4 && parts[0] == "projects" && parts[2] == "jobs") return {parts[1], parts[3]};
+  if (parts.size() == 4 && parts[0] == "projects" && parts[2] == "jobs")
+    return {parts[1], parts[3]};
   return {"", name};
 }
 
@@ -24,21 +25,32 @@ JobLabels Split(const std::string& name) {
 
 AgentMetrics::AgentMetrics() {
   slots_ = registry_.AddGauge("switchyard_agent_slots", "Slots that this node offers.");
-  slots_used_ = registry_.AddGauge("switchyard_agent_slots_used", "Slots in which processes may be alive.");
-  attempts_ = registry_.AddGauge("switchyard_agent_attempts", "Attempts on this node that have not ended.");
-  results_unacknowledged_ = registry_.AddGauge("switchyard_agent_results_unacknowledged",
-                                               "Results that the coordinator has not acknowledged.");
-  connected_ = registry_.AddGauge("switchyard_agent_connected", "1 while a session with the coordinator stands.");
-  sessions_lost_ = registry_.AddCounter("switchyard_agent_sessions_lost_total", "Sessions that were lost.");
-  rank_ends_ = registry_.AddCounter("switchyard_agent_rank_ends_total", "Ended ranks; outcome is ok or failed.", {"outcome"});
-  bad_lines_ = registry_.AddCounter("switchyard_agent_bad_lines_total", "Lines of trainers that could not be read.");
-  dropped_reports_ = registry_.AddCounter("switchyard_agent_reports_dropped_total",
-                                          "Step reports dropped because the coordinator was away or slow.");
-  dropped_log_bytes_ = registry_.AddCounter("switchyard_agent_log_dropped_bytes_total",
-                                            "Log bytes lost because they could not be written to disk.");
+  slots_used_ =
+      registry_.AddGauge("switchyard_agent_slots_used", "Slots in which processes may be alive.");
+  attempts_ =
+      registry_.AddGauge("switchyard_agent_attempts", "Attempts on this node that have not ended.");
+  results_unacknowledged_ =
+      registry_.AddGauge("switchyard_agent_results_unacknowledged",
+                         "Results that the coordinator has not acknowledged.");
+  connected_ = registry_.AddGauge("switchyard_agent_connected",
+                                  "1 while a session with the coordinator stands.");
+  sessions_lost_ =
+      registry_.AddCounter("switchyard_agent_sessions_lost_total", "Sessions that were lost.");
+  rank_ends_ = registry_.AddCounter("switchyard_agent_rank_ends_total",
+                                    "Ended ranks; outcome is ok or failed.", {"outcome"});
+  bad_lines_ = registry_.AddCounter("switchyard_agent_bad_lines_total",
+                                    "Lines of trainers that could not be read.");
+  dropped_reports_ =
+      registry_.AddCounter("switchyard_agent_reports_dropped_total",
+                           "Step reports dropped because the coordinator was away or slow.");
+  dropped_log_bytes_ =
+      registry_.AddCounter("switchyard_agent_log_dropped_bytes_total",
+                           "Log bytes lost because they could not be written to disk.");
   rank_restarts_ = registry_.AddCounter("switchyard_agent_rank_restarts_total",
-                                        "Ranks started for a second or later attempt of their job.", {"project", "job"});
-  peak_memory_ = registry_.AddGauge("switchyard_rank_peak_memory_bytes", "Peak memory that a rank of this node reported.",
+                                        "Ranks started for a second or later attempt of their job.",
+                                        {"project", "job"});
+  peak_memory_ = registry_.AddGauge("switchyard_rank_peak_memory_bytes",
+                                    "Peak memory that a rank of this node reported.",
                                     {"project", "job", "rank"});
 }
 
@@ -46,9 +58,10 @@ absl::Status AgentMetrics::Serve(const std::string& address) {
   if (address == "off") return absl::OkStatus();
   auto exposer = telemetry::Exposer::Start(registry_, address);
   if (!exposer.ok()) {
-    return absl::Status(exposer.status().code(),
-                        absl::StrCat("--metrics ", address, ": ", std::string(exposer.status().message()),
-                                     "; give another address or --metrics off"));
+    return absl::Status(
+        exposer.status().code(),
+        absl::StrCat("--metrics ", address, ": ", std::string(exposer.status().message()),
+                     "; give another address or --metrics off"));
   }
   exposer_ = *std::move(exposer);
   return absl::OkStatus();

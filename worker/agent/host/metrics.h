@@ -26,7 +26,9 @@ class AgentMetrics {
   void ForgetJob(const std::string& job);
   // Totals since the start of the process.
   void SetDroppedReports(int64_t total) { Raise(dropped_reports_, total, &dropped_reports_seen_); }
-  void SetDroppedLogBytes(int64_t total) { Raise(dropped_log_bytes_, total, &dropped_log_bytes_seen_); }
+  void SetDroppedLogBytes(int64_t total) {
+    Raise(dropped_log_bytes_, total, &dropped_log_bytes_seen_);
+  }
   void OnBadLine() { bad_lines_.Increment(); }
   void OnSessionLost() { sessions_lost_.Increment(); }
 

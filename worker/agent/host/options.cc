@@ -12,6 +12,7 @@ namespace switchyard::agent {
 namespace {
 
 namespace fs = std::filesystem;
+constexpr size_t kMaxNodeName = 63;
 
 std::string HostName() {
   char name[256] = {};
@@ -38,23 +39,38 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
   const fs::path directory = fs::path(options->self).parent_path();
   options->node = HostName();
   options->trainer = (directory / "switchyard-trainer").string();
-  options->python = FirstExisting(directory, {"../../.venv/bin/python", "../.venv/bin/python",
-                                              "../lib/switchyard/venv/bin/python"}, "python3");
-  options->prepare_data = FirstExisting(directory, {"../../tools/prepare_data.py", "../lib/switchyard/tools/prepare_data.py"},
-                                        (directory / "../../tools/prepare_data.py").lexically_normal().string());
+  options->python = FirstExisting(
+      directory,
+      {"../../.venv/bin/python", "../.venv/bin/python", "../lib/switchyard/venv/bin/python"},
+      "python3");
+  options->prepare_data = FirstExisting(
+      directory, {"../../tools/prepare_data.py", "../lib/switchyard/tools/prepare_data.py"},
+      (directory / "../../tools/prepare_data.py").lexically_normal().string());
 
-  CLI::App app("Runs training ranks on this node for a Switchyard coordinator.", "switchyard-agent");
+  CLI::App app("Runs training ranks on this node for a Switchyard coordinator.",
+               "switchyard-agent");
   app.set_version_flag("--version", SWITCHYARD_VERSION);
-  app.add_option("--coordinator", options->coordinator, "HOST:PORT of the coordinator")->capture_default_str();
-  app.add_option("--node", options->node, "Name of this node, unique among agents")->capture_default_str();
-  app.add_option("--cpu-slots", options->cpu_slots, "CPU slots to offer; 0: the GPUs, or without any a slot a core");
-  app.add_option("--metrics", options->metrics, "HOST:PORT for /metrics, or \"off\"")->capture_default_str();
-  app.add_option("--work-dir", options->work_dir, "Directory for results, logs and state; one agent each")->required();
-  app.add_option("--fabric-address", options->fabric_address, "Address at which ranks of other nodes reach this one");
-  app.add_option("--trainer", options->trainer, "Path of switchyard-trainer")->capture_default_str();
-  app.add_option("--python", options->python, "Python with transformers and pyarrow")->capture_default_str();
-  app.add_option("--prepare-data", options->prepare_data, "Path of prepare_data.py")->capture_default_str();
-  app.add_option("--log-cap-bytes", options->log_cap_bytes, "Size at which a rank's log file is rotated");
+  app.add_option("--coordinator", options->coordinator, "HOST:PORT of the coordinator")
+      ->capture_default_str();
+  app.add_option("--node", options->node, "Name of this node, unique among agents")
+      ->capture_default_str();
+  app.add_option("--cpu-slots", options->cpu_slots,
+                 "CPU slots to offer; 0: the GPUs, or without any a slot a core");
+  app.add_option("--metrics", options->metrics, "HOST:PORT for /metrics, or \"off\"")
+      ->capture_default_str();
+  app.add_option("--work-dir", options->work_dir,
+                 "Directory for results, logs and state; one agent each")
+      ->required();
+  app.add_option("--fabric-address", options->fabric_address,
+                 "Address at which ranks of other nodes reach this one");
+  app.add_option("--trainer", options->trainer, "Path of switchyard-trainer")
+      ->capture_default_str();
+  app.add_option("--python", options->python, "Python with transformers and pyarrow")
+      ->capture_default_str();
+  app.add_option("--prepare-data", options->prepare_data, "Path of prepare_data.py")
+      ->capture_default_str();
+  app.add_option("--log-cap-bytes", options->log_cap_bytes,
+                 "Size at which a rank's log file is rotated");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& parse_error) {
@@ -64,23 +80,23 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
   for (std::string* path : {&options->work_dir, &options->trainer, &options->prepare_data}) {
     if (!path->empty()) *path = fs::absolute(*path, error).lexically_normal().string();
   }
-  while (options->work_dir.size() > 1 && options->work_dir.back() == '/') options->work_dir.pop_back();
+  while (options->work_dir.size() > 1 && options->work_dir.back() == '/')
+    options->work_dir.pop_back();
   return true;
 }
 
 absl::Status Validate(const AgentOptions& options) {
-  if (!IsSafeUid(options.node)) {
-    std::string dotted = options.node;
-    std::erase(dotted, '.');
-    if (!IsSafeUid(dotted)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--node is \"", options.node, "\"; use 1 to 64 letters, digits, '.', '-' or '_'"));
-    }
+  std::string undotted = options.node;
+  std::erase(undotted, '.');
+  if (options.node.size() > kMaxNodeName || !IsSafeUid(undotted)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--node is \"", options.node, "\"; use 1 to 63 letters, digits, '.', '-' or '_'"));
   }
   if (access(options.trainer.c_str(), X_OK) != 0) {
-    return absl::NotFoundError(absl::StrCat("trainer ", options.trainer,
-                                            " does not exist or may not be executed; build switchyard-trainer or give "
-                                            "--trainer PATH"));
+    return absl::NotFoundError(
+        absl::StrCat("trainer ", options.trainer,
+                     " does not exist or may not be executed; build switchyard-trainer or give "
+                     "--trainer PATH"));
   }
   if (options.log_cap_bytes < 4096) {
     return absl::InvalidArgumentError(

@@ -10,15 +10,15 @@ namespace switchyard::agent {
 
 struct AgentOptions {
   std::string coordinator = "127.0.0.1:7070";
-  std::string node;                      // default: the host's name
-  int cpu_slots = 0;                     // 0: GPUs, or without any a slot a core
+  std::string node;                        // default: the host's name
+  int cpu_slots = 0;                       // 0: GPUs, or without any a slot a core
   std::string metrics = "127.0.0.1:9465";  // "off" for none
   std::string work_dir;
   std::string fabric_address;
   std::string trainer;
   std::string python;
   std::string prepare_data;
-  std::string self;  // this program; set by ParseOptions
+  std::string self;                  // this program; set by ParseOptions
   int64_t log_cap_bytes = 64 << 20;  // of one file of one rank; two are kept
   Graces graces;
 };

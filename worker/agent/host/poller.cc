@@ -17,7 +17,8 @@ void Poller::Add(int fd, uint32_t events, Callback callback) {
   epoll_event event{};
   event.events = events;
   event.data.fd = fd;
-  SWITCHYARD_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0, "descriptor cannot be polled");
+  SWITCHYARD_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0,
+                   "descriptor cannot be polled");
   callbacks_[fd] = std::move(callback);
 }
 
@@ -25,7 +26,8 @@ void Poller::Change(int fd, uint32_t events) {
   epoll_event event{};
   event.events = events;
   event.data.fd = fd;
-  SWITCHYARD_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) == 0, "descriptor is not polled");
+  SWITCHYARD_CHECK(epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, fd, &event) == 0,
+                   "descriptor is not polled");
 }
 
 void Poller::Remove(int fd) {
@@ -35,7 +37,8 @@ void Poller::Remove(int fd) {
 
 void Poller::Wait(std::optional<std::chrono::milliseconds> timeout) {
   std::array<epoll_event, 64> events;
-  const int64_t limit = timeout.has_value() ? std::clamp<int64_t>(timeout->count(), 0, 3600000) : -1;
+  const int64_t limit =
+      timeout.has_value() ? std::clamp<int64_t>(timeout->count(), 0, 3600000) : -1;
   const int count = epoll_wait(epoll_.get(), events.data(), events.size(), static_cast<int>(limit));
   for (int i = 0; i < count; ++i) {
     const auto it = callbacks_.find(events[i].data.fd);

@@ -32,10 +32,14 @@ void SessionDriver::Dial() {
   };
   CoordinatorStream::Callbacks callbacks;
   callbacks.on_message = [this, on_loop](v1::ConnectResponse message) {
-    on_loop([this, message = std::move(message)]() mutable { callbacks_.on_message(std::move(message)); });
+    on_loop([this, message = std::move(message)]() mutable {
+      callbacks_.on_message(std::move(message));
+    });
   };
   callbacks.on_written = [this, on_loop] { on_loop([this] { writing_ = false; }); };
-  callbacks.on_closed = [this, on_loop](const std::string& reason) { on_loop([this, reason] { OnClosed(reason); }); };
+  callbacks.on_closed = [this, on_loop](const std::string& reason) {
+    on_loop([this, reason] { OnClosed(reason); });
+  };
   writing_ = false;
   stream_ = std::make_unique<CoordinatorStream>(channel_, std::move(callbacks));
   callbacks_.on_opened();

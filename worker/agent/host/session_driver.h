@@ -1,7 +1,7 @@
 // Keeps a session with the coordinator: dials, dials again, and sends what waits.
 //
-// Lifecycle and reports go before logs; logs are read from disk only when the stream takes them. Runs on the
-// loop's thread.
+// Lifecycle and reports go before logs; logs are read from disk only when the stream takes them.
+// Runs on the loop's thread.
 #pragma once
 
 #include <functional>

@@ -24,7 +24,8 @@ std::string CpuProduct() {
   std::ifstream info("/proc/cpuinfo");
   for (std::string line; std::getline(info, line);) {
     const size_t colon = line.find(": ");
-    if (absl::StartsWith(line, "model name") && colon != std::string::npos) return line.substr(colon + 2);
+    if (absl::StartsWith(line, "model name") && colon != std::string::npos)
+      return line.substr(colon + 2);
   }
   return "unknown CPU";
 }
@@ -37,7 +38,8 @@ std::string FirstAddress() {
     if (item->ifa_addr == nullptr || item->ifa_addr->sa_family != AF_INET) continue;
     if ((item->ifa_flags & IFF_LOOPBACK) != 0 || (item->ifa_flags & IFF_UP) == 0) continue;
     char text[INET_ADDRSTRLEN];
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(item->ifa_addr)->sin_addr, text, sizeof(text));
+    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(item->ifa_addr)->sin_addr, text,
+              sizeof(text));
     address = text;
     break;
   }
@@ -75,7 +77,8 @@ std::string MemoryDomain() {
 absl::StatusOr<v1::Inventory> TakeInventory(const InventoryOptions& options) {
   if (options.cpu_slots < 0 || options.cpu_slots > kMaxCpuSlots) {
     return absl::InvalidArgumentError(
-        absl::StrFormat("--cpu-slots is %d; must be between 1 and %d, or 0 to use the GPUs", options.cpu_slots, kMaxCpuSlots));
+        absl::StrFormat("--cpu-slots is %d; must be between 1 and %d, or 0 to use the GPUs",
+                        options.cpu_slots, kMaxCpuSlots));
   }
   v1::Inventory inventory;
   const MemoryBytes memory = UsableMemory();
@@ -83,7 +86,8 @@ absl::StatusOr<v1::Inventory> TakeInventory(const InventoryOptions& options) {
   inventory.set_memory_domain(MemoryDomain());
   inventory.set_cpu_cores(UsableCores());
   inventory.set_cpu_product(CpuProduct());
-  inventory.set_fabric_address(options.fabric_address.empty() ? FirstAddress() : options.fabric_address);
+  inventory.set_fabric_address(options.fabric_address.empty() ? FirstAddress()
+                                                              : options.fabric_address);
   if (options.cpu_slots == 0) {
     for (const Gpu& gpu : FindGpus()) {
       auto* slot = inventory.add_slots();
@@ -95,7 +99,8 @@ absl::StatusOr<v1::Inventory> TakeInventory(const InventoryOptions& options) {
     }
     if (inventory.slots_size() > 0) return inventory;
   }
-  const int count = options.cpu_slots > 0 ? options.cpu_slots : std::min(inventory.cpu_cores(), kMaxDefaultCpuSlots);
+  const int count = options.cpu_slots > 0 ? options.cpu_slots
+                                          : std::min(inventory.cpu_cores(), kMaxDefaultCpuSlots);
   for (int i = 0; i < count; ++i) {
     auto* slot = inventory.add_slots();
     slot->set_index(i);

@@ -32,7 +32,8 @@ int64_t InactiveFile(const std::string& path) {
   return 0;
 }
 
-void Apply(const std::string& dir, const char* limit_file, const char* usage_file, MemoryBytes* memory) {
+void Apply(const std::string& dir, const char* limit_file, const char* usage_file,
+           MemoryBytes* memory) {
   const int64_t limit = ReadBytes(absl::StrCat(dir, "/", limit_file));
   if (limit < 0) return;
   const int64_t used = std::max<int64_t>(ReadBytes(absl::StrCat(dir, "/", usage_file)), 0) -
@@ -71,10 +72,11 @@ MemoryBytes UsableMemory(const std::string& root) {
     if (parts.size() != 3) continue;
     const std::string path = parts[2] == "/" ? "" : parts[2];
     if (parts[1].empty()) {
-      ApplyUpwards(absl::StrCat(root, "sys/fs/cgroup"), path, "memory.max", "memory.current", &memory);
-    } else if (parts[1] == "memory") {
-      ApplyUpwards(absl::StrCat(root, "sys/fs/cgroup/memory"), path, "memory.limit_in_bytes", "memory.usage_in_bytes",
+      ApplyUpwards(absl::StrCat(root, "sys/fs/cgroup"), path, "memory.max", "memory.current",
                    &memory);
+    } else if (parts[1] == "memory") {
+      ApplyUpwards(absl::StrCat(root, "sys/fs/cgroup/memory"), path, "memory.limit_in_bytes",
+                   "memory.usage_in_bytes", &memory);
     }
   }
   return memory;

@@ -7,7 +7,8 @@
 namespace switchyard::agent {
 namespace {
 
-// The part of NVML's stable C interface that is needed; its header is not installed with the driver.
+// The part of NVML's stable C interface that is needed; its header is not installed with the
+// driver.
 struct Memory {
   unsigned long long total, free, used;
 };
@@ -37,15 +38,19 @@ std::vector<Gpu> FindGpus() {
   int (*uuid_of)(Device, char*, unsigned) = nullptr;
   int (*name_of)(Device, char*, unsigned) = nullptr;
   int (*memory_of)(Device, Memory*) = nullptr;
-  const bool loaded = Load(library, "nvmlInit_v2", &init) && Load(library, "nvmlShutdown", &shutdown) &&
+  const bool loaded = Load(library, "nvmlInit_v2", &init) &&
+                      Load(library, "nvmlShutdown", &shutdown) &&
                       Load(library, "nvmlDeviceGetCount_v2", &count_of) &&
                       Load(library, "nvmlDeviceGetHandleByIndex_v2", &device_of) &&
-                      Load(library, "nvmlDeviceGetUUID", &uuid_of) && Load(library, "nvmlDeviceGetName", &name_of) &&
+                      Load(library, "nvmlDeviceGetUUID", &uuid_of) &&
+                      Load(library, "nvmlDeviceGetName", &name_of) &&
                       Load(library, "nvmlDeviceGetMemoryInfo", &memory_of);
   if (!loaded) {
-    log::Warning("gpu.none", {{"reason", "libnvidia-ml.so.1 lacks a function; the driver is too old"}});
+    log::Warning("gpu.none",
+                 {{"reason", "libnvidia-ml.so.1 lacks a function; the driver is too old"}});
   } else if (const int code = init(); code != kSuccess) {
-    log::Warning("gpu.none", {{"reason", "the NVIDIA driver does not answer"}, {"nvml_code", code}});
+    log::Warning("gpu.none",
+                 {{"reason", "the NVIDIA driver does not answer"}, {"nvml_code", code}});
   } else {
     unsigned count = 0;
     if (count_of(&count) != kSuccess) count = 0;
@@ -55,7 +60,8 @@ std::vector<Gpu> FindGpus() {
       Memory memory{};
       if (device_of(i, &device) != kSuccess || uuid_of(device, uuid, kTextBytes) != kSuccess ||
           name_of(device, name, kTextBytes) != kSuccess || memory_of(device, &memory) != kSuccess) {
-        log::Warning("gpu.skipped", {{"index", i}, {"reason", "the driver reports an error for it"}});
+        log::Warning("gpu.skipped",
+                     {{"index", i}, {"reason", "the driver reports an error for it"}});
         continue;
       }
       gpus.push_back({uuid, name, static_cast<int64_t>(memory.total)});

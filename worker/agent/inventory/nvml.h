@@ -15,7 +15,8 @@ struct Gpu {
   int64_t memory_bytes = 0;
 };
 
-// In the driver's order. Empty without the library, without a driver or without a GPU; why is logged.
+// In the driver's order. Empty without the library, without a driver or without a GPU; why is
+// logged.
 std::vector<Gpu> FindGpus();
 
 }  // namespace switchyard::agent

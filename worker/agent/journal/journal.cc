@@ -53,7 +53,8 @@ absl::Status Journal::Write(const v1::AttemptStatus& result) {
   std::string json;
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
-  if (const auto status = google::protobuf::util::MessageToJsonString(result, &json, options); !status.ok()) {
+  if (const auto status = google::protobuf::util::MessageToJsonString(result, &json, options);
+      !status.ok()) {
     return absl::InternalError(absl::StrCat("cannot write a result as JSON: ", status.ToString()));
   }
   return ReplaceFile(Path({result.job_uid(), result.epoch()}), json);
@@ -73,7 +74,8 @@ std::vector<v1::AttemptStatus> Journal::Load() const {
     if (!absl::EndsWith(path, ".json")) continue;
     v1::AttemptStatus result;
     const auto parsed = google::protobuf::util::JsonStringToMessage(ReadFile(path), &result);
-    if (!parsed.ok() || !IsSafeUid(result.job_uid()) || Path({result.job_uid(), result.epoch()}) != path) {
+    if (!parsed.ok() || !IsSafeUid(result.job_uid()) ||
+        Path({result.job_uid(), result.epoch()}) != path) {
       log::Error("journal.corrupt", {{"path", path}, {"kept_as", path + ".corrupt"}});
       std::error_code ignored;
       fs::rename(path, path + ".corrupt", ignored);

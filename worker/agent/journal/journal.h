@@ -1,7 +1,8 @@
-// Results of attempts that the coordinator has not acknowledged yet, one small file each, and whose they are.
+// Results of attempts that the coordinator has not acknowledged yet, one small file each, and whose
+// they are.
 //
-// A result survives SIGKILL of the agent and loss of power once Write has returned: written to a temporary name,
-// fsynced, renamed, directory fsynced.
+// A result survives SIGKILL of the agent and loss of power once Write has returned: written to a
+// temporary name, fsynced, renamed, directory fsynced.
 #pragma once
 
 #include <string>
@@ -22,7 +23,8 @@ class Journal {
   absl::Status Write(const v1::AttemptStatus& result);
   // Missing is fine.
   void Remove(const AttemptKey& key);
-  // All results. A file that cannot be read is renamed to *.corrupt and logged: it must not keep the agent down.
+  // All results. A file that cannot be read is renamed to *.corrupt and logged: it must not keep
+  // the agent down.
   std::vector<v1::AttemptStatus> Load() const;
 
   // Store that the results are for; empty before the first.

@@ -19,7 +19,9 @@ constexpr int64_t kTailBytes = 32 << 10;
 
 absl::StatusOr<UniqueFd> OpenForAppend(const std::string& path) {
   UniqueFd fd(open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0640));
-  if (!fd.valid()) return absl::InternalError(absl::StrCat("cannot write the log ", path, ": ", std::strerror(errno)));
+  if (!fd.valid())
+    return absl::InternalError(
+        absl::StrCat("cannot write the log ", path, ": ", std::strerror(errno)));
   return fd;
 }
 
@@ -49,7 +51,8 @@ bool LogFile::Append(absl::string_view bytes) {
 }
 
 void LogFile::Rotate() {
-  // When the new part cannot be made, the old one grows on: losing the cap is better than losing the log.
+  // When the new part cannot be made, the old one grows on: losing the cap is better than losing
+  // the log.
   if (std::rename(path_.c_str(), absl::StrCat(path_, ".1").c_str()) != 0) return;
   auto fresh = OpenForAppend(path_);
   if (!fresh.ok()) return;

@@ -1,7 +1,7 @@
 // One rank's log on disk: appended raw, rotated at a cap, read back by its offset in the whole log.
 //
-// The newest part is PATH, the one before it PATH.1; older bytes are gone, offsets go on. Failing to write (disk
-// full) drops bytes, never the process that wrote them.
+// The newest part is PATH, the one before it PATH.1; older bytes are gone, offsets go on. Failing
+// to write (disk full) drops bytes, never the process that wrote them.
 #pragma once
 
 #include <cstdint>

@@ -22,7 +22,8 @@ std::string LogSpool::FileName(int rank) {
 
 absl::Status LogSpool::Open(const ProcessKey& key) {
   if (logs_.contains(key)) return absl::OkStatus();
-  auto file = LogFile::Open(absl::StrCat(AttemptDir(work_dir_, key.attempt), "/", FileName(key.rank)), cap_bytes_);
+  auto file = LogFile::Open(
+      absl::StrCat(AttemptDir(work_dir_, key.attempt), "/", FileName(key.rank)), cap_bytes_);
   if (!file.ok()) return file.status();
   logs_.emplace(key, Log{*std::move(file)});
   return absl::OkStatus();

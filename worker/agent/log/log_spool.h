@@ -1,7 +1,8 @@
 // The logs of all attempts on this node and how far the coordinator has them.
 //
-// Sends what is new in turns over the ranks, at most a window ahead of what was acknowledged, and again from
-// there after a lost session. Logs wait: nothing here is buffered in memory but one chunk.
+// Sends what is new in turns over the ranks, at most a window ahead of what was acknowledged, and
+// again from there after a lost session. Logs wait: nothing here is buffered in memory but one
+// chunk.
 #pragma once
 
 #include <map>
@@ -16,8 +17,10 @@ namespace switchyard::agent {
 
 class LogSpool {
  public:
-  // Files go to WORK_DIR/attempts/{uid}/{epoch}/rank-N.log, data preparation's to data-preparation.log.
-  LogSpool(std::string work_dir, int64_t cap_bytes) : work_dir_(std::move(work_dir)), cap_bytes_(cap_bytes) {}
+  // Files go to WORK_DIR/attempts/{uid}/{epoch}/rank-N.log, data preparation's to
+  // data-preparation.log.
+  LogSpool(std::string work_dir, int64_t cap_bytes)
+      : work_dir_(std::move(work_dir)), cap_bytes_(cap_bytes) {}
 
   // The attempt's directory must exist.
   absl::Status Open(const ProcessKey& key);

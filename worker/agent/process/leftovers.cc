@@ -1,7 +1,6 @@
 #include "worker/agent/process/leftovers.h"
 
 #include <signal.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +18,7 @@
 #include "common/unique_fd.h"
 #include "worker/agent/core/names.h"
 #include "worker/agent/log/log_spool.h"
+#include "worker/agent/process/pidfd.h"
 #include "worker/agent/process/proc_fs.h"
 
 namespace switchyard::agent {
@@ -56,24 +56,26 @@ std::vector<PidFile> FindPidFiles(const std::string& work_dir) {
 
 // Through a pidfd, so that the pid cannot change hands between the look and the signal.
 void Kill(const ProcStat& target) {
-  const UniqueFd fd(pidfd_open(target.pid, 0));
+  const UniqueFd fd(PidfdOpen(target.pid));
   if (!fd.valid()) return;
   const auto now = ReadProcStat(target.pid);
   if (!now.has_value() || now->start_ticks != target.start_ticks) return;
   log::Warning("leftover.killed", {{"pid", target.pid}, {"group", target.group}});
-  pidfd_send_signal(fd.get(), SIGKILL, nullptr, 0);
+  PidfdSendSignal(fd.get(), SIGKILL);
 }
 
-std::vector<ProcStat> Alive(const std::vector<PidFile>& files, const std::vector<std::string>& marks) {
+std::vector<ProcStat> Alive(const std::vector<PidFile>& files,
+                            const std::vector<std::string>& marks) {
   std::vector<ProcStat> alive;
   for (const ProcStat& process : AllProcesses()) {
     if (!process.alive() || process.pid == getpid()) continue;
     const bool named = std::any_of(files.begin(), files.end(), [&](const PidFile& file) {
       return file.pid == process.pid && file.start_ticks == process.start_ticks;
     });
-    const bool marked = !named && std::any_of(marks.begin(), marks.end(), [&](const std::string& mark) {
-      return EnvironmentHas(process.pid, mark);
-    });
+    const bool marked =
+        !named && std::any_of(marks.begin(), marks.end(), [&](const std::string& mark) {
+          return EnvironmentHas(process.pid, mark);
+        });
     if (named || marked) alive.push_back(process);
   }
   return alive;
@@ -94,7 +96,8 @@ std::string EnvironmentMark(const std::string& work_dir, const AttemptKey& key) 
   return absl::StrCat("SWITCHYARD_ATTEMPT=", AttemptDir(work_dir, key));
 }
 
-absl::Status WritePidFile(const std::string& work_dir, const ProcessKey& key, int slot, int64_t pid) {
+absl::Status WritePidFile(const std::string& work_dir, const ProcessKey& key, int slot,
+                          int64_t pid) {
   const auto stat = ReadProcStat(static_cast<pid_t>(pid));
   const std::string path = PidPath(work_dir, key);
   std::ofstream file(path);
@@ -109,7 +112,8 @@ void RemovePidFiles(const std::string& work_dir, const GroupKey& key) {
   for (const auto& entry : fs::directory_iterator(AttemptDir(work_dir, key.attempt), error)) {
     const std::string name = entry.path().filename().string();
     const bool preparation = name == "rank--1.pid";
-    if (!absl::EndsWith(name, ".pid") || preparation != (key.phase == Phase::kPreparation)) continue;
+    if (!absl::EndsWith(name, ".pid") || preparation != (key.phase == Phase::kPreparation))
+      continue;
     unlink(entry.path().c_str());
   }
 }
@@ -119,7 +123,8 @@ void RemoveSharedMemory(const AttemptKey& key) {
   std::error_code error;
   std::vector<fs::path> segments;
   for (const auto& entry : fs::directory_iterator("/dev/shm", error)) {
-    if (absl::StartsWith(entry.path().filename().string(), prefix)) segments.push_back(entry.path());
+    if (absl::StartsWith(entry.path().filename().string(), prefix))
+      segments.push_back(entry.path());
   }
   for (const auto& segment : segments) unlink(segment.c_str());
 }
@@ -142,7 +147,6 @@ absl::StatusOr<std::vector<v1::AttemptStatus>> RemoveLeftovers(const std::string
     rank->set_pid(file.pid);
     rank->set_exited(true);
     rank->set_exit_code(128 + SIGKILL);
-    rank->set_stopped_by_agent(true);
     rank->mutable_exit()->set_code("AGENT_RESTARTED");
     rank->mutable_exit()->set_message("the node's agent died, and its trainers with it");
   }
@@ -151,9 +155,10 @@ absl::StatusOr<std::vector<v1::AttemptStatus>> RemoveLeftovers(const std::string
     const auto alive = Alive(files, marks);
     if (alive.empty()) break;
     if (std::chrono::steady_clock::now() >= until) {
-      return absl::DeadlineExceededError(absl::StrCat("process ", alive.front().pid,
-                                                      " of an earlier run of this agent does not die; it may hang in "
-                                                      "a driver: restart the machine or wait and start again"));
+      return absl::DeadlineExceededError(
+          absl::StrCat("process ", alive.front().pid,
+                       " of an earlier run of this agent does not die; it may hang in "
+                       "a driver: restart the machine or wait and start again"));
     }
     for (const ProcStat& process : alive) Kill(process);
     std::this_thread::sleep_for(std::chrono::milliseconds(20));

@@ -13,7 +13,8 @@ class LineReader {
   explicit LineReader(size_t max_line_bytes = 1 << 20) : max_line_bytes_(max_line_bytes) {}
 
   // Calls on_line(absl::string_view) for every line completed by `bytes`, without its newline, and
-  // on_too_long() once for every line above the bound, which is dropped whole. Empty lines are skipped.
+  // on_too_long() once for every line above the bound, which is dropped whole. Empty lines are
+  // skipped.
   template <typename OnLine, typename OnTooLong>
   void Feed(absl::string_view bytes, OnLine on_line, OnTooLong on_too_long) {
     while (!bytes.empty()) {

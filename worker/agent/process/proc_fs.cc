@@ -24,8 +24,7 @@ std::optional<ProcStat> ReadProcStat(pid_t pid) {
   ProcStat stat;
   stat.pid = pid;
   std::string skipped;
-  pid_t parent = 0;
-  fields >> stat.state >> parent >> stat.group;
+  fields >> stat.state >> stat.parent >> stat.group;
   for (int field = 6; field <= 21; ++field) fields >> skipped;  // start time is field 22 of proc(5)
   fields >> stat.start_ticks;
   if (!fields) return std::nullopt;
@@ -46,8 +45,9 @@ std::vector<ProcStat> AllProcesses() {
 
 bool GroupAlive(pid_t group) {
   const auto processes = AllProcesses();
-  return std::any_of(processes.begin(), processes.end(),
-                     [&](const ProcStat& process) { return process.group == group && process.alive(); });
+  return std::any_of(processes.begin(), processes.end(), [&](const ProcStat& process) {
+    return process.group == group && process.alive();
+  });
 }
 
 bool EnvironmentHas(pid_t pid, const std::string& entry) {

@@ -12,7 +12,8 @@ namespace switchyard::agent {
 
 struct ProcStat {
   pid_t pid = 0;
-  char state = '?';          // 'Z' and 'X' are dead
+  char state = '?';  // 'Z' and 'X' are dead
+  pid_t parent = 0;
   pid_t group = 0;
   uint64_t start_ticks = 0;  // since boot; with the pid it names a process for good
   bool alive() const { return state != 'Z' && state != 'X'; }
@@ -24,7 +25,8 @@ std::optional<ProcStat> ReadProcStat(pid_t pid);
 std::vector<ProcStat> AllProcesses();
 // True when a process of the group is alive.
 bool GroupAlive(pid_t group);
-// True when the process's environment at its start held `entry` ("NAME=value"). False when it cannot be read.
+// True when the process's environment at its start held `entry` ("NAME=value"). False when it
+// cannot be read.
 bool EnvironmentHas(pid_t pid, const std::string& entry);
 
 }  // namespace switchyard::agent

@@ -36,7 +36,8 @@ constexpr size_t kAtEnd = 64 << 20;     // a pipe holds less unless a descendant
 
 }  // namespace
 
-ProcessTable::ProcessTable(Poller& poller, Callbacks callbacks) : poller_(poller), callbacks_(std::move(callbacks)) {
+ProcessTable::ProcessTable(Poller& poller, Callbacks callbacks)
+    : poller_(poller), callbacks_(std::move(callbacks)) {
   // Descendants whose parent dies become our children, so that we can reap them.
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 }
@@ -88,7 +89,8 @@ void ProcessTable::ClosePipe(UniqueFd& fd) {
 void ProcessTable::ReadLog(const ProcessKey& key) {
   const auto it = processes_.find(key);
   if (it == processes_.end() || !it->second.io.log.valid()) return;
-  if (Drain(it->second.io.log.get(), kPerTurn, [&](absl::string_view bytes) { callbacks_.on_output(key, bytes); })) {
+  if (Drain(it->second.io.log.get(), kPerTurn,
+            [&](absl::string_view bytes) { callbacks_.on_output(key, bytes); })) {
     ClosePipe(it->second.io.log);
   }
 }
@@ -118,7 +120,8 @@ void ProcessTable::Flush(const ProcessKey& key) {
   if (it == processes_.end() || !it->second.io.commands.valid()) return;
   Process& process = it->second;
   while (!process.queued.empty()) {
-    const ssize_t count = write(process.io.commands.get(), process.queued.data(), process.queued.size());
+    const ssize_t count =
+        write(process.io.commands.get(), process.queued.data(), process.queued.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno == EAGAIN) break;
     if (count < 0) {  // it closed its end
@@ -128,7 +131,8 @@ void ProcessTable::Flush(const ProcessKey& key) {
     }
     process.queued.erase(0, static_cast<size_t>(count));
   }
-  poller_.Change(process.io.commands.get(), process.queued.empty() ? 0 : EPOLLOUT);
+  poller_.Change(process.io.commands.get(),
+                 process.queued.empty() ? 0u : static_cast<uint32_t>(EPOLLOUT));
 }
 
 void ProcessTable::OnEnded(const ProcessKey& key) {
@@ -139,11 +143,14 @@ void ProcessTable::OnEnded(const ProcessKey& key) {
   Group& group = groups_[key.group()];
   const bool leader = group.pid == process.io.pid;
   // The leader is only looked at; Poll reaps it with the rest of the group.
-  const int options = WEXITED | WNOHANG | (leader ? WNOWAIT : 0);
-  if (waitid(P_PIDFD, static_cast<id_t>(process.io.pidfd.get()), &info, options) != 0 || info.si_pid == 0) return;
+  const int options = WEXITED | WNOHANG | (leader ? static_cast<int>(WNOWAIT) : 0);
+  if (waitid(P_PIDFD, static_cast<id_t>(process.io.pidfd.get()), &info, options) != 0 ||
+      info.si_pid == 0)
+    return;
   // What it wrote before its end is still in the pipes.
   if (process.io.log.valid()) {
-    Drain(process.io.log.get(), kAtEnd, [&](absl::string_view bytes) { callbacks_.on_output(key, bytes); });
+    Drain(process.io.log.get(), kAtEnd,
+          [&](absl::string_view bytes) { callbacks_.on_output(key, bytes); });
   }
   if (process.io.lines.valid()) {
     Drain(process.io.lines.get(), kAtEnd, [&](absl::string_view bytes) {
@@ -168,7 +175,8 @@ void ProcessTable::Signal(const GroupKey& key, int signal) {
 }
 
 bool ProcessTable::polling() const {
-  return std::any_of(groups_.begin(), groups_.end(), [](const auto& item) { return item.second.running == 0; });
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [](const auto& item) { return item.second.running == 0; });
 }
 
 void ProcessTable::Poll() {
@@ -178,11 +186,23 @@ void ProcessTable::Poll() {
   }
   for (const GroupKey& key : gone) {
     siginfo_t info{};
-    while (waitid(P_PGID, static_cast<id_t>(groups_[key].pid), &info, WEXITED | WNOHANG) == 0 && info.si_pid != 0) {
+    while (waitid(P_PGID, static_cast<id_t>(groups_[key].pid), &info, WEXITED | WNOHANG) == 0 &&
+           info.si_pid != 0) {
       info = {};
     }
     groups_.erase(key);
     callbacks_.on_group_gone(key);
+  }
+}
+
+void ProcessTable::ReapStrays() {
+  for (const ProcStat& process : AllProcesses()) {
+    const bool ours = std::any_of(groups_.begin(), groups_.end(), [&](const auto& item) {
+      return item.second.pid == process.group;
+    });
+    if (process.alive() || process.parent != getpid() || ours) continue;
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(process.pid), &info, WEXITED | WNOHANG);
   }
 }
 

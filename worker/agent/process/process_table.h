@@ -1,8 +1,9 @@
 // The agent's children: their pipes, their ends, their process groups.
 //
-// Every group's first process stays a zombie until the whole group is gone, so its number can be taken by no
-// other process and a signal to the group never hits a stranger. "Gone" counts descendants too: the agent is a
-// child subreaper, and a group with anyone alive in it is not gone. Driven by a Poller; not thread-safe.
+// Every group's first process stays a zombie until the whole group is gone, so its number can be
+// taken by no other process and a signal to the group never hits a stranger. "Gone" counts
+// descendants too: the agent is a child subreaper, and a group with anyone alive in it is not gone.
+// Driven by a Poller; not thread-safe.
 #pragma once
 
 #include <functional>
@@ -21,7 +22,8 @@ namespace switchyard::agent {
 
 class ProcessTable {
  public:
-  // Called from Poller::Wait and Poll. Of one process: all its output and lines come before on_exit.
+  // Called from Poller::Wait and Poll. Of one process: all its output and lines come before
+  // on_exit.
   struct Callbacks {
     std::function<void(const ProcessKey&, absl::string_view line)> on_line;
     std::function<void(const ProcessKey&)> on_too_long_line;
@@ -37,12 +39,15 @@ class ProcessTable {
   absl::StatusOr<pid_t> Start(const ProcessKey& key, SpawnRequest request);
   // Whole group, nothing when it is gone.
   void Signal(const GroupKey& key, int signal);
-  // Queues a line (newline is added) for the process's fd 4; never blocks. Dropped when the process is gone or
-  // reads nothing for kMaxQueuedBytes.
+  // Queues a line (newline is added) for the process's fd 4; never blocks. Dropped when the process
+  // is gone or reads nothing for kMaxQueuedBytes.
   void Write(const ProcessKey& key, const std::string& line);
   // Looks whether groups are gone; call every kPollInterval while polling().
   void Poll();
   bool polling() const;
+  // Reaps descendants that had left their group and died; they are nobody's but ours. Call now and
+  // then.
+  void ReapStrays();
   // The group's number while it exists.
   std::optional<pid_t> group_pid(const GroupKey& key) const;
 

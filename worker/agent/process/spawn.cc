@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
-#include <sys/pidfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -13,6 +12,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "common/status_macros.h"
+#include "worker/agent/process/pidfd.h"
 
 namespace switchyard::agent {
 namespace {
@@ -26,14 +26,17 @@ struct Pipe {
   UniqueFd write;
 };
 
-// Both ends close-on-exec and above the numbers that the child uses, so that no dup2 there hits another's source.
+// Both ends close-on-exec and above the numbers that the child uses, so that no dup2 there hits
+// another's source.
 absl::StatusOr<Pipe> MakePipe(bool parent_reads) {
   int raw[2];
   if (pipe2(raw, O_CLOEXEC) != 0) return SystemError("cannot create a pipe", errno);
   UniqueFd low_read(raw[0]), low_write(raw[1]);
-  Pipe pipe{UniqueFd(fcntl(raw[0], F_DUPFD_CLOEXEC, 10)), UniqueFd(fcntl(raw[1], F_DUPFD_CLOEXEC, 10))};
+  Pipe pipe{UniqueFd(fcntl(raw[0], F_DUPFD_CLOEXEC, 10)),
+            UniqueFd(fcntl(raw[1], F_DUPFD_CLOEXEC, 10))};
   if (!pipe.read.valid() || !pipe.write.valid()) return SystemError("cannot create a pipe", errno);
-  // Non-blocking only on our side: the flag belongs to the open file, each end of a pipe is its own.
+  // Non-blocking only on our side: the flag belongs to the open file, each end of a pipe is its
+  // own.
   const int ours = parent_reads ? pipe.read.get() : pipe.write.get();
   if (fcntl(ours, F_SETFL, O_NONBLOCK) != 0) return SystemError("cannot set up a pipe", errno);
   return pipe;
@@ -76,18 +79,20 @@ absl::StatusOr<SpawnedProcess> Spawn(const SpawnRequest& request) {
   posix_spawnattr_setpgroup(&attributes, request.group);
   posix_spawnattr_setsigmask(&attributes, &none);
   posix_spawnattr_setsigdefault(&attributes, &all);
-  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  posix_spawnattr_setflags(&attributes,
+                           POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 
   std::vector<std::string> arguments = {request.program};
   arguments.insert(arguments.end(), request.arguments.begin(), request.arguments.end());
   std::vector<std::string> environment = request.environment;
   pid_t pid = 0;
-  const int error = posix_spawnp(&pid, request.program.c_str(), &actions, &attributes, Pointers(arguments).data(),
-                                 Pointers(environment).data());
+  const int error = posix_spawnp(&pid, request.program.c_str(), &actions, &attributes,
+                                 Pointers(arguments).data(), Pointers(environment).data());
   if (error != 0) {
-    return SystemError(absl::StrCat("cannot start ", request.program, " in ", request.directory), error);
+    return SystemError(absl::StrCat("cannot start ", request.program, " in ", request.directory),
+                       error);
   }
-  UniqueFd pidfd(pidfd_open(pid, 0));
+  UniqueFd pidfd(PidfdOpen(pid));
   if (!pidfd.valid()) {
     const int reason = errno;
     kill(pid, SIGKILL);

@@ -1,4 +1,5 @@
-// Starts a child with nothing but what it needs: a process group, five or three descriptors, an environment.
+// Starts a child with nothing but what it needs: a process group, five or three descriptors, an
+// environment.
 //
 // posix_spawn, never fork: gRPC's threads hold locks that a forked child would inherit.
 #pragma once
@@ -24,7 +25,7 @@ struct SpawnRequest {
   std::vector<std::string> arguments;    // without the program's name
   std::vector<std::string> environment;  // NAME=value, all there is
   std::string directory;                 // working directory
-  pid_t group = 0;                       // process group to join; 0 for a new one named by the child's pid
+  pid_t group = 0;  // process group to join; 0 for a new one named by the child's pid
   Channel channel = Channel::kTrainer;
 };
 

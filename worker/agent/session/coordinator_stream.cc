@@ -1,11 +1,14 @@
 #include "worker/agent/session/coordinator_stream.h"
 
+#include <grpcpp/channel.h>
+
 #include "absl/strings/str_cat.h"
 
 namespace switchyard::agent {
 
 // Holds itself until OnDone. A hold on the call keeps OnDone away while Write may still be called.
-class CoordinatorStream::Reactor : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::ConnectResponse> {
+class CoordinatorStream::Reactor
+    : public grpc::ClientBidiReactor<v1::ConnectRequest, v1::ConnectResponse> {
  public:
   explicit Reactor(Callbacks callbacks) : callbacks_(std::move(callbacks)) {}
 
@@ -47,8 +50,10 @@ class CoordinatorStream::Reactor : public grpc::ClientBidiReactor<v1::ConnectReq
 
   void OnDone(const grpc::Status& status) override {
     callbacks_.on_closed(status.ok() ? "the coordinator ended the session"
-                                     : absl::StrCat(status.error_message(), " (code ", static_cast<int>(status.error_code()), ")"));
-    const std::shared_ptr<Reactor> self = std::move(self_);  // outlives the lock, even if it is the last one
+                                     : absl::StrCat(status.error_message(), " (code ",
+                                                    static_cast<int>(status.error_code()), ")"));
+    const std::shared_ptr<Reactor> self =
+        std::move(self_);  // outlives the lock, even if it is the last one
     absl::MutexLock lock(&mutex_);
     done_ = true;
   }
@@ -74,7 +79,8 @@ class CoordinatorStream::Reactor : public grpc::ClientBidiReactor<v1::ConnectReq
 };
 
 CoordinatorStream::CoordinatorStream(std::shared_ptr<grpc::Channel> channel, Callbacks callbacks)
-    : stub_(v1::AgentService::NewStub(channel)), reactor_(std::make_shared<Reactor>(std::move(callbacks))) {
+    : stub_(v1::AgentService::NewStub(channel)),
+      reactor_(std::make_shared<Reactor>(std::move(callbacks))) {
   reactor_->Start(stub_.get(), reactor_);
 }
 

@@ -1,7 +1,7 @@
 // One gRPC stream to the coordinator.
 //
-// A new object per connection. Callbacks run on gRPC's threads and only post. After on_closed nothing more is
-// called and Write does nothing.
+// A new object per connection. Callbacks run on gRPC's threads and only post. After on_closed
+// nothing more is called and Write does nothing.
 #pragma once
 
 #include <functional>
@@ -17,7 +17,7 @@ class CoordinatorStream {
  public:
   struct Callbacks {
     std::function<void(v1::ConnectResponse)> on_message;
-    std::function<void()> on_written;                   // the message of Write is handed over; next one may come
+    std::function<void()> on_written;  // the message of Write is handed over; next one may come
     std::function<void(const std::string&)> on_closed;  // with gRPC's reason
   };
 

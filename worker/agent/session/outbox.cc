@@ -18,7 +18,8 @@ void Outbox::Push(v1::ConnectRequest message) {
   }
   if (message.has_attempt_status()) {
     const auto same = std::find_if(messages_.begin(), messages_.end(), [&](const auto& waiting) {
-      return waiting.has_attempt_status() && SameAttempt(waiting.attempt_status(), message.attempt_status());
+      return waiting.has_attempt_status() &&
+             SameAttempt(waiting.attempt_status(), message.attempt_status());
     });
     if (same != messages_.end()) messages_.erase(same);
   }
@@ -32,7 +33,8 @@ void Outbox::DropOneReport() {
   };
   auto oldest = std::find_if(messages_.begin(), messages_.end(), droppable);
   if (oldest == messages_.end()) {
-    oldest = std::find_if(messages_.begin(), messages_.end(), [](const auto& waiting) { return waiting.has_rank_report(); });
+    oldest = std::find_if(messages_.begin(), messages_.end(),
+                          [](const auto& waiting) { return waiting.has_rank_report(); });
   }
   if (oldest == messages_.end()) return;
   messages_.erase(oldest);

@@ -1,7 +1,8 @@
 // What waits to be sent on the session: lifecycle messages never lost, reports bounded.
 //
-// Order is kept, so that a rank's last step is told before its end. A newer AttemptStatus replaces one of the
-// same attempt that still waits. When more than max_reports reports wait, the oldest one goes (evaluations last).
+// Order is kept, so that a rank's last step is told before its end. A newer AttemptStatus replaces
+// one of the same attempt that still waits. When more than max_reports reports wait, the oldest one
+// goes (evaluations last).
 #pragma once
 
 #include <deque>

@@ -44,7 +44,8 @@ ModelShape ReadShape(const BenchOptions& options) {
   }
   if (!shape.ok()) throw TrainerError(ExitCode::kModel, std::string(shape.status().message()));
   if (options.layers > 0) {
-    shape->is_moe_layer.resize(options.layers, shape->is_moe_layer.empty() || shape->is_moe_layer.back());
+    shape->is_moe_layer.resize(options.layers,
+                               shape->is_moe_layer.empty() || shape->is_moe_layer.back());
     shape->num_layers = options.layers;
   }
   return *shape;
@@ -61,7 +62,8 @@ Batch RandomBatch(const BenchOptions& options, int64_t vocab_size, uint32_t seed
   batch.target_T = at::full({tokens}, -100, at::kLong);
   auto* input = batch.input_id_T.mutable_data_ptr<int64_t>();
   auto* target = batch.target_T.mutable_data_ptr<int64_t>();
-  for (int64_t t = 0; t < tokens; ++t) input[t] = static_cast<int64_t>(random() % static_cast<uint64_t>(vocab_size));
+  for (int64_t t = 0; t < tokens; ++t)
+    input[t] = static_cast<int64_t>(random() % static_cast<uint64_t>(vocab_size));
   for (int64_t t = 0; t + 1 < tokens; ++t) {
     if ((t + 1) % options.sequence_length != 0) target[t] = input[t + 1];
   }
@@ -85,10 +87,12 @@ StepTimes OneStep(const BenchOptions& options, RankContext& context, ShardedOpti
     last = now;
     return seconds;
   };
-  const double targets = static_cast<double>(batch.num_targets * options.ranks * options.accumulation);
+  const double targets =
+      static_cast<double>(batch.num_targets * options.ranks * options.accumulation);
   decoder.ZeroGradients();
   for (int64_t i = 0; i < options.accumulation; ++i) {
-    decoder.ForwardBackward(batch, {1.0 / targets, 0.001 / static_cast<double>(options.accumulation)});
+    decoder.ForwardBackward(batch,
+                            {1.0 / targets, 0.001 / static_cast<double>(options.accumulation)});
   }
   times.forward_backward = since_last();
   const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
@@ -106,29 +110,33 @@ double Median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
 
-void Print(const BenchOptions& options, const ModelShape& shape, const std::vector<StepTimes>& steps,
-           int threads, const ArenaUse& arenas) {
+void Print(const BenchOptions& options, const ModelShape& shape,
+           const std::vector<StepTimes>& steps, int threads, const ArenaUse& arenas) {
   const auto median = [&](auto part) {
     std::vector<double> values;
     for (const StepTimes& step : steps) values.push_back(part(step));
     return Median(values);
   };
   const double seconds = median([](const StepTimes& s) { return s.total(); });
-  const int64_t tokens = options.ranks * options.accumulation * options.micro_batch * options.sequence_length;
+  const int64_t tokens =
+      options.ranks * options.accumulation * options.micro_batch * options.sequence_length;
   std::printf("model        %s, %d layers, %.1f M parameters\n", shape.model_type.c_str(),
               static_cast<int>(shape.num_layers), static_cast<double>(shape.NumParameters()) / 1e6);
-  std::printf("mesh         %d ranks, expert parallel %d, %d threads a rank, gate %s, %s\n", options.ranks,
-              options.expert_parallel, threads, options.gate.c_str(), options.dtype.c_str());
-  std::printf("step         %.1f ms, %d tokens (median of %d)\n", seconds * 1e3, static_cast<int>(tokens),
-              static_cast<int>(steps.size()));
+  std::printf("mesh         %d ranks, expert parallel %d, %d threads a rank, gate %s, %s\n",
+              options.ranks, options.expert_parallel, threads, options.gate.c_str(),
+              options.dtype.c_str());
+  std::printf("step         %.1f ms, %d tokens (median of %d)\n", seconds * 1e3,
+              static_cast<int>(tokens), static_cast<int>(steps.size()));
   std::printf("throughput   %.0f tokens/s, %.1f GFLOP/s\n", static_cast<double>(tokens) / seconds,
-              static_cast<double>(tokens) * shape.TrainingFlopsPerToken(options.sequence_length) / seconds / 1e9);
+              static_cast<double>(tokens) * shape.TrainingFlopsPerToken(options.sequence_length) /
+                  seconds / 1e9);
   std::printf("phases       forward+backward %.1f ms, reduce gradients %.1f ms, update %.1f ms\n",
               median([](const StepTimes& s) { return s.forward_backward; }) * 1e3,
               median([](const StepTimes& s) { return s.reduce_gradients; }) * 1e3,
               median([](const StepTimes& s) { return s.update; }) * 1e3);
   std::printf("memory       peak %.1f MiB a rank; arenas %.1f of %.1f MiB\n",
-              static_cast<double>(PeakMemoryBytes()) / (1 << 20), static_cast<double>(arenas.high_water) / (1 << 20),
+              static_cast<double>(PeakMemoryBytes()) / (1 << 20),
+              static_cast<double>(arenas.high_water) / (1 << 20),
               static_cast<double>(arenas.planned) / (1 << 20));
 }
 
@@ -148,7 +156,8 @@ RunEnd BenchRank(const BenchOptions& options, int rank, RankChannels& channels) 
   connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks);
   const std::unique_ptr<RankContext> context = ConnectRank(connect);
   context->decoder->InitializeRandom(0);
-  ShardedOptimizer optimizer(context->decoder->parameters(), context->communicators(), AdamWOptions{});
+  ShardedOptimizer optimizer(context->decoder->parameters(), context->communicators(),
+                             AdamWOptions{});
   const Batch batch = RandomBatch(options, connect.shape.vocab_size, static_cast<uint32_t>(rank));
   std::vector<StepTimes> steps;
   for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
@@ -162,10 +171,12 @@ RunEnd BenchRank(const BenchOptions& options, int rank, RankChannels& channels) 
 }  // namespace
 
 int BenchCommand(const BenchOptions& options, const std::vector<std::string>& arguments) {
-  if (options.rank < 0 && options.ranks > 1) return RunLocalRanks({options.ranks, arguments, nullptr});
+  if (options.rank < 0 && options.ranks > 1)
+    return RunLocalRanks({options.ranks, arguments, nullptr});
   if (options.rank >= 0) DieWithParent();
   RankChannels channels(/*inherited=*/options.rank >= 0);
-  const RunEnd end = Guarded([&] { return BenchRank(options, std::max(0, options.rank), channels); });
+  const RunEnd end =
+      Guarded([&] { return BenchRank(options, std::max(0, options.rank), channels); });
   if (end.code != ExitCode::kOk) return SayExit(channels, end);
   std::fflush(stdout);
   return 0;

@@ -1,4 +1,5 @@
-// `switchyard-trainer bench`: how fast a model trains on this machine, with random weights and tokens.
+// `switchyard-trainer bench`: how fast a model trains on this machine, with random weights and
+// tokens.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,16 @@ struct BenchOptions {
   int64_t sequence_length = 512;
   int64_t micro_batch = 1;
   int64_t accumulation = 1;
-  int64_t steps = 10;        // measured, after `warmup` others
+  int64_t steps = 10;  // measured, after `warmup` others
   int64_t warmup = 2;
   std::string dtype = "float32";
   std::string gate = "router";  // "router", "scattered" or "consecutive"
   int threads = 0;
-  int rank = -1;             // as RunOptions
+  int rank = -1;  // as RunOptions
 };
 
-// `arguments` are this program's, for the ranks that it starts. Prints a table; returns the process exit code.
+// `arguments` are this program's, for the ranks that it starts. Prints a table; returns the process
+// exit code.
 int BenchCommand(const BenchOptions& options, const std::vector<std::string>& arguments);
 
 }  // namespace switchyard::trainer

@@ -30,7 +30,8 @@ absl::StatusOr<WeightMap> ParseWeightMap(const std::string& text, const std::str
     const std::string name = file.is_string() ? file.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos || name[0] == '.') {
       return absl::InvalidArgumentError(absl::StrFormat(
-          "%s: file of tensor \"%s\" must be a plain file name in the same directory", path, tensor));
+          "%s: file of tensor \"%s\" must be a plain file name in the same directory", path,
+          tensor));
     }
     map[tensor] = name;
   }
@@ -54,11 +55,12 @@ absl::StatusOr<CheckpointFiles> CheckpointFiles::Open(const std::string& directo
   const std::string index_path = directory + "/" + kWeightIndexFile;
   if (!fs::exists(index_path, error)) {
     return absl::NotFoundError(absl::StrFormat(
-        "%s has neither %s nor %s; weights in other formats must be converted to safetensors first", directory,
-        kSingleWeightFile, kWeightIndexFile));
+        "%s has neither %s nor %s; weights in other formats must be converted to safetensors first",
+        directory, kSingleWeightFile, kWeightIndexFile));
   }
   SWITCHYARD_ASSIGN_OR_RETURN(result.index_text_, ReadSmallFile(index_path, kMaxIndexBytes));
-  SWITCHYARD_ASSIGN_OR_RETURN(const WeightMap weight_map, ParseWeightMap(result.index_text_, index_path));
+  SWITCHYARD_ASSIGN_OR_RETURN(const WeightMap weight_map,
+                              ParseWeightMap(result.index_text_, index_path));
   ProblemList problems;
   std::set<std::string> names;
   for (const auto& [tensor, file] : weight_map) names.insert(file);
@@ -72,13 +74,14 @@ absl::StatusOr<CheckpointFiles> CheckpointFiles::Open(const std::string& directo
   for (const auto& [tensor, file] : weight_map) {
     const int at = result.Find(tensor);
     if (at < 0 || result.file_names_[result.file_of(at)] != file) {
-      problems.Add("tensor not in the file that the index names", absl::StrCat(tensor, " in ", file));
+      problems.Add("tensor not in the file that the index names",
+                   absl::StrCat(tensor, " in ", file));
     }
   }
   for (int i = 0; i < result.num_tensors(); ++i) {
     if (!weight_map.contains(result.tensor(i).name)) {
-      problems.Add("tensor not in the index",
-                   absl::StrCat(result.tensor(i).name, " of ", result.file_names_[result.file_of(i)]));
+      problems.Add("tensor not in the index", absl::StrCat(result.tensor(i).name, " of ",
+                                                           result.file_names_[result.file_of(i)]));
     }
   }
   if (!problems.empty()) {
@@ -94,9 +97,9 @@ absl::Status CheckpointFiles::AddFile(const std::string& name) {
   for (size_t i = 0; i < tensors.size(); ++i) {
     const auto [it, inserted] = by_name_.emplace(tensors[i].name, num_tensors());
     if (!inserted) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("%s: tensor \"%s\" is in %s and in %s", directory_, tensors[i].name,
-                          file_names_[file_of(it->second)], name));
+      return absl::InvalidArgumentError(absl::StrFormat("%s: tensor \"%s\" is in %s and in %s",
+                                                        directory_, tensors[i].name,
+                                                        file_names_[file_of(it->second)], name));
     }
     tensors_.push_back({file_index, static_cast<int>(i)});
   }

@@ -18,9 +18,9 @@ inline constexpr char kWeightIndexFile[] = "model.safetensors.index.json";
 
 class CheckpointFiles {
  public:
-  // `directory` holds model.safetensors, or model.safetensors.index.json and the files it names (as in
-  // Transformers, the first is taken when both are there). An error names every file that is missing, and
-  // every tensor that the index and the files disagree on.
+  // `directory` holds model.safetensors, or model.safetensors.index.json and the files it names (as
+  // in Transformers, the first is taken when both are there). An error names every file that is
+  // missing, and every tensor that the index and the files disagree on.
   static absl::StatusOr<CheckpointFiles> Open(const std::string& directory);
 
   const std::string& directory() const { return directory_; }

@@ -56,12 +56,14 @@ class MapBuilder {
       return;
     }
     const std::vector<std::string> projections =
-        gate_up ? std::vector<std::string>{"gate_proj", "up_proj"} : std::vector<std::string>{"down_proj"};
+        gate_up ? std::vector<std::string>{"gate_proj", "up_proj"}
+                : std::vector<std::string>{"down_proj"};
     const auto parts = static_cast<int64_t>(projections.size());
     const std::vector<int64_t> shape = {p.shape[1] / parts, p.shape[2]};
     for (int expert = 0; expert < experts; ++expert) {
       for (int64_t part = 0; part < parts; ++part) {
-        const int tensor = Claim(absl::StrCat(prefix, expert, ".", projections[part], ".weight"), shape);
+        const int tensor =
+            Claim(absl::StrCat(prefix, expert, ".", projections[part], ".weight"), shape);
         if (tensor < 0 || expert < first || expert >= first + local) continue;
         const int64_t count = each / parts;
         pieces_.push_back({parameter, (expert - first) * each + part * count, tensor, 0, count});
@@ -91,8 +93,9 @@ class MapBuilder {
       if (!claimed_[i]) problems_.Add("unexpected", files_.tensor(i).name);
     }
     if (problems_.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrFormat("the tensors of %s do not match its config.json: %s",
-                                                      files_.directory(), problems_.Text()));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("the tensors of %s do not match its config.json: %s", files_.directory(),
+                        problems_.Text()));
   }
 
   std::vector<CheckpointPiece>& pieces() { return pieces_; }
@@ -100,7 +103,8 @@ class MapBuilder {
 
  private:
   bool IsFused(const std::string& prefix) const {
-    if (files_.Find(prefix + "gate_up_proj") >= 0 || files_.Find(prefix + "down_proj") >= 0) return true;
+    if (files_.Find(prefix + "gate_up_proj") >= 0 || files_.Find(prefix + "down_proj") >= 0)
+      return true;
     if (files_.Find(prefix + "0.gate_proj.weight") >= 0) return false;
     return any_fused_;  // the layer is missing: name it as its neighbours are
   }
@@ -120,9 +124,10 @@ class MapBuilder {
                                                    ShapeText(info.shape), ShapeText(shape)));
       return -1;
     }
-    if (info.dtype != DataType::kF32 && info.dtype != DataType::kBF16 && info.dtype != DataType::kF16) {
-      problems_.Add("wrong dtype", absl::StrFormat("%s is %s, supported are F32, BF16 and F16", name,
-                                                   DataTypeName(info.dtype)));
+    if (info.dtype != DataType::kF32 && info.dtype != DataType::kBF16 &&
+        info.dtype != DataType::kF16) {
+      problems_.Add("wrong dtype", absl::StrFormat("%s is %s, supported are F32, BF16 and F16",
+                                                   name, DataTypeName(info.dtype)));
       return -1;
     }
     return tensor;
@@ -156,19 +161,23 @@ absl::StatusOr<CheckpointMap> CheckpointMap::Create(const ParameterRegistry& reg
   CheckpointMap map;
   map.pieces_ = std::move(builder.pieces());
   map.copies_ = std::move(builder.copies());
-  std::sort(map.pieces_.begin(), map.pieces_.end(), [](const CheckpointPiece& a, const CheckpointPiece& b) {
-    return std::pair(a.parameter, a.parameter_offset) < std::pair(b.parameter, b.parameter_offset);
-  });
+  std::sort(map.pieces_.begin(), map.pieces_.end(),
+            [](const CheckpointPiece& a, const CheckpointPiece& b) {
+              return std::pair(a.parameter, a.parameter_offset) <
+                     std::pair(b.parameter, b.parameter_offset);
+            });
   map.blocks_.resize(registry.blocks().size());
   size_t next = 0;
   for (size_t i = 0; i < parameters.size(); ++i) {
     int64_t covered = 0;
-    for (; next < map.pieces_.size() && map.pieces_[next].parameter == static_cast<int>(i); ++next) {
+    for (; next < map.pieces_.size() && map.pieces_[next].parameter == static_cast<int>(i);
+         ++next) {
       const CheckpointPiece& piece = map.pieces_[next];
       SWITCHYARD_CHECK(piece.parameter_offset == covered, "a parameter has a gap or an overlap");
       covered += piece.count;
-      map.blocks_[parameters[i].block].push_back(
-          {piece.tensor, piece.tensor_offset, parameters[i].offset + piece.parameter_offset, piece.count});
+      map.blocks_[parameters[i].block].push_back({piece.tensor, piece.tensor_offset,
+                                                  parameters[i].offset + piece.parameter_offset,
+                                                  piece.count});
     }
     SWITCHYARD_CHECK(covered == parameters[i].numel, "a parameter is not covered");
   }
@@ -187,7 +196,8 @@ std::vector<BlockSegment> CheckpointMap::Segments(int block, int64_t begin, int6
     const int64_t from = std::max(begin, whole.block_offset);
     const int64_t to = std::min(end, whole.block_offset + whole.count);
     if (from >= to) continue;
-    BlockSegment part{whole.tensor, whole.tensor_offset + from - whole.block_offset, from, to - from};
+    BlockSegment part{whole.tensor, whole.tensor_offset + from - whole.block_offset, from,
+                      to - from};
     result.push_back(part);
     if (!with_copies) continue;
     for (const auto& [copy, original] : copies_) {

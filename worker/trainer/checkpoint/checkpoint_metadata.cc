@@ -63,7 +63,8 @@ class FieldReader {
     return nullptr;
   }
   void Fail(const char* key, const char* what) {
-    if (status_.ok()) status_ = absl::DataLossError(absl::StrFormat("%s: %s must be %s", path_, key, what));
+    if (status_.ok())
+      status_ = absl::DataLossError(absl::StrFormat("%s: %s must be %s", path_, key, what));
   }
 
   const json& object_;
@@ -101,14 +102,15 @@ std::string MetadataJson(const CheckpointMetadata& m) {
 
 absl::StatusOr<CheckpointMetadata> ParseMetadata(const std::string& text, const std::string& path) {
   const json state = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!state.is_object()) return absl::DataLossError(absl::StrFormat("%s: not a JSON object", path));
+  if (!state.is_object())
+    return absl::DataLossError(absl::StrFormat("%s: not a JSON object", path));
   CheckpointMetadata m;
   FieldReader reader(state, path);
   int version = 0;
   reader.Take("version", &version);
   if (reader.status().ok() && version != kVersion) {
-    return absl::DataLossError(
-        absl::StrFormat("%s: version %d is not %d, the one this program reads", path, version, kVersion));
+    return absl::DataLossError(absl::StrFormat(
+        "%s: version %d is not %d, the one this program reads", path, version, kVersion));
   }
   reader.Take("job", &m.job);
   reader.Take("job_uid", &m.job_uid);

@@ -26,7 +26,7 @@ struct WriteOp {
   int64_t position = 0;  // in the file
   Source source = Source::kWeight;
   DataType dtype = DataType::kF32;
-  int tensor = 0;        // of the source checkpoint, for errors
+  int tensor = 0;  // of the source checkpoint, for errors
   int block = 0;
   int64_t shard_offset = 0;
   int64_t count = 0;
@@ -40,10 +40,16 @@ class Saver {
  public:
   Saver(const SaveRequest& request, const ParameterRegistry& registry, const OptimizerState& state,
         const CheckpointFiles& files, const CheckpointMap& map)
-      : request_(request), registry_(registry), state_(state), files_(files), map_(map), writer_(request.stage) {}
+      : request_(request),
+        registry_(registry),
+        state_(state),
+        files_(files),
+        map_(map),
+        writer_(request.stage) {}
 
   absl::StatusOr<int64_t> Run() {
-    SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(absl::StrCat(request_.stage, "/", kTrainingStateDirectory)));
+    SWITCHYARD_RETURN_IF_ERROR(
+        MakeDirectories(absl::StrCat(request_.stage, "/", kTrainingStateDirectory)));
     SWITCHYARD_ASSIGN_OR_RETURN(state_headers_, StateHeaders(files_, map_, Trained()));
     std::vector<WriteOp> ops = Plan();
     int64_t planned = 0;
@@ -60,7 +66,8 @@ class Saver {
     const std::string list = PiecesJson(writer_.pieces());
     const std::string name = PiecesFileName(registry_.rank(), registry_.mesh().world_size());
     SWITCHYARD_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(request_.stage, "/", name), list));
-    SWITCHYARD_RETURN_IF_ERROR(SyncDirectory(absl::StrCat(request_.stage, "/", kTrainingStateDirectory)));
+    SWITCHYARD_RETURN_IF_ERROR(
+        SyncDirectory(absl::StrCat(request_.stage, "/", kTrainingStateDirectory)));
     SWITCHYARD_RETURN_IF_ERROR(SyncDirectory(request_.stage));
     return writer_.bytes_written() + static_cast<int64_t>(list.size());
   }
@@ -68,7 +75,8 @@ class Saver {
  private:
   int num_files() const { return static_cast<int>(files_.files().size()); }
   std::string FileName(int file) const {
-    return file < num_files() ? files_.file_names()[file] : StateFileName(file - num_files(), num_files());
+    return file < num_files() ? files_.file_names()[file]
+                              : StateFileName(file - num_files(), num_files());
   }
   bool float_weights() const { return registry_.values().scalar_type() == at::kFloat; }
 
@@ -81,28 +89,33 @@ class Saver {
   // Everything that this rank writes, in the order of files and bytes.
   std::vector<WriteOp> Plan() const {
     // Position of state tensors by name, looked up once a tensor.
-    std::vector<absl::flat_hash_map<std::string, const SafetensorsTensor*>> state_tensors(state_headers_.size());
+    std::vector<absl::flat_hash_map<std::string, const SafetensorsTensor*>> state_tensors(
+        state_headers_.size());
     for (size_t f = 0; f < state_headers_.size(); ++f) {
-      for (const SafetensorsTensor& tensor : state_headers_[f].tensors) state_tensors[f][tensor.name] = &tensor;
+      for (const SafetensorsTensor& tensor : state_headers_[f].tensors)
+        state_tensors[f][tensor.name] = &tensor;
     }
     std::vector<WriteOp> ops;
     for (size_t b = 0; b < registry_.blocks().size(); ++b) {
       const ParameterBlock& block = registry_.blocks()[b];
       const int64_t begin = registry_.shard_index(block) * block.shard_numel();
-      for (const BlockSegment& part :
-           map_.Segments(static_cast<int>(b), begin, begin + block.shard_numel(), /*with_copies=*/true)) {
+      for (const BlockSegment& part : map_.Segments(
+               static_cast<int>(b), begin, begin + block.shard_numel(), /*with_copies=*/true)) {
         const SafetensorsTensor& weight = files_.tensor(part.tensor);
         const int file = files_.file_of(part.tensor);
-        const auto add = [&](int to_file, const SafetensorsHeader& header, const SafetensorsTensor& tensor,
-                             Source source) {
-          ops.push_back({to_file, header.DataOffset(tensor) + part.tensor_offset * DataTypeBytes(tensor.dtype),
-                         source, tensor.dtype, part.tensor, static_cast<int>(b), part.block_offset - begin,
-                         part.count});
+        const auto add = [&](int to_file, const SafetensorsHeader& header,
+                             const SafetensorsTensor& tensor, Source source) {
+          ops.push_back(
+              {to_file,
+               header.DataOffset(tensor) + part.tensor_offset * DataTypeBytes(tensor.dtype), source,
+               tensor.dtype, part.tensor, static_cast<int>(b), part.block_offset - begin,
+               part.count});
         };
         add(file, files_.files()[file].header(), weight, Source::kWeight);
-        constexpr std::pair<StateKind, Source> kStates[] = {{StateKind::kExpAvg, Source::kExpAvg},
-                                                            {StateKind::kExpAvgSq, Source::kExpAvgSq},
-                                                            {StateKind::kMaster, Source::kMaster}};
+        constexpr std::pair<StateKind, Source> kStates[] = {
+            {StateKind::kExpAvg, Source::kExpAvg},
+            {StateKind::kExpAvgSq, Source::kExpAvgSq},
+            {StateKind::kMaster, Source::kMaster}};
         for (const auto& [kind, source] : kStates) {
           const auto found = state_tensors[file].find(StateTensorName(kind, weight.name));
           if (found != state_tensors[file].end()) {
@@ -123,12 +136,15 @@ class Saver {
       const SafetensorsHeader& header =
           file < num_files() ? files_.files()[file].header() : state_headers_[file - num_files()];
       SWITCHYARD_RETURN_IF_ERROR(writer_.Open(FileName(file)));
-      SWITCHYARD_RETURN_IF_ERROR(writer_.Write(header.raw.data(), static_cast<int64_t>(header.raw.size()), 0));
+      SWITCHYARD_RETURN_IF_ERROR(writer_.Resize(header.file_bytes()));
+      SWITCHYARD_RETURN_IF_ERROR(
+          writer_.Write(header.raw.data(), static_cast<int64_t>(header.raw.size()), 0));
     }
     if (!files_.index_text().empty()) {
       SWITCHYARD_RETURN_IF_ERROR(writer_.WriteFile(kWeightIndexFile, files_.index_text()));
     }
-    SWITCHYARD_ASSIGN_OR_RETURN(const std::vector<SidecarFile> sidecars, ReadSidecarFiles(request_.source));
+    SWITCHYARD_ASSIGN_OR_RETURN(const std::vector<SidecarFile> sidecars,
+                                ReadSidecarFiles(request_.source));
     for (const SidecarFile& sidecar : sidecars) {
       SWITCHYARD_RETURN_IF_ERROR(writer_.WriteFile(sidecar.name, sidecar.contents));
     }
@@ -149,22 +165,26 @@ class Saver {
       const int64_t position = op.position + done * width;
       if (op.source == Source::kExpAvg || op.source == Source::kExpAvgSq) {
         const OptimizerShard& shard = state_.shards[op.block];
-        const at::Tensor host = OnHost(op.source == Source::kExpAvg ? shard.exp_avg : shard.exp_avg_sq, offset, count);
+        const at::Tensor host =
+            OnHost(op.source == Source::kExpAvg ? shard.exp_avg : shard.exp_avg_sq, offset, count);
         SWITCHYARD_RETURN_IF_ERROR(writer_.Write(host.data_ptr(), count * width, position));
         continue;
       }
       const ParameterBlock& block = registry_.blocks()[op.block];
-      const at::Tensor host = OnHost(registry_.BlockValues(op.block),
-                                     registry_.shard_index(block) * block.shard_numel() + offset, count);
+      const at::Tensor host =
+          OnHost(registry_.BlockValues(op.block),
+                 registry_.shard_index(block) * block.shard_numel() + offset, count);
       if (op.dtype == (float_weights() ? DataType::kF32 : DataType::kBF16)) {
         SWITCHYARD_RETURN_IF_ERROR(writer_.Write(host.data_ptr(), count * width, position));
         continue;
       }
       Master(op, host, offset, count);
       bytes_.resize(static_cast<size_t>(count * width));
-      if (absl::Status status = FromFloat(master_.data(), op.dtype, bytes_.data(), count); !status.ok()) {
-        return absl::Status(status.code(), absl::StrCat("tensor \"", files_.tensor(op.tensor).name, "\" of ",
-                                                        FileName(op.file), ": ", status.message()));
+      if (absl::Status status = FromFloat(master_.data(), op.dtype, bytes_.data(), count);
+          !status.ok()) {
+        return absl::Status(status.code(),
+                            absl::StrCat("tensor \"", files_.tensor(op.tensor).name, "\" of ",
+                                         FileName(op.file), ": ", status.message()));
       }
       SWITCHYARD_RETURN_IF_ERROR(writer_.Write(bytes_.data(), count * width, position));
     }
@@ -177,9 +197,11 @@ class Saver {
     const at::Tensor& remainder = state_.shards[op.block].master_remainder;
     if (remainder.defined()) {
       const at::Tensor host = OnHost(remainder, offset, count);
-      JoinMaster(static_cast<const uint16_t*>(weights.data_ptr()), host.data_ptr<int16_t>(), master_.data(), count);
+      JoinMaster(static_cast<const uint16_t*>(weights.data_ptr()), host.data_ptr<int16_t>(),
+                 master_.data(), count);
     } else {
-      ToFloat(float_weights() ? DataType::kF32 : DataType::kBF16, weights.data_ptr(), master_.data(), count);
+      ToFloat(float_weights() ? DataType::kF32 : DataType::kBF16, weights.data_ptr(),
+              master_.data(), count);
     }
   }
 
@@ -196,7 +218,8 @@ class Saver {
 
 }  // namespace
 
-absl::StatusOr<int64_t> SaveCheckpoint(const SaveRequest& request, const ParameterRegistry& registry,
+absl::StatusOr<int64_t> SaveCheckpoint(const SaveRequest& request,
+                                       const ParameterRegistry& registry,
                                        const OptimizerState& state) {
   SWITCHYARD_CHECK(state.shards.size() == registry.blocks().size(), "one optimizer shard a block");
   SWITCHYARD_ASSIGN_OR_RETURN(const CheckpointFiles files, CheckpointFiles::Open(request.source));

@@ -1,9 +1,10 @@
-// Writes a checkpoint: a Hugging Face directory in the layout of the one that training started from, and the
-// training state beside it.
+// Writes a checkpoint: a Hugging Face directory in the layout of the one that training started
+// from, and the training state beside it.
 //
-// All ranks call SaveCheckpoint with the same request; each writes and fsyncs the elements that it owns under
-// ZeRO-1, no rank gathers anything, and nobody waits for anybody. The checkpoint is complete when every rank has
-// returned OK; then one process publishes it (common/checkpoint_publish.h).
+// All ranks call SaveCheckpoint with the same request; each writes and fsyncs the elements that it
+// owns under ZeRO-1, no rank gathers anything, and nobody waits for anybody. The checkpoint is
+// complete when every rank has returned OK; then one process publishes it
+// (common/checkpoint_publish.h).
 #pragma once
 
 #include <cstdint>
@@ -19,8 +20,8 @@ namespace switchyard::trainer {
 struct SaveRequest {
   // Directory to write into; created when missing. Must be of this attempt and step only.
   std::string stage;
-  // Model directory whose tensor names, dtypes, order, files and sidecar files (config, tokenizer, generation)
-  // the result takes over.
+  // Model directory whose tensor names, dtypes, order, files and sidecar files (config, tokenizer,
+  // generation) the result takes over.
   std::string source;
   // adam_step is taken from the state, mesh from the registry.
   CheckpointMetadata metadata;
@@ -28,7 +29,8 @@ struct SaveRequest {
 
 // Returns the bytes that this rank wrote. ResourceExhausted: disk full, with needed and free bytes.
 // PermissionDenied: not writable. OutOfRange: a weight does not fit in the dtype of its file.
-absl::StatusOr<int64_t> SaveCheckpoint(const SaveRequest& request, const ParameterRegistry& registry,
+absl::StatusOr<int64_t> SaveCheckpoint(const SaveRequest& request,
+                                       const ParameterRegistry& registry,
                                        const OptimizerState& state);
 
 }  // namespace switchyard::trainer

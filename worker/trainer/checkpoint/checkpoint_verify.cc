@@ -33,8 +33,9 @@ absl::StatusOr<std::vector<FilePiece>> ReadPieces(const std::string& path) {
     }
     FilePiece piece{row[0], row[1], row[2], 0};
     const std::string hash = row[3];
-    if (hash.size() != 16 || !absl::SimpleHexAtoi(hash, &piece.hash) || piece.offset < 0 || piece.bytes < 0 ||
-        piece.offset > INT64_MAX - piece.bytes || piece.file.find("..") != std::string::npos) {
+    if (hash.size() != 16 || !absl::SimpleHexAtoi(hash, &piece.hash) || piece.offset < 0 ||
+        piece.bytes < 0 || piece.offset > INT64_MAX - piece.bytes ||
+        piece.file.find("..") != std::string::npos) {
       return bad;
     }
     pieces.push_back(std::move(piece));
@@ -42,7 +43,8 @@ absl::StatusOr<std::vector<FilePiece>> ReadPieces(const std::string& path) {
   return pieces;
 }
 
-absl::Status CheckTiling(const std::string& path, const std::vector<FilePiece>& pieces, int64_t size) {
+absl::Status CheckTiling(const std::string& path, const std::vector<FilePiece>& pieces,
+                         int64_t size) {
   int64_t next = 0;
   for (const FilePiece& piece : pieces) {
     if (piece.offset != next) {
@@ -53,12 +55,14 @@ absl::Status CheckTiling(const std::string& path, const std::vector<FilePiece>& 
     next += piece.bytes;
   }
   if (size != next) {
-    return absl::DataLossError(absl::StrFormat("%s has %d bytes, %d were written", path, size, next));
+    return absl::DataLossError(
+        absl::StrFormat("%s has %d bytes, %d were written", path, size, next));
   }
   return absl::OkStatus();
 }
 
-absl::Status CheckHash(int fd, const std::string& path, const FilePiece& piece, std::vector<char>& buffer) {
+absl::Status CheckHash(int fd, const std::string& path, const FilePiece& piece,
+                       std::vector<char>& buffer) {
   ContentHasher hasher;
   for (int64_t done = 0; done < piece.bytes;) {
     const int64_t bytes = std::min(kReadBytes, piece.bytes - done);
@@ -67,9 +71,9 @@ absl::Status CheckHash(int fd, const std::string& path, const FilePiece& piece, 
     done += bytes;
   }
   if (hasher.Digest() != piece.hash) {
-    return absl::DataLossError(absl::StrFormat("%s is damaged between bytes %d and %d: hash %s, written was %s", path,
-                                               piece.offset, piece.offset + piece.bytes, HashText(hasher.Digest()),
-                                               HashText(piece.hash)));
+    return absl::DataLossError(absl::StrFormat(
+        "%s is damaged between bytes %d and %d: hash %s, written was %s", path, piece.offset,
+        piece.offset + piece.bytes, HashText(hasher.Digest()), HashText(piece.hash)));
   }
   return absl::OkStatus();
 }
@@ -97,7 +101,8 @@ absl::Status VerifyCheckpoint(const std::string& directory, int part, int parts)
     for (FilePiece& piece : pieces) files[piece.file].push_back(std::move(piece));
   }
   if (!files.contains(kTrainingStateFile)) {
-    return absl::DataLossError(absl::StrFormat("%s: no rank lists %s", directory, kTrainingStateFile));
+    return absl::DataLossError(
+        absl::StrFormat("%s: no rank lists %s", directory, kTrainingStateFile));
   }
   std::vector<char> buffer(kReadBytes);
   int number = 0;

@@ -44,8 +44,9 @@ void ToFloat(DataType type, const void* source, float* out, int64_t count) {
       for (int64_t i = 0; i < count; ++i) {
         uint16_t bits;
         std::memcpy(&bits, from + 2 * i, sizeof(bits));
-        out[i] = type == DataType::kBF16 ? Value(static_cast<uint32_t>(bits) << 16)
-                                         : static_cast<float>(c10::Half(bits, c10::Half::from_bits()));
+        out[i] = type == DataType::kBF16
+                     ? Value(static_cast<uint32_t>(bits) << 16)
+                     : static_cast<float>(c10::Half(bits, c10::Half::from_bits()));
       }
       return;
     default:

@@ -1,9 +1,9 @@
-// Element types of checkpoints to and from float32, and the split of a float32 master into a bfloat16 weight
-// and a 16-bit remainder. Host memory, plain loops, no torch tensors.
+// Element types of checkpoints to and from float32, and the split of a float32 master into a
+// bfloat16 weight and a 16-bit remainder. Host memory, plain loops, no torch tensors.
 //
-// The split: weight = (bits + 0x8000) >> 16 (half up in magnitude), remainder = bits - (weight << 16) as
-// int16. Joining gives the same bits back. Rounding of float32 to bfloat16 is the split's everywhere, so that
-// a weight does not depend on whether its remainder is kept.
+// The split: weight = (bits + 0x8000) >> 16 (half up in magnitude), remainder = bits - (weight <<
+// 16) as int16. Joining gives the same bits back. Rounding of float32 to bfloat16 is the split's
+// everywhere, so that a weight does not depend on whether its remainder is kept.
 #pragma once
 
 #include <cstdint>

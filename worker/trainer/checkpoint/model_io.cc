@@ -11,7 +11,8 @@
 namespace switchyard::trainer {
 namespace {
 
-// Tied weights that the checkpoint holds twice must be equal, or one of them would silently be lost.
+// Tied weights that the checkpoint holds twice must be equal, or one of them would silently be
+// lost.
 absl::Status CheckCopies(const CheckpointFiles& files, const CheckpointMap& map) {
   constexpr int64_t kChunk = int64_t{1} << 20;
   for (const auto& [copy, original] : map.copies()) {
@@ -22,14 +23,16 @@ absl::Status CheckCopies(const CheckpointFiles& files, const CheckpointMap& map)
     std::vector<char> bytes_b(bytes_a.size());
     for (int64_t first = 0; first < a.numel(); first += kChunk) {
       const int64_t count = std::min(kChunk, a.numel() - first);
-      SWITCHYARD_RETURN_IF_ERROR(files.files()[files.file_of(copy)].Read(a, first, count, bytes_a.data()));
+      SWITCHYARD_RETURN_IF_ERROR(
+          files.files()[files.file_of(copy)].Read(a, first, count, bytes_a.data()));
       SWITCHYARD_RETURN_IF_ERROR(
           files.files()[files.file_of(original)].Read(b, first, count, bytes_b.data()));
       if (std::memcmp(bytes_a.data(), bytes_b.data(), static_cast<size_t>(count * width)) != 0) {
-        return absl::InvalidArgumentError(absl::StrFormat(
-            "%s: config.json ties %s to %s, but their values differ; set tie_word_embeddings to false or "
-            "remove %s",
-            files.directory(), a.name, b.name, a.name));
+        return absl::InvalidArgumentError(
+            absl::StrFormat("%s: config.json ties %s to %s, but their values differ; set "
+                            "tie_word_embeddings to false or "
+                            "remove %s",
+                            files.directory(), a.name, b.name, a.name));
       }
     }
   }

@@ -1,5 +1,8 @@
 #include "worker/trainer/checkpoint/piece_writer.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <utility>
 
 #include "common/durable_file.h"
@@ -20,6 +23,13 @@ absl::Status PieceWriter::Open(const std::string& name) {
   return absl::OkStatus();
 }
 
+absl::Status PieceWriter::Resize(int64_t bytes) {
+  if (::ftruncate(fd_.get(), bytes) != 0) {
+    return FileError(errno, "resize", directory_ + "/" + name_, bytes);
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PieceWriter::Write(const void* data, int64_t bytes, int64_t offset) {
   if (bytes == 0) return absl::OkStatus();
   SWITCHYARD_RETURN_IF_ERROR(WriteAt(fd_.get(), directory_ + "/" + name_, data, bytes, offset));
@@ -37,7 +47,8 @@ absl::Status PieceWriter::Write(const void* data, int64_t bytes, int64_t offset)
 absl::Status PieceWriter::WriteFile(const std::string& name, absl::string_view contents) {
   SWITCHYARD_RETURN_IF_ERROR(Close());
   SWITCHYARD_RETURN_IF_ERROR(WriteFileDurably(directory_ + "/" + name, contents));
-  pieces_.push_back({name, 0, static_cast<int64_t>(contents.size()), ContentHash(contents.data(), contents.size())});
+  pieces_.push_back({name, 0, static_cast<int64_t>(contents.size()),
+                     ContentHash(contents.data(), contents.size())});
   bytes_written_ += static_cast<int64_t>(contents.size());
   return absl::OkStatus();
 }

@@ -1,7 +1,8 @@
-// Writes one process's pieces of files that several processes write together, and remembers their hashes.
+// Writes one process's pieces of files that several processes write together, and remembers their
+// hashes.
 //
-// Writes that continue the one before become one piece. The pieces of all processes together must tile every
-// file; checkpoint_verify.h checks that.
+// Writes that continue the one before become one piece. The pieces of all processes together must
+// tile every file; checkpoint_verify.h checks that.
 #pragma once
 
 #include <cstdint>
@@ -28,6 +29,8 @@ class PieceWriter {
 
   // Ends the file before (fsync) and goes on with `name`, whose bytes of other processes are kept.
   absl::Status Open(const std::string& name);
+  // Gives the open file its final size, should an abandoned attempt have left a longer one.
+  absl::Status Resize(int64_t bytes);
   absl::Status Write(const void* data, int64_t bytes, int64_t offset);
   // A whole small file.
   absl::Status WriteFile(const std::string& name, absl::string_view contents);

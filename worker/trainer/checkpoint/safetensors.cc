@@ -19,9 +19,9 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(const std::string& path) {
   }
   SWITCHYARD_RETURN_IF_ERROR(ReadAt(fd.get(), path, &length, sizeof(length), 0));
   if (length > static_cast<uint64_t>(kMaxSafetensorsHeader)) {
-    return absl::DataLossError(absl::StrFormat(
-        "%s: header of %d bytes is above the limit of %d: not a safetensors file?", path, length,
-        kMaxSafetensorsHeader));
+    return absl::DataLossError(
+        absl::StrFormat("%s: header of %d bytes is above the limit of %d: not a safetensors file?",
+                        path, length, kMaxSafetensorsHeader));
   }
   const int64_t data_start = static_cast<int64_t>(sizeof(length) + length);
   if (data_start > size) {

@@ -1,11 +1,11 @@
 // The safetensors container: its header, read and written; no torch.
 //
-// A file is a u64 little-endian header length, that many bytes of JSON, and the tensors' bytes back to back.
-// Whatever the bytes of a file are, parsing ends in a header that is consistent with the file's size or in an
-// error that names file and tensor. Data is read by pread, not mapped: a failing disk is then an error and not
-// SIGBUS, and the pages do not count as this process's memory.
-// Several processes can write one file: all compute the same header, one writes it, each writes its pieces at
-// DataOffset().
+// A file is a u64 little-endian header length, that many bytes of JSON, and the tensors' bytes back
+// to back. Whatever the bytes of a file are, parsing ends in a header that is consistent with the
+// file's size or in an error that names file and tensor. Data is read by pread, not mapped: a
+// failing disk is then an error and not SIGBUS, and the pages do not count as this process's
+// memory. Several processes can write one file: all compute the same header, one writes it, each
+// writes its pieces at DataOffset().
 #pragma once
 
 #include <cstddef>
@@ -21,8 +21,23 @@
 
 namespace switchyard::trainer {
 
-enum class DataType { kF64, kF32, kF16, kBF16, kF8E4M3, kF8E5M2, kI64, kI32, kI16, kI8, kU64, kU32, kU16,
-                      kU8, kBool };
+enum class DataType {
+  kF64,
+  kF32,
+  kF16,
+  kBF16,
+  kF8E4M3,
+  kF8E5M2,
+  kI64,
+  kI32,
+  kI16,
+  kI8,
+  kU64,
+  kU32,
+  kU16,
+  kU8,
+  kBool
+};
 
 int64_t DataTypeBytes(DataType type);
 // "F32", "BF16", ... as in the file.
@@ -41,7 +56,8 @@ struct SafetensorsTensor {
 struct SafetensorsHeader {
   std::vector<SafetensorsTensor> tensors;  // in the order of their bytes
   std::vector<std::pair<std::string, std::string>> metadata;
-  // Length field and JSON exactly as in the file, so that a copy of the layout is a copy of the header.
+  // Length field and JSON exactly as in the file, so that a copy of the layout is a copy of the
+  // header.
   std::string raw;
 
   // Bytes of all tensors.
@@ -58,13 +74,14 @@ struct SafetensorsHeader {
 // Largest header that is read; the format's own limit.
 inline constexpr int64_t kMaxSafetensorsHeader = 100'000'000;
 
-// Parses the JSON of a header (without the length field) of a file with `data_bytes` bytes after it. DataLoss
-// names `path` and, where one is at fault, the tensor.
+// Parses the JSON of a header (without the length field) of a file with `data_bytes` bytes after
+// it. DataLoss names `path` and, where one is at fault, the tensor.
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json, int64_t data_bytes,
                                                          const std::string& path);
 
-// Lays tensors out back to back in the given order (begin and end are filled in) and builds the header, padded
-// to 8 bytes, with metadata {"format": "pt"}, which Transformers requires. InvalidArgument on two equal names.
+// Lays tensors out back to back in the given order (begin and end are filled in) and builds the
+// header, padded to 8 bytes, with metadata {"format": "pt"}, which Transformers requires.
+// InvalidArgument on two equal names.
 absl::StatusOr<SafetensorsHeader> MakeSafetensorsHeader(std::vector<SafetensorsTensor> tensors);
 
 // An open file with a checked header.
@@ -74,7 +91,8 @@ class SafetensorsFile {
 
   const std::string& path() const { return path_; }
   const SafetensorsHeader& header() const { return header_; }
-  // Reads `count` elements of `tensor` from element `first` on into `out`. The range must lie in the tensor.
+  // Reads `count` elements of `tensor` from element `first` on into `out`. The range must lie in
+  // the tensor.
   absl::Status Read(const SafetensorsTensor& tensor, int64_t first, int64_t count, void* out) const;
 
  private:

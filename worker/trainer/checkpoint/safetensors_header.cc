@@ -22,13 +22,13 @@ struct TypeRow {
 };
 
 constexpr TypeRow kTypes[] = {
-    {DataType::kF64, "F64", 8},         {DataType::kF32, "F32", 4},
-    {DataType::kF16, "F16", 2},         {DataType::kBF16, "BF16", 2},
-    {DataType::kF8E4M3, "F8_E4M3", 1},  {DataType::kF8E5M2, "F8_E5M2", 1},
-    {DataType::kI64, "I64", 8},         {DataType::kI32, "I32", 4},
-    {DataType::kI16, "I16", 2},         {DataType::kI8, "I8", 1},
-    {DataType::kU64, "U64", 8},         {DataType::kU32, "U32", 4},
-    {DataType::kU16, "U16", 2},         {DataType::kU8, "U8", 1},
+    {DataType::kF64, "F64", 8},        {DataType::kF32, "F32", 4},
+    {DataType::kF16, "F16", 2},        {DataType::kBF16, "BF16", 2},
+    {DataType::kF8E4M3, "F8_E4M3", 1}, {DataType::kF8E5M2, "F8_E5M2", 1},
+    {DataType::kI64, "I64", 8},        {DataType::kI32, "I32", 4},
+    {DataType::kI16, "I16", 2},        {DataType::kI8, "I8", 1},
+    {DataType::kU64, "U64", 8},        {DataType::kU32, "U32", 4},
+    {DataType::kU16, "U16", 2},        {DataType::kU8, "U8", 1},
     {DataType::kBool, "BOOL", 1},
 };
 
@@ -39,8 +39,8 @@ const TypeRow& Row(DataType type) {
   return kTypes[0];
 }
 
-// Follows the parser's events; the header's grammar is so small that anything outside it is an error, and
-// unlike a parsed document the events show a key that comes twice.
+// Follows the parser's events; the header's grammar is so small that anything outside it is an
+// error, and unlike a parsed document the events show a key that comes twice.
 class HeaderSax : public nlohmann::json_sax<json> {
  public:
   explicit HeaderSax(SafetensorsHeader* header) : header_(header) {}
@@ -49,14 +49,17 @@ class HeaderSax : public nlohmann::json_sax<json> {
 
   bool null() override { return Fail("null is not expected"); }
   bool boolean(bool) override { return Fail("a boolean is not expected"); }
-  bool number_integer(number_integer_t) override { return Fail("a negative number is not expected"); }
+  bool number_integer(number_integer_t) override {
+    return Fail("a negative number is not expected");
+  }
   bool number_float(number_float_t, const string_t&) override {
     return Fail("a number that is no 64-bit integer is not expected");
   }
   bool binary(binary_t&) override { return Fail("binary is not expected"); }
 
   bool number_unsigned(number_unsigned_t value) override {
-    if (where_ != Where::kShape && where_ != Where::kOffsets) return Fail("a number is not expected");
+    if (where_ != Where::kShape && where_ != Where::kOffsets)
+      return Fail("a number is not expected");
     if (value > static_cast<number_unsigned_t>(INT64_MAX)) return Fail("a number is too large");
     if (where_ == Where::kShape) {
       if (tensor_.shape.size() >= 16) return Fail("shape has more than 16 dimensions");
@@ -112,7 +115,8 @@ class HeaderSax : public nlohmann::json_sax<json> {
     if (!fields_.insert(value).second) {
       return Fail(absl::StrFormat("key \"%s\" comes twice", value.substr(0, 64)));
     }
-    if (where_ == Where::kTensor && value != "dtype" && value != "shape" && value != "data_offsets") {
+    if (where_ == Where::kTensor && value != "dtype" && value != "shape" &&
+        value != "data_offsets") {
       return Fail(absl::StrFormat("unknown key \"%s\"", value.substr(0, 64)));
     }
     return true;
@@ -204,16 +208,18 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view text,
   }
   for (const SafetensorsTensor& tensor : header.tensors) {
     if (tensor.begin > tensor.end || tensor.end > data_bytes) {
-      return fail(absl::StrFormat("tensor \"%s\": data_offsets [%d, %d] are out of range: the file has %d "
-                                  "bytes of data",
-                                  tensor.name, tensor.begin, tensor.end, data_bytes));
+      return fail(
+          absl::StrFormat("tensor \"%s\": data_offsets [%d, %d] are out of range: the file has %d "
+                          "bytes of data",
+                          tensor.name, tensor.begin, tensor.end, data_bytes));
     }
     const std::optional<int64_t> bytes = ShapeBytes(tensor);
     if (!bytes || *bytes != tensor.end - tensor.begin) {
-      return fail(absl::StrFormat("tensor \"%s\": shape [%s] of %s does not have the %d bytes of its "
-                                  "data_offsets",
-                                  tensor.name, absl::StrJoin(tensor.shape, ", "),
-                                  DataTypeName(tensor.dtype), tensor.end - tensor.begin));
+      return fail(
+          absl::StrFormat("tensor \"%s\": shape [%s] of %s does not have the %d bytes of its "
+                          "data_offsets",
+                          tensor.name, absl::StrJoin(tensor.shape, ", "),
+                          DataTypeName(tensor.dtype), tensor.end - tensor.begin));
     }
   }
   std::stable_sort(header.tensors.begin(), header.tensors.end(),
@@ -244,7 +250,8 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view text,
 }
 
 absl::StatusOr<SafetensorsHeader> MakeSafetensorsHeader(std::vector<SafetensorsTensor> tensors) {
-  // Put together by hand: an ordered JSON object looks keys up one by one, and there may be 100,000.
+  // Put together by hand: an ordered JSON object looks keys up one by one, and there may be
+  // 100,000.
   std::string text = R"({"__metadata__":{"format":"pt"})";
   absl::flat_hash_set<std::string> names = {"__metadata__"};
   int64_t next = 0;
@@ -258,9 +265,9 @@ absl::StatusOr<SafetensorsHeader> MakeSafetensorsHeader(std::vector<SafetensorsT
     }
     tensor.begin = next;
     next = tensor.end;
-    absl::StrAppend(&text, ",", json(tensor.name).dump(), ":{\"dtype\":\"", DataTypeName(tensor.dtype),
-                    "\",\"shape\":[", absl::StrJoin(tensor.shape, ","), "],\"data_offsets\":[", tensor.begin,
-                    ",", tensor.end, "]}");
+    absl::StrAppend(&text, ",", json(tensor.name).dump(), ":{\"dtype\":\"",
+                    DataTypeName(tensor.dtype), "\",\"shape\":[", absl::StrJoin(tensor.shape, ","),
+                    "],\"data_offsets\":[", tensor.begin, ",", tensor.end, "]}");
   }
   text += "}";
   text.resize((text.size() + 7) / 8 * 8, ' ');

@@ -14,13 +14,20 @@ namespace switchyard::trainer {
 namespace {
 
 constexpr std::pair<DataType, at::ScalarType> kPairs[] = {
-    {DataType::kF64, at::kDouble},          {DataType::kF32, at::kFloat},
-    {DataType::kF16, at::kHalf},            {DataType::kBF16, at::kBFloat16},
-    {DataType::kF8E4M3, at::kFloat8_e4m3fn}, {DataType::kF8E5M2, at::kFloat8_e5m2},
-    {DataType::kI64, at::kLong},            {DataType::kI32, at::kInt},
-    {DataType::kI16, at::kShort},           {DataType::kI8, at::kChar},
-    {DataType::kU64, at::kUInt64},          {DataType::kU32, at::kUInt32},
-    {DataType::kU16, at::kUInt16},          {DataType::kU8, at::kByte},
+    {DataType::kF64, at::kDouble},
+    {DataType::kF32, at::kFloat},
+    {DataType::kF16, at::kHalf},
+    {DataType::kBF16, at::kBFloat16},
+    {DataType::kF8E4M3, at::kFloat8_e4m3fn},
+    {DataType::kF8E5M2, at::kFloat8_e5m2},
+    {DataType::kI64, at::kLong},
+    {DataType::kI32, at::kInt},
+    {DataType::kI16, at::kShort},
+    {DataType::kI8, at::kChar},
+    {DataType::kU64, at::kUInt64},
+    {DataType::kU32, at::kUInt32},
+    {DataType::kU16, at::kUInt16},
+    {DataType::kU8, at::kByte},
     {DataType::kBool, at::kBool},
 };
 
@@ -70,7 +77,8 @@ absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors) 
     SWITCHYARD_ASSIGN_OR_RETURN(info.dtype, DataTypeOf(tensor.scalar_type()));
     infos.push_back(std::move(info));
   }
-  SWITCHYARD_ASSIGN_OR_RETURN(const SafetensorsHeader header, MakeSafetensorsHeader(std::move(infos)));
+  SWITCHYARD_ASSIGN_OR_RETURN(const SafetensorsHeader header,
+                              MakeSafetensorsHeader(std::move(infos)));
   SWITCHYARD_RETURN_IF_ERROR(CheckFreeSpace(path, header.file_bytes()));
   const std::string partial = absl::StrFormat("%s.partial-%d", path, ::getpid());
   SWITCHYARD_RETURN_IF_ERROR(WriteFileDurably(partial, header.raw));

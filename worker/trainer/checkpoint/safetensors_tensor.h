@@ -1,4 +1,5 @@
-// safetensors files as at::Tensor, for files small enough to hold in memory (batches, outputs of `check`).
+// safetensors files as at::Tensor, for files small enough to hold in memory (batches, outputs of
+// `check`).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -25,8 +26,8 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 // Every tensor of a file, in file order.
 absl::StatusOr<NamedTensors> ReadTensors(const std::string& path);
 
-// Writes a new file, one tensor after the other, and renames it to `path` when it is complete. Tensors may be
-// on any device.
+// Writes a new file, one tensor after the other, and renames it to `path` when it is complete.
+// Tensors may be on any device.
 absl::Status WriteTensors(const std::string& path, const NamedTensors& tensors);
 
 }  // namespace switchyard::trainer

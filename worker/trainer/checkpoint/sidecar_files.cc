@@ -51,7 +51,8 @@ absl::StatusOr<std::vector<SidecarFile>> ReadSidecarFiles(const std::string& dir
   }
   std::vector<SidecarFile> files;
   for (const std::string& name : wanted) {
-    SWITCHYARD_ASSIGN_OR_RETURN(std::string contents, ReadSmallFile(directory + "/" + name, kMaxSidecarBytes));
+    SWITCHYARD_ASSIGN_OR_RETURN(std::string contents,
+                                ReadSmallFile(directory + "/" + name, kMaxSidecarBytes));
     files.push_back({name, std::move(contents)});
   }
   return files;

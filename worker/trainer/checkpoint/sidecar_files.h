@@ -13,8 +13,9 @@ struct SidecarFile {
   std::string contents;
 };
 
-// Every .json, .jinja, .txt, .model and .tiktoken file at the top of `directory` and every .jinja file in
-// additional_chat_templates, by name; weight indices are left out. NotFound when there is no config.json.
+// Every .json, .jinja, .txt, .model and .tiktoken file at the top of `directory` and every .jinja
+// file in additional_chat_templates, by name; weight indices are left out. NotFound when there is
+// no config.json.
 absl::StatusOr<std::vector<SidecarFile>> ReadSidecarFiles(const std::string& directory);
 
 }  // namespace switchyard::trainer

@@ -15,7 +15,8 @@ std::string StateTensorName(StateKind kind, const std::string& tensor) {
 }
 
 std::string StateFileName(int file, int num_files) {
-  return absl::StrFormat("%s/optimizer-%05d-of-%05d.safetensors", kTrainingStateDirectory, file + 1, num_files);
+  return absl::StrFormat("%s/optimizer-%05d-of-%05d.safetensors", kTrainingStateDirectory, file + 1,
+                         num_files);
 }
 
 bool NeedsMaster(const TrainedAs& trained, DataType dtype) {
@@ -23,7 +24,8 @@ bool NeedsMaster(const TrainedAs& trained, DataType dtype) {
   return !(trained.bfloat16_weights && dtype == DataType::kBF16);
 }
 
-absl::StatusOr<std::vector<SafetensorsHeader>> StateHeaders(const CheckpointFiles& files, const CheckpointMap& map,
+absl::StatusOr<std::vector<SafetensorsHeader>> StateHeaders(const CheckpointFiles& files,
+                                                            const CheckpointMap& map,
                                                             const TrainedAs& trained) {
   std::vector<std::vector<SafetensorsTensor>> tensors(files.files().size());
   for (int i = 0; i < files.num_tensors(); ++i) {

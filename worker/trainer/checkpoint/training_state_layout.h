@@ -1,8 +1,9 @@
 // Layout of training_state/optimizer-*.safetensors.
 //
-// One file for each weight file, with up to three tensors in full shape for each of its tensors (copies left
-// out): "exp_avg.<name>" and "exp_avg_sq.<name>" in the optimizer's dtype, and "master.<name>" in F32 where the
-// weight file's dtype does not hold what is trained. They are whole tensors of the model, so they are read on any mesh.
+// One file for each weight file, with up to three tensors in full shape for each of its tensors
+// (copies left out): "exp_avg.<name>" and "exp_avg_sq.<name>" in the optimizer's dtype, and
+// "master.<name>" in F32 where the weight file's dtype does not hold what is trained. They are
+// whole tensors of the model, so they are read on any mesh.
 #pragma once
 
 #include <string>
@@ -31,7 +32,8 @@ struct TrainedAs {
 bool NeedsMaster(const TrainedAs& trained, DataType dtype);
 
 // One header for each file of `files`.
-absl::StatusOr<std::vector<SafetensorsHeader>> StateHeaders(const CheckpointFiles& files, const CheckpointMap& map,
+absl::StatusOr<std::vector<SafetensorsHeader>> StateHeaders(const CheckpointFiles& files,
+                                                            const CheckpointMap& map,
                                                             const TrainedAs& trained);
 
 }  // namespace switchyard::trainer

@@ -1,9 +1,9 @@
 #include "worker/trainer/checkpoint/value_loader.h"
 
+#include <ATen/ops/from_blob.h>
+
 #include <algorithm>
 #include <tuple>
-
-#include <ATen/ops/from_blob.h>
 
 #include "common/check.h"
 #include "common/status_macros.h"
@@ -30,12 +30,14 @@ void SortByPosition(const std::vector<TensorSource>& sources, std::vector<Segmen
 }
 
 void CopyIn(const void* host, int64_t count, at::Tensor to) {
-  to.copy_(at::from_blob(const_cast<void*>(host), {count}, at::TensorOptions().dtype(to.scalar_type())));
+  to.copy_(
+      at::from_blob(const_cast<void*>(host), {count}, at::TensorOptions().dtype(to.scalar_type())));
 }
 
 class Loader {
  public:
-  Loader(const std::vector<TensorSource>& sources, const ParameterRegistry& registry, OptimizerState* state)
+  Loader(const std::vector<TensorSource>& sources, const ParameterRegistry& registry,
+         OptimizerState* state)
       : sources_(sources), registry_(registry), state_(state) {}
 
   absl::Status Load(const Segment& segment) {
@@ -46,7 +48,8 @@ class Loader {
     const DataType wanted = to_float ? DataType::kF32 : DataType::kBF16;
     const bool same = source.tensor->dtype == wanted;
     if (same && values.is_cpu()) {
-      char* to = static_cast<char*>(values.data_ptr()) + segment.part.block_offset * DataTypeBytes(wanted);
+      char* to =
+          static_cast<char*>(values.data_ptr()) + segment.part.block_offset * DataTypeBytes(wanted);
       return source.file->Read(*source.tensor, segment.part.tensor_offset, segment.part.count, to);
     }
     for (int64_t done = 0; done < segment.part.count; done += kChunk) {
@@ -85,7 +88,8 @@ class Loader {
     const int64_t from = std::max(offset, own);
     const int64_t to = std::min(offset + count, own + block.shard_numel());
     if (from >= to) return;
-    CopyIn(remainder_.data() + (from - offset), to - from, remainder.narrow(0, from - own, to - from));
+    CopyIn(remainder_.data() + (from - offset), to - from,
+           remainder.narrow(0, from - own, to - from));
   }
 
   const std::vector<TensorSource>& sources_;
@@ -97,7 +101,8 @@ class Loader {
   std::vector<int16_t> remainder_;
 };
 
-// Zeros what no segment covers. `segments` are of one range [begin, begin + flat.numel()), by block_offset.
+// Zeros what no segment covers. `segments` are of one range [begin, begin + flat.numel()), by
+// block_offset.
 void ZeroPadding(const std::vector<BlockSegment>& segments, int64_t begin, const at::Tensor& flat) {
   int64_t next = 0;
   const auto zero = [&](int64_t to) {
@@ -115,8 +120,10 @@ void ZeroPadding(const std::vector<BlockSegment>& segments, int64_t begin, const
 absl::Status LoadValues(const std::vector<TensorSource>& sources, const CheckpointMap& map,
                         const ParameterRegistry& registry, OptimizerState* state) {
   const at::ScalarType type = registry.values().scalar_type();
-  SWITCHYARD_CHECK(type == at::kFloat || type == at::kBFloat16, "parameters are float32 or bfloat16");
-  SWITCHYARD_CHECK(registry.values().numel() == registry.total_numel(), "values of the registry's size");
+  SWITCHYARD_CHECK(type == at::kFloat || type == at::kBFloat16,
+                   "parameters are float32 or bfloat16");
+  SWITCHYARD_CHECK(registry.values().numel() == registry.total_numel(),
+                   "values of the registry's size");
   std::vector<Segment> segments;
   for (size_t b = 0; b < registry.blocks().size(); ++b) {
     const int block = static_cast<int>(b);
@@ -147,7 +154,8 @@ absl::Status LoadShard(const std::vector<TensorSource>& sources, const Checkpoin
   std::vector<char> raw;
   for (const BlockSegment& part : parts) {
     const TensorSource& source = sources[part.tensor];
-    SWITCHYARD_CHECK(DataTypeBytes(source.tensor->dtype) == width, "optimizer state of the file's dtype");
+    SWITCHYARD_CHECK(DataTypeBytes(source.tensor->dtype) == width,
+                     "optimizer state of the file's dtype");
     for (int64_t done = 0; done < part.count; done += kChunk) {
       const int64_t count = std::min(kChunk, part.count - done);
       raw.resize(static_cast<size_t>(count * width));

@@ -1,7 +1,7 @@
 // Reads checkpoint tensors into this rank's parameter values and master remainders.
 //
-// Shared by the start of a job (weights of the model directory) and by its resumption (float32 masters where
-// the checkpoint has them). Which tensor a value comes from is the caller's choice.
+// Shared by the start of a job (weights of the model directory) and by its resumption (float32
+// masters where the checkpoint has them). Which tensor a value comes from is the caller's choice.
 #pragma once
 
 #include <vector>
@@ -20,14 +20,14 @@ struct TensorSource {
   const SafetensorsTensor* tensor = nullptr;
 };
 
-// Fills every element of registry.values() (padding with zeros) from sources[i] for checkpoint tensor i, and,
-// where state has master remainders, those of the owned elements, so that weight and remainder together are
-// the source's value exactly. `state` may be null.
+// Fills every element of registry.values() (padding with zeros) from sources[i] for checkpoint
+// tensor i, and, where state has master remainders, those of the owned elements, so that weight and
+// remainder together are the source's value exactly. `state` may be null.
 absl::Status LoadValues(const std::vector<TensorSource>& sources, const CheckpointMap& map,
                         const ParameterRegistry& registry, OptimizerState* state);
 
-// Fills `flat` [shard_numel] of this rank's shard of `block` from sources[i]; padding is zero. The sources must
-// have the dtype of `flat`.
+// Fills `flat` [shard_numel] of this rank's shard of `block` from sources[i]; padding is zero. The
+// sources must have the dtype of `flat`.
 absl::Status LoadShard(const std::vector<TensorSource>& sources, const CheckpointMap& map,
                        const ParameterRegistry& registry, int block, at::Tensor flat);
 

@@ -24,8 +24,10 @@ constexpr int64_t kStagingBytes = 512 << 10;
 std::shared_ptr<ShmGroup> Join(const MeshGroupsOptions& options, const std::string& group,
                                const std::vector<int>& members, int64_t window_bytes) {
   ShmGroupOptions shm;
-  shm.name = absl::StrFormat("switchyard-%s-%d-%s-%s", options.job_uid, options.epoch, options.token, group);
-  shm.rank = static_cast<int>(std::find(members.begin(), members.end(), options.rank) - members.begin());
+  shm.name = absl::StrFormat("switchyard-%s-%d-%s-%s", options.job_uid, options.epoch,
+                             options.token, group);
+  shm.rank =
+      static_cast<int>(std::find(members.begin(), members.end(), options.rank) - members.begin());
   shm.size = static_cast<int>(members.size());
   shm.staging_bytes = kStagingBytes;
   shm.window_bytes = window_bytes;
@@ -54,7 +56,8 @@ MeshGroups JoinMeshGroups(const Mesh& mesh, const MeshGroupsOptions& options) {
     communicators.ep = Connect(std::move(group));
   }
   if (edp.size() > 1) {
-    communicators.edp = Connect(Join(options, absl::StrFormat("edp%d", mesh.ep_rank(options.rank)), edp, 0));
+    communicators.edp =
+        Connect(Join(options, absl::StrFormat("edp%d", mesh.ep_rank(options.rank)), edp, 0));
   }
   return groups;
 }

@@ -12,11 +12,11 @@
 namespace switchyard::trainer {
 
 struct MeshGroupsOptions {
-  std::string job_uid;      // letters, digits, '-', '_'
-  int64_t epoch = 0;        // attempt
-  std::string token;        // rendezvous id of the attempt, letters and digits
+  std::string job_uid;  // letters, digits, '-', '_'
+  int64_t epoch = 0;    // attempt
+  std::string token;    // rendezvous id of the attempt, letters and digits
   int rank = 0;
-  int64_t window_bytes = 0; // of the ep window, one rank; 0 for none
+  int64_t window_bytes = 0;  // of the ep window, one rank; 0 for none
 };
 
 struct MeshGroups {
@@ -30,7 +30,8 @@ MeshGroups JoinMeshGroups(const Mesh& mesh, const MeshGroupsOptions& options);
 // A fresh rendezvous id: 32 hexadecimal digits from the kernel's random source.
 std::string NewRendezvousToken();
 
-// Removes what an attempt that was killed while its ranks joined left in /dev/shm. No rank of it may be alive.
+// Removes what an attempt that was killed while its ranks joined left in /dev/shm. No rank of it
+// may be alive.
 void RemoveSegments(const std::string& job_uid, int64_t epoch);
 
 // Shared memory that JoinMeshGroups maps on one rank for communication besides the window: bytes.

@@ -28,7 +28,8 @@ struct Maximum {
   }
 };
 
-// out[i] = parts[0][i] op parts[1][i] ..., in this order, accumulated in Acc. out may be one of the parts.
+// out[i] = parts[0][i] op parts[1][i] ..., in this order, accumulated in Acc. out may be one of the
+// parts.
 template <typename Op, typename T, typename Acc>
 void Combine(const std::vector<const std::byte*>& parts, int64_t count, std::byte* out) {
   Acc sum[kBlock];
@@ -49,19 +50,27 @@ using CombineFunction = void (*)(const std::vector<const std::byte*>&, int64_t, 
 
 CombineFunction SumOf(at::ScalarType type) {
   switch (type) {
-    case at::kFloat: return Combine<Sum, float, float>;
-    case at::kBFloat16: return Combine<Sum, c10::BFloat16, float>;
-    case at::kDouble: return Combine<Sum, double, double>;
-    case at::kLong: return Combine<Sum, int64_t, int64_t>;
-    default: TORCH_CHECK(false, "cannot sum tensors of type ", type);
+    case at::kFloat:
+      return Combine<Sum, float, float>;
+    case at::kBFloat16:
+      return Combine<Sum, c10::BFloat16, float>;
+    case at::kDouble:
+      return Combine<Sum, double, double>;
+    case at::kLong:
+      return Combine<Sum, int64_t, int64_t>;
+    default:
+      TORCH_CHECK(false, "cannot sum tensors of type ", type);
   }
 }
 
 CombineFunction MaximumOf(at::ScalarType type) {
   switch (type) {
-    case at::kDouble: return Combine<Maximum, double, double>;
-    case at::kLong: return Combine<Maximum, int64_t, int64_t>;
-    default: TORCH_CHECK(false, "cannot take the maximum of tensors of type ", type);
+    case at::kDouble:
+      return Combine<Maximum, double, double>;
+    case at::kLong:
+      return Combine<Maximum, int64_t, int64_t>;
+    default:
+      TORCH_CHECK(false, "cannot take the maximum of tensors of type ", type);
   }
 }
 
@@ -70,8 +79,8 @@ std::byte* Bytes(const at::Tensor& tensor) {
   return static_cast<std::byte*>(tensor.data_ptr());
 }
 
-void AllReduceWith(CombineFunction combine, ShmGroup& group, at::Tensor& tensor, int64_t chunk_bytes,
-                   const std::function<int()>& next_buffer) {
+void AllReduceWith(CombineFunction combine, ShmGroup& group, at::Tensor& tensor,
+                   int64_t chunk_bytes, const std::function<int()>& next_buffer) {
   std::byte* data = Bytes(tensor);
   const int64_t item = tensor.element_size();
   const int64_t chunk = chunk_bytes / item;
@@ -87,11 +96,13 @@ void AllReduceWith(CombineFunction combine, ShmGroup& group, at::Tensor& tensor,
       combine(parts, count, data + begin * item);
       continue;
     }
-    // Rank r sums part r in its own staging buffer, whose part r nobody else reads before the barrier.
+    // Rank r sums part r in its own staging buffer, whose part r nobody else reads before the
+    // barrier.
     const auto part_begin = [&](int r) { return count * r / ranks; };
     const int64_t own = part_begin(group.rank());
     for (int r = 0; r < ranks; ++r) parts[r] = group.staging(r, buffer) + own * item;
-    combine(parts, part_begin(group.rank() + 1) - own, group.staging(group.rank(), buffer) + own * item);
+    combine(parts, part_begin(group.rank() + 1) - own,
+            group.staging(group.rank(), buffer) + own * item);
     group.Barrier();
     for (int r = 0; r < ranks; ++r) {
       const int64_t offset = part_begin(r) * item;
@@ -128,8 +139,8 @@ void ShmCommunicator::ReduceScatter(const at::Tensor& input, at::Tensor output) 
     const int64_t count = std::min(chunk, numel - begin);
     const int buffer = NextBuffer();
     for (int64_t to = 0; to < ranks; ++to) {
-      std::memcpy(group_->staging(rank(), buffer) + to * count * item, in + (to * numel + begin) * item,
-                  count * item);
+      std::memcpy(group_->staging(rank(), buffer) + to * count * item,
+                  in + (to * numel + begin) * item, count * item);
     }
     group_->Barrier();
     for (int r = 0; r < ranks; ++r) parts[r] = group_->staging(r, buffer) + rank() * count * item;

@@ -1,7 +1,8 @@
 // Communicator between processes of one machine, over the staging buffers of a ShmGroup.
 //
-// A tensor passes through in chunks of the staging size. The two staging buffers of a member alternate, so a
-// chunk costs one barrier (two for a large all-reduce, whose sum is shared out between the ranks).
+// A tensor passes through in chunks of the staging size. The two staging buffers of a member
+// alternate, so a chunk costs one barrier (two for a large all-reduce, whose sum is shared out
+// between the ranks).
 #pragma once
 
 #include <memory>
@@ -25,8 +26,8 @@ class ShmCommunicator final : public Communicator {
   void Barrier() override { group_->Barrier(); }
 
  private:
-  // Buffer for the next chunk. Safe to write: all have passed the barrier of the chunk before, hence have
-  // read what the buffer held last.
+  // Buffer for the next chunk. Safe to write: all have passed the barrier of the chunk before,
+  // hence have read what the buffer held last.
   int NextBuffer() { return buffer_ ^= 1; }
 
   std::shared_ptr<ShmGroup> group_;

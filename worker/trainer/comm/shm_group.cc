@@ -36,7 +36,8 @@ int64_t RoundUp(int64_t value, int64_t multiple) {
 // The words are shared between processes: no FUTEX_PRIVATE_FLAG.
 void FutexWait(std::atomic<uint32_t>& word, uint32_t expected, milliseconds limit) {
   timespec timeout{limit.count() / 1000, (limit.count() % 1000) * 1000000};
-  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT, expected, &timeout, nullptr, 0);
+  syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAIT, expected, &timeout, nullptr,
+          0);
 }
 
 void FutexWakeAll(std::atomic<uint32_t>& word) {
@@ -119,7 +120,8 @@ void ShmGroup::Create() {
   // Waiters of Open() look at the size, so it appears only with all the room it needs.
   if (const int error = posix_fallocate(fd_.get(), 0, bytes); error != 0) {
     shm_unlink(path.c_str());
-    Fail(absl::StrFormat("cannot reserve %d bytes of shared memory %s; free or enlarge /dev/shm", bytes, path),
+    Fail(absl::StrFormat("cannot reserve %d bytes of shared memory %s; free or enlarge /dev/shm",
+                         bytes, path),
          error);
   }
   Map();
@@ -157,9 +159,11 @@ void ShmGroup::Map() {
 
 void ShmGroup::AwaitMembers() {
   struct flock lock = MemberByte(rank(), F_WRLCK);
-  // Of the open file description: not inherited away by closing another descriptor of the same file.
+  // Of the open file description: not inherited away by closing another descriptor of the same
+  // file.
   if (fcntl(fd_.get(), F_OFD_SETLK, &lock) != 0) {
-    Fail(absl::StrFormat("rank %d of %s is taken by another process", rank(), options_.name), errno);
+    Fail(absl::StrFormat("rank %d of %s is taken by another process", rank(), options_.name),
+         errno);
   }
   header_->pid[rank()].store(getpid());
   AddOne(header_->joined);
@@ -178,13 +182,14 @@ void ShmGroup::AwaitMembers() {
 }
 
 std::byte* ShmGroup::staging(int rank, int buffer) {
-  return base_ + RoundUp(sizeof(Header), kPage) + rank * RoundUp(2 * options_.staging_bytes, kPage) +
-         buffer * options_.staging_bytes;
+  return base_ + RoundUp(sizeof(Header), kPage) +
+         rank * RoundUp(2 * options_.staging_bytes, kPage) + buffer * options_.staging_bytes;
 }
 
 std::byte* ShmGroup::window(int rank) {
   return base_ + RoundUp(sizeof(Header), kPage) +
-         size() * RoundUp(2 * options_.staging_bytes, kPage) + rank * RoundUp(options_.window_bytes, kPage);
+         size() * RoundUp(2 * options_.staging_bytes, kPage) +
+         rank * RoundUp(options_.window_bytes, kPage);
 }
 
 bool ShmGroup::IsLost(int rank) const {
@@ -212,8 +217,8 @@ void ShmGroup::Await(ShmCounter& counter, uint32_t target, int from) {
     }
     if (now - begin > options_.wait_limit) {
       throw PeerLost(absl::StrFormat("%s of %s was silent for %d s",
-                                     from >= 0 ? absl::StrFormat("rank %d", from) : "a rank", options_.name,
-                                     options_.wait_limit.count() / 1000));
+                                     from >= 0 ? absl::StrFormat("rank %d", from) : "a rank",
+                                     options_.name, options_.wait_limit.count() / 1000));
     }
   }
 }

@@ -1,13 +1,15 @@
-// Processes of one machine that share one POSIX shared-memory segment: mapping, flags, barrier, lost peers.
+// Processes of one machine that share one POSIX shared-memory segment: mapping, flags, barrier,
+// lost peers.
 //
-// The segment is called /switchyard-<job_uid>-<epoch>-<token>-<group>. It is unlinked as soon as every member
-// has mapped it; an agent that kills ranks while they join removes what is left in /dev/shm by the prefix
-// `switchyard-<job_uid>-<epoch>-`. All room is taken at the start, so that a full /dev/shm is an error
-// and never a SIGBUS.
+// The segment is called /switchyard-<job_uid>-<epoch>-<token>-<group>. It is unlinked as soon as
+// every member has mapped it; an agent that kills ranks while they join removes what is left in
+// /dev/shm by the prefix `switchyard-<job_uid>-<epoch>-`. All room is taken at the start, so that a
+// full /dev/shm is an error and never a SIGBUS.
 //
-// Every member holds a lock on one byte of the segment's file, which the kernel releases when the process ends
-// however it ends. Waits sleep in a futex and look at these locks every 100 ms, so a killed peer is noticed
-// within that time, also when it is still a zombie or lives in another pid namespace.
+// Every member holds a lock on one byte of the segment's file, which the kernel releases when the
+// process ends however it ends. Waits sleep in a futex and look at these locks every 100 ms, so a
+// killed peer is noticed within that time, also when it is still a zombie or lives in another pid
+// namespace.
 //
 // Knows nothing of tensors.
 #pragma once
@@ -24,8 +26,8 @@
 namespace switchyard::trainer {
 
 struct ShmGroupOptions {
-  std::string name;           // of the segment, without the leading slash; the same for all members
-  int rank = 0;               // in the group
+  std::string name;  // of the segment, without the leading slash; the same for all members
+  int rank = 0;      // in the group
   int size = 1;
   int64_t staging_bytes = 1 << 20;  // of one member and one of its two staging buffers
   int64_t window_bytes = 0;         // of one member's window region

@@ -41,7 +41,8 @@ Batch BuildBatch(const TokenShards& shards, const std::vector<int64_t>& sequence
         valid[base + t] = true;
         if (t > 0 && sequence.is_target(t)) target[base + t - 1] = sequence.tokens[t];
       }
-      for (uint32_t start : sequence.document_starts) offsets.push_back(static_cast<int32_t>(base + start));
+      for (uint32_t start : sequence.document_starts)
+        offsets.push_back(static_cast<int32_t>(base + start));
       batch.num_tokens += length;
       batch.num_targets += sequence.num_targets;
     }

@@ -9,8 +9,8 @@
 
 namespace switchyard::trainer {
 
-// The sequences with these numbers in `shards`, one after the other, each padded to the shards' sequence length;
-// kEmptySequence is padding altogether.
+// The sequences with these numbers in `shards`, one after the other, each padded to the shards'
+// sequence length; kEmptySequence is padding altogether.
 Batch BuildBatch(const TokenShards& shards, const std::vector<int64_t>& sequences);
 
 // Targets of these sequences, from the tables of the shards.

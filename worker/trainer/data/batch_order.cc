@@ -11,7 +11,8 @@ namespace {
 
 int64_t DivideUp(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
-// Uniform in [0, bound), by rejection. std::uniform_int_distribution may differ between standard libraries.
+// Uniform in [0, bound), by rejection. std::uniform_int_distribution may differ between standard
+// libraries.
 uint64_t Below(std::mt19937_64& random, uint64_t bound) {
   const uint64_t limit = ~uint64_t{0} - ~uint64_t{0} % bound;
   while (true) {
@@ -24,7 +25,8 @@ uint64_t Below(std::mt19937_64& random, uint64_t bound) {
 
 BatchOrder::BatchOrder(const BatchOrderOptions& options) : options_(options) {
   SWITCHYARD_CHECK(options.num_sequences >= 1, "no sequences");
-  SWITCHYARD_CHECK(options.global_batch >= 1 && options.ranks >= 1 && options.micro_batch >= 1, "batch sizes");
+  SWITCHYARD_CHECK(options.global_batch >= 1 && options.ranks >= 1 && options.micro_batch >= 1,
+                   "batch sizes");
 }
 
 int64_t BatchOrder::steps_per_epoch() const {
@@ -40,8 +42,9 @@ void BatchOrder::Shuffle(int64_t epoch) {
   epoch_ = epoch;
   permutation_.resize(options_.num_sequences);
   std::iota(permutation_.begin(), permutation_.end(), 0);
-  std::seed_seq seed{static_cast<uint32_t>(options_.seed), static_cast<uint32_t>(options_.seed >> 32),
-                     static_cast<uint32_t>(epoch), static_cast<uint32_t>(epoch >> 32)};
+  std::seed_seq seed{static_cast<uint32_t>(options_.seed),
+                     static_cast<uint32_t>(options_.seed >> 32), static_cast<uint32_t>(epoch),
+                     static_cast<uint32_t>(epoch >> 32)};
   std::mt19937_64 random(seed);
   for (size_t i = permutation_.size(); i > 1; --i) {
     std::swap(permutation_[i - 1], permutation_[Below(random, i)]);

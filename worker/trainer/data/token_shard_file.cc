@@ -28,7 +28,8 @@ static_assert(sizeof(FileHeader) == 64);
 int64_t Align(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
 absl::Status Damaged(const std::string& path, const std::string& why) {
-  return absl::DataLossError(absl::StrFormat("%s: %s; remove the directory and prepare the data again", path, why));
+  return absl::DataLossError(
+      absl::StrFormat("%s: %s; remove the directory and prepare the data again", path, why));
 }
 
 }  // namespace
@@ -38,19 +39,22 @@ absl::StatusOr<TokenShardFile> TokenShardFile::Open(const std::string& path,
                                                     bool verify_contents) {
   SWITCHYARD_ASSIGN_OR_RETURN(MappedFile mapped, MappedFile::Open(path));
   if (mapped.size() != expected.bytes) {
-    return Damaged(path, absl::StrFormat("has %d bytes, index.json says %d", mapped.size(), expected.bytes));
+    return Damaged(
+        path, absl::StrFormat("has %d bytes, index.json says %d", mapped.size(), expected.bytes));
   }
   FileHeader header;
-  if (mapped.size() < static_cast<int64_t>(sizeof(header))) return Damaged(path, "too short for a header");
+  if (mapped.size() < static_cast<int64_t>(sizeof(header)))
+    return Damaged(path, "too short for a header");
   std::memcpy(&header, mapped.data(), sizeof(header));
   if (std::memcmp(header.magic, kMagic, sizeof(header.magic)) != 0 || header.version != 1) {
     return Damaged(path, "not a version 1 token shard");
   }
   if (header.sequence_length != expected.sequence_length ||
       header.sequences != static_cast<uint64_t>(expected.sequences)) {
-    return Damaged(path, absl::StrFormat("header says %d sequences of %d tokens, index.json %d of %d",
-                                         header.sequences, header.sequence_length, expected.sequences,
-                                         expected.sequence_length));
+    return Damaged(path,
+                   absl::StrFormat("header says %d sequences of %d tokens, index.json %d of %d",
+                                   header.sequences, header.sequence_length, expected.sequences,
+                                   expected.sequence_length));
   }
   if (header.sequence_length == 0 || header.sequences > kMaxCount / header.sequence_length ||
       header.documents > kMaxCount) {
@@ -61,12 +65,14 @@ absl::StatusOr<TokenShardFile> TokenShardFile::Open(const std::string& path,
   const int64_t s = header.sequence_length;
   const int64_t words = (s + 63) / 64;
   const int64_t rows_at = kAlignment;
-  const int64_t documents_at = rows_at + Align((n + 1) * static_cast<int64_t>(sizeof(TokenShardRow)));
+  const int64_t documents_at =
+      rows_at + Align((n + 1) * static_cast<int64_t>(sizeof(TokenShardRow)));
   const int64_t targets_at = documents_at + Align(d * 4);
   const int64_t tokens_at = targets_at + Align(n * words * 8);
   const int64_t end = tokens_at + n * s * 4;
   if (end != mapped.size()) {
-    return Damaged(path, absl::StrFormat("header asks for %d bytes, the file has %d", end, mapped.size()));
+    return Damaged(
+        path, absl::StrFormat("header asks for %d bytes, the file has %d", end, mapped.size()));
   }
   TokenShardFile file(std::move(mapped));
   const std::byte* base = file.file_.data();
@@ -79,7 +85,8 @@ absl::StatusOr<TokenShardFile> TokenShardFile::Open(const std::string& path,
   if (verify_contents) {
     const std::string hash = HashText(ContentHash(base, static_cast<size_t>(file.file_.size())));
     if (hash != expected.hash) {
-      return Damaged(path, absl::StrFormat("hash %s is not %s of index.json: the file changed", hash, expected.hash));
+      return Damaged(path, absl::StrFormat("hash %s is not %s of index.json: the file changed",
+                                           hash, expected.hash));
     }
   }
   SWITCHYARD_RETURN_IF_ERROR(file.CheckTables(expected, path, d));
@@ -87,8 +94,8 @@ absl::StatusOr<TokenShardFile> TokenShardFile::Open(const std::string& path,
   return file;
 }
 
-absl::Status TokenShardFile::CheckTables(const TokenShardExpectation& expected, const std::string& path,
-                                         int64_t documents) const {
+absl::Status TokenShardFile::CheckTables(const TokenShardExpectation& expected,
+                                         const std::string& path, int64_t documents) const {
   int64_t tokens = 0;
   int64_t targets = 0;
   if (rows_[0].first_document != 0 ||
@@ -101,16 +108,18 @@ absl::Status TokenShardFile::CheckTables(const TokenShardExpectation& expected, 
     bool good = first < last && last <= static_cast<uint64_t>(documents) &&
                 rows_[i].tokens <= sequence_length_ && rows_[i].targets <= rows_[i].tokens;
     for (uint64_t document = first; good && document < last; ++document) {
-      good = document == first ? documents_[document] == 0 : documents_[document] > documents_[document - 1];
+      good = document == first ? documents_[document] == 0
+                               : documents_[document] > documents_[document - 1];
       good = good && documents_[document] < rows_[i].tokens;
     }
-    if (!good) return Damaged(path, absl::StrFormat("sequence %d has impossible counts or documents", i));
+    if (!good)
+      return Damaged(path, absl::StrFormat("sequence %d has impossible counts or documents", i));
     tokens += rows_[i].tokens;
     targets += rows_[i].targets;
   }
   if (tokens != expected.tokens || targets != expected.targets) {
-    return Damaged(path, absl::StrFormat("has %d tokens and %d targets, index.json says %d and %d", tokens,
-                                         targets, expected.tokens, expected.targets));
+    return Damaged(path, absl::StrFormat("has %d tokens and %d targets, index.json says %d and %d",
+                                         tokens, targets, expected.tokens, expected.targets));
   }
   return absl::OkStatus();
 }
@@ -126,18 +135,23 @@ absl::Status TokenShardFile::CheckContents(const TokenShardExpectation& expected
       high = std::max(high, ids[t]);
     }
     if (low < 0 || high > expected.max_token_id) {
-      return Damaged(path, absl::StrFormat("sequence %d has a token id outside of [0, %d]", i, expected.max_token_id));
+      return Damaged(path, absl::StrFormat("sequence %d has a token id outside of [0, %d]", i,
+                                           expected.max_token_id));
     }
     const uint64_t* bits = target_bits(i);
     int64_t count = 0;
     for (int64_t word = 0; word < words_; ++word) count += std::popcount(bits[word]);
     bool good = count == rows_[i].targets;
-    for (uint64_t document = rows_[i].first_document; document < rows_[i + 1].first_document; ++document) {
+    for (uint64_t document = rows_[i].first_document; document < rows_[i + 1].first_document;
+         ++document) {
       const uint32_t start = documents_[document];
       good = good && ((bits[start / 64] >> (start % 64)) & 1) == 0;
     }
-    for (int64_t t = rows_[i].tokens; t < words_ * 64; ++t) good = good && ((bits[t / 64] >> (t % 64)) & 1) == 0;
-    if (!good) return Damaged(path, absl::StrFormat("the targets of sequence %d contradict its table row", i));
+    for (int64_t t = rows_[i].tokens; t < words_ * 64; ++t)
+      good = good && ((bits[t / 64] >> (t % 64)) & 1) == 0;
+    if (!good)
+      return Damaged(path,
+                     absl::StrFormat("the targets of sequence %d contradict its table row", i));
   }
   return absl::OkStatus();
 }

@@ -1,4 +1,5 @@
-// One mapped shard of docs/data_format.md, checked so that every later access is inside of the mapping.
+// One mapped shard of docs/data_format.md, checked so that every later access is inside of the
+// mapping.
 #pragma once
 
 #include <cstddef>
@@ -32,7 +33,8 @@ static_assert(sizeof(TokenShardRow) == 16);
 class TokenShardFile {
  public:
   // DataLoss names file and what is wrong. `verify_contents` reads the whole file once.
-  static absl::StatusOr<TokenShardFile> Open(const std::string& path, const TokenShardExpectation& expected,
+  static absl::StatusOr<TokenShardFile> Open(const std::string& path,
+                                             const TokenShardExpectation& expected,
                                              bool verify_contents);
 
   // row(i)[1] is valid for i < n: its first_document ends the documents of sequence i.
@@ -43,7 +45,8 @@ class TokenShardFile {
 
  private:
   explicit TokenShardFile(MappedFile file) : file_(std::move(file)) {}
-  absl::Status CheckTables(const TokenShardExpectation& expected, const std::string& path, int64_t documents) const;
+  absl::Status CheckTables(const TokenShardExpectation& expected, const std::string& path,
+                           int64_t documents) const;
   absl::Status CheckContents(const TokenShardExpectation& expected, const std::string& path) const;
 
   MappedFile file_;

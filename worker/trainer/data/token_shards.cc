@@ -60,9 +60,10 @@ absl::StatusOr<TokenShards> TokenShards::Open(const std::string& directory,
   SWITCHYARD_ASSIGN_OR_RETURN(const std::string format, Text(index, "format", path));
   SWITCHYARD_ASSIGN_OR_RETURN(const int64_t version, Count(index, "version", path));
   if (format != "switchyard-token-shards" || version != 1) {
-    return BadIndex(path, absl::StrFormat("format \"%s\" version %d is not \"switchyard-token-shards\" "
-                                          "version 1",
-                                          format, version));
+    return BadIndex(path,
+                    absl::StrFormat("format \"%s\" version %d is not \"switchyard-token-shards\" "
+                                    "version 1",
+                                    format, version));
   }
   TokenShards result;
   SWITCHYARD_ASSIGN_OR_RETURN(result.sequence_length_, Count(index, "sequence_length", path));
@@ -72,16 +73,18 @@ absl::StatusOr<TokenShards> TokenShards::Open(const std::string& directory,
   SWITCHYARD_ASSIGN_OR_RETURN(const int64_t targets, Count(index, "targets", path));
   SWITCHYARD_ASSIGN_OR_RETURN(result.fingerprint_, Text(index, "fingerprint", path));
   if (result.sequence_length_ != options.sequence_length) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "%s: sequence_length of the data (%d) is not the job's (%d); prepare the data with the job's "
-        "sequence_length",
-        path, result.sequence_length_, options.sequence_length));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s: sequence_length of the data (%d) is not the job's (%d); prepare the "
+                        "data with the job's "
+                        "sequence_length",
+                        path, result.sequence_length_, options.sequence_length));
   }
   if (max_token_id >= options.vocab_size) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "%s: the data has token id %d, the model's vocab_size is %d; prepare the data with this model's "
-        "tokenizer",
-        path, max_token_id, options.vocab_size));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s: the data has token id %d, the model's vocab_size is %d; prepare the "
+                        "data with this model's "
+                        "tokenizer",
+                        path, max_token_id, options.vocab_size));
   }
   const auto shards = index.find("shards");
   if (shards == index.end() || !shards->is_array()) return BadIndex(path, "shards must be a list");
@@ -99,8 +102,9 @@ absl::StatusOr<TokenShards> TokenShards::Open(const std::string& directory,
     SWITCHYARD_ASSIGN_OR_RETURN(expected.hash, Text(entry, "xxh3", path));
     expected.sequence_length = result.sequence_length_;
     expected.max_token_id = max_token_id;
-    SWITCHYARD_ASSIGN_OR_RETURN(TokenShardFile file, TokenShardFile::Open(directory + "/" + name, expected,
-                                                                          options.verify_contents));
+    SWITCHYARD_ASSIGN_OR_RETURN(
+        TokenShardFile file,
+        TokenShardFile::Open(directory + "/" + name, expected, options.verify_contents));
     result.first_sequence_.push_back(result.num_sequences_);
     result.num_sequences_ += expected.sequences;
     result.num_tokens_ += expected.tokens;
@@ -109,13 +113,15 @@ absl::StatusOr<TokenShards> TokenShards::Open(const std::string& directory,
   }
   if (result.num_sequences_ != sequences || result.num_tokens_ != tokens ||
       result.num_targets_ != targets) {
-    return BadIndex(path, absl::StrFormat("totals (%d sequences, %d tokens, %d targets) are not the sums over "
-                                          "shards (%d, %d, %d)",
-                                          sequences, tokens, targets, result.num_sequences_,
-                                          result.num_tokens_, result.num_targets_));
+    return BadIndex(
+        path, absl::StrFormat("totals (%d sequences, %d tokens, %d targets) are not the sums over "
+                              "shards (%d, %d, %d)",
+                              sequences, tokens, targets, result.num_sequences_, result.num_tokens_,
+                              result.num_targets_));
   }
   if (result.num_targets_ == 0) {
-    return absl::InvalidArgumentError(absl::StrFormat("%s: the data has no targets to train on", path));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s: the data has no targets to train on", path));
   }
   return result;
 }

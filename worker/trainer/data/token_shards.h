@@ -1,8 +1,8 @@
 // Prepared training data: packed token sequences in mapped files, written by tools/prepare_data.py.
 //
-// The format is docs/data_format.md. Token and target counts of every sequence come from a table at the head of
-// each shard, so any rank knows the counts of any global batch without touching tokens. Knows nothing of
-// torch, of ranks or of the order in which sequences are taken.
+// The format is docs/data_format.md. Token and target counts of every sequence come from a table at
+// the head of each shard, so any rank knows the counts of any global batch without touching tokens.
+// Knows nothing of torch, of ranks or of the order in which sequences are taken.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,11 @@ namespace switchyard::trainer {
 
 // One packed sequence; views into the mapping, valid as long as the TokenShards.
 struct TokenSequence {
-  std::span<const int32_t> tokens;           // [num_tokens <= S]; what is missing to S is padding
-  std::span<const uint32_t> document_starts; // position of each document's first token; the first is 0
-  const uint64_t* target_bits = nullptr;     // bit t: token t is a target (never a document's first token)
+  std::span<const int32_t> tokens;  // [num_tokens <= S]; what is missing to S is padding
+  std::span<const uint32_t>
+      document_starts;  // position of each document's first token; the first is 0
+  const uint64_t* target_bits =
+      nullptr;  // bit t: token t is a target (never a document's first token)
   int64_t num_targets = 0;
 
   bool is_target(int64_t t) const { return (target_bits[t / 64] >> (t % 64)) & 1; }
@@ -28,16 +30,17 @@ struct TokenSequence {
 struct TokenShardsOptions {
   int64_t sequence_length = 0;  // S that the job wants
   int64_t vocab_size = 0;       // the model's
-  // Reads everything once: hash of every shard, token ids in range, table against contents. Without it only
-  // header, sizes and tables are checked.
+  // Reads everything once: hash of every shard, token ids in range, table against contents. Without
+  // it only header, sizes and tables are checked.
   bool verify_contents = true;
 };
 
 class TokenShards {
  public:
-  // NotFound, InvalidArgument (made for another sequence length or vocabulary; names both values), DataLoss
-  // (damaged; names the file).
-  static absl::StatusOr<TokenShards> Open(const std::string& directory, const TokenShardsOptions& options);
+  // NotFound, InvalidArgument (made for another sequence length or vocabulary; names both values),
+  // DataLoss (damaged; names the file).
+  static absl::StatusOr<TokenShards> Open(const std::string& directory,
+                                          const TokenShardsOptions& options);
 
   TokenShards(TokenShards&&) noexcept;
   TokenShards& operator=(TokenShards&&) noexcept;

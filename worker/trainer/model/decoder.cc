@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/model/parameter_list.h"
 #include "worker/trainer/model/arena.h"
 #include "worker/trainer/model/decoder_layer.h"
 #include "worker/trainer/model/gradient_store.h"
@@ -32,14 +33,6 @@ RankMemory PlanMemory(const DecoderOptions& o, at::Device device) {
   return ComputeRankMemory(input);
 }
 
-int64_t LargestMatrix(const ParameterRegistry& registry) {
-  int64_t largest = 0;
-  for (const Parameter& p : registry.parameters()) {
-    largest = std::max(largest, p.kind == ParameterKind::kExpert ? p.numel / p.shape[0] : p.numel);
-  }
-  return largest;
-}
-
 }  // namespace
 
 struct Decoder::Parts {
@@ -57,9 +50,9 @@ struct Decoder::Parts {
     registry.BindValues(state.Take({registry.total_numel()}, dtype).zero_());
     const bool accumulates = options.gradient_accumulation > 1;
     at::Tensor scratch;
-    if (accumulates && dtype != at::kFloat)
-      scratch = workspace.Take({LargestMatrix(registry)}, dtype);
-    workspace_base = workspace.used();
+    if (accumulates && dtype != at::kFloat) {
+      scratch = workspace.Take({LargestGradientMatrix(options.shape)}, dtype);
+    }
     gradients =
         std::make_unique<GradientStore>(registry, slots, dtype, device, accumulates, scratch);
     int moe_layers = 0;
@@ -124,7 +117,6 @@ struct Decoder::Parts {
   Arena state;
   std::vector<Arena> slots;
   Arena workspace;
-  int64_t workspace_base = 0;  // what stays taken between steps
   LoadBalance balance;
   std::unique_ptr<GradientStore> gradients;
   std::vector<DecoderLayer> layers;

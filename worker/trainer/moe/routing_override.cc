@@ -22,7 +22,8 @@ class RoutingOverride final : public TokenDispatcher {
     const int64_t stride = scattered_ ? std::max<int64_t>(1, num_experts_ / k) : 1;
     for (int64_t t = 0; t < expert_TK.size(0); ++t) {
       // The multiplier is odd and large: successive tokens start far apart.
-      const int64_t start = scattered_ ? static_cast<int64_t>(static_cast<uint32_t>(t) * 2654435761u >> 8) : t * k;
+      const int64_t start =
+          scattered_ ? static_cast<int64_t>(static_cast<uint32_t>(t) * 2654435761u >> 8) : t * k;
       for (int64_t c = 0; c < k; ++c) {
         to[t * k + c] = from[t * k + c] < 0 ? -1 : (start + c * stride) % num_experts_;
       }
@@ -37,7 +38,8 @@ class RoutingOverride final : public TokenDispatcher {
     dispatcher_->DispatchGradient(grad_y_TD, routing, grad_rows_RD);
   }
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
-                       const Routing& routing, at::Tensor grad_x_TD, at::Tensor grad_weight_TK) override {
+                       const Routing& routing, at::Tensor grad_x_TD,
+                       at::Tensor grad_weight_TK) override {
     dispatcher_->CombineGradient(grad_rows_RD, grad_weight_R, routing, grad_x_TD, grad_weight_TK);
   }
   int64_t MaxRows(int64_t num_tokens) const override { return dispatcher_->MaxRows(num_tokens); }

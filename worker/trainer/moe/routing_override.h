@@ -1,5 +1,5 @@
-// Routes by token position instead of by the router, for `bench`: throughput then does not depend on what random
-// weights happen to choose.
+// Routes by token position instead of by the router, for `bench`: throughput then does not depend
+// on what random weights happen to choose.
 #pragma once
 
 #include <cstdint>
@@ -9,9 +9,10 @@
 
 namespace switchyard::trainer {
 
-// Wraps `dispatcher`. Token t goes to K experts: t K, t K + 1, ... modulo the number of experts (consecutive: a
-// token's experts are neighbours, most often on one rank), or K experts spread evenly from a
-// pseudo-random start (scattered). Both load all experts equally. Router weights and padding stay.
+// Wraps `dispatcher`. Token t goes to K experts: t K, t K + 1, ... modulo the number of experts
+// (consecutive: a token's experts are neighbours, most often on one rank), or K experts spread
+// evenly from a pseudo-random start (scattered). Both load all experts equally. Router weights and
+// padding stay.
 std::unique_ptr<TokenDispatcher> MakeRoutingOverride(std::unique_ptr<TokenDispatcher> dispatcher,
                                                      int64_t num_experts, bool scattered);
 

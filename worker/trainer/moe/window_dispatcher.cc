@@ -15,25 +15,29 @@ namespace {
 
 enum Flag { kRows = 0, kRowsTaken = 1, kBack = 2, kBackTaken = 3 };
 
-// Routing::private_tensors of this dispatcher. P is the ep group's size, N the rows received from all ranks
-// (own ones included), one per (source rank, slot) in this order.
+// Routing::private_tensors of this dispatcher. P is the ep group's size, N the rows received from
+// all ranks (own ones included), one per (source rank, slot) in this order.
 enum PrivateTensor {
-  kSlotPT,          // int32 [P, T]: slot of this rank's token at each destination, -1 when it does not go there
-  kDestinationTK,   // int32 [T, K]: rank of each choice's expert, -1 for padding
-  kSourceBegin,     // int32 [P + 1]: rows of source s are kSourceBegin[s] .. kSourceBegin[s + 1]
-  kRowOfChoiceNK,   // int32 [N, K]: row in rows_RD of each choice of a received row, -1 when it is elsewhere
-  kOwnToken,        // int32 [rows from this rank itself]: their tokens
+  kSlotPT,  // int32 [P, T]: slot of this rank's token at each destination, -1 when it does not go
+            // there
+  kDestinationTK,  // int32 [T, K]: rank of each choice's expert, -1 for padding
+  kSourceBegin,    // int32 [P + 1]: rows of source s are kSourceBegin[s] .. kSourceBegin[s + 1]
+  kRowOfChoiceNK,  // int32 [N, K]: row in rows_RD of each choice of a received row, -1 when it is
+                   // elsewhere
+  kOwnToken,       // int32 [rows from this rank itself]: their tokens
 };
 
-constexpr int64_t kBlock = 256;   // elements summed at once
-constexpr int64_t kGrain = 32;    // rows a thread takes at least
+constexpr int64_t kBlock = 256;  // elements summed at once
+constexpr int64_t kGrain = 32;   // rows a thread takes at least
 
 template <typename T>
 T* Data(const at::Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-at::Tensor Int32(at::IntArrayRef sizes) { return at::empty(sizes, at::TensorOptions().dtype(at::kInt)); }
+at::Tensor Int32(at::IntArrayRef sizes) {
+  return at::empty(sizes, at::TensorOptions().dtype(at::kInt));
+}
 
 // out[i] = sum over `rows` of row[i], in order, accumulated in float32; zeros without rows.
 template <typename T>
@@ -52,8 +56,12 @@ void SumRows(const std::vector<const T*>& rows, int64_t width, T* out) {
 class WindowDispatcher final : public TokenDispatcher {
  public:
   WindowDispatcher(SymmetricWindow& window, int64_t num_experts, const DispatchWindowShape& shape)
-      : window_(window), shape_(shape), layout_(shape), experts_per_rank_(num_experts / window.size()),
-        rows_sent_(window.size(), false), back_sent_(window.size(), false) {
+      : window_(window),
+        shape_(shape),
+        layout_(shape),
+        experts_per_rank_(num_experts / window.size()),
+        rows_sent_(window.size(), false),
+        back_sent_(window.size(), false) {
     TORCH_CHECK(shape.expert_parallel == window.size() && window.bytes() >= layout_.bytes,
                 "the window of ", window.size(), " x ", window.bytes(), " bytes is too small for ",
                 shape.expert_parallel, " x ", layout_.bytes);
@@ -72,7 +80,8 @@ class WindowDispatcher final : public TokenDispatcher {
     ReceiveRows(grad_y_TD, routing, grad_rows_RD);
   }
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
-                       const Routing& routing, at::Tensor grad_x_TD, at::Tensor grad_weight_TK) override {
+                       const Routing& routing, at::Tensor grad_x_TD,
+                       at::Tensor grad_weight_TK) override {
     SendBack(grad_rows_RD, &grad_weight_R, routing);
     ReceiveBack(routing, grad_x_TD, &grad_weight_TK);
   }
@@ -98,7 +107,8 @@ class WindowDispatcher final : public TokenDispatcher {
   int Peer(int i) const { return (rank() + i) % size(); }
 
   void PlanSlots(const at::Tensor& expert_TK, at::Tensor slot_PT, at::Tensor destination_TK) const;
-  void SendChoices(const at::Tensor& expert_TK, const at::Tensor& weight_TK, const at::Tensor& slot_PT);
+  void SendChoices(const at::Tensor& expert_TK, const at::Tensor& weight_TK,
+                   const at::Tensor& slot_PT);
   void SendRows(const at::Tensor& x_TD, const at::Tensor& slot_PT);
   void AwaitRows() {
     for (int i = 1; i < size(); ++i) window_.Wait(Peer(i), kRows);
@@ -106,7 +116,8 @@ class WindowDispatcher final : public TokenDispatcher {
   // Fills in what the choices received from all sources decide.
   void SortRows(Routing& routing, const at::Tensor& slot_PT);
   void ReceiveRows(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD);
-  // Sums the rows of every received token and sends them back, with the gradients of its weights if given.
+  // Sums the rows of every received token and sends them back, with the gradients of its weights if
+  // given.
   void SendBack(const at::Tensor& rows_RD, const at::Tensor* weight_R, const Routing& routing);
   void ReceiveBack(const Routing& routing, at::Tensor y_TD, at::Tensor* weight_TK);
 
@@ -131,7 +142,8 @@ void WindowDispatcher::PlanSlots(const at::Tensor& expert_TK, at::Tensor slot_PT
     for (int64_t choice = t * k; choice < (t + 1) * k; ++choice) {
       TORCH_CHECK(expert[choice] < experts_per_rank_ * size(), "expert ", expert[choice], " of ",
                   experts_per_rank_ * size());
-      destination[choice] = expert[choice] < 0 ? -1 : static_cast<int32_t>(expert[choice] / experts_per_rank_);
+      destination[choice] =
+          expert[choice] < 0 ? -1 : static_cast<int32_t>(expert[choice] / experts_per_rank_);
       if (destination[choice] < 0) continue;
       int32_t& at_destination = slot[destination[choice] * tokens + t];
       if (at_destination < 0) at_destination = next[destination[choice]]++;
@@ -233,9 +245,11 @@ void WindowDispatcher::SortRows(Routing& routing, const at::Tensor& slot_PT) {
   routing.private_tensors[kOwnToken] = own_token;
 }
 
-void WindowDispatcher::ReceiveRows(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) {
+void WindowDispatcher::ReceiveRows(const at::Tensor& x_TD, const Routing& routing,
+                                   at::Tensor rows_RD) {
   CheckRows(rows_RD);
-  TORCH_CHECK(rows_RD.size(0) >= routing.num_rows, rows_RD.size(0), " rows of room for ", routing.num_rows);
+  TORCH_CHECK(rows_RD.size(0) >= routing.num_rows, rows_RD.size(0), " rows of room for ",
+              routing.num_rows);
   const int64_t k = shape_.experts_per_token;
   const int64_t row_bytes = shape_.hidden_size * shape_.element_bytes;
   const int32_t* source_begin = Data<int32_t>(routing.private_tensors[kSourceBegin]);
@@ -243,16 +257,21 @@ void WindowDispatcher::ReceiveRows(const at::Tensor& x_TD, const Routing& routin
   const std::byte* x = Data<std::byte>(x_TD);
   std::byte* rows = Data<std::byte>(rows_RD);
   for (int s = 0; s < size(); ++s) {
-    const std::byte* received = s == rank() ? nullptr : window_.peer(rank()) + layout_.Rows(rank(), s);
-    const int32_t* row_of_choice = Data<int32_t>(routing.private_tensors[kRowOfChoiceNK]) + source_begin[s] * k;
-    at::parallel_for(0, source_begin[s + 1] - source_begin[s], kGrain, [&](int64_t begin, int64_t end) {
-      for (int64_t slot = begin; slot < end; ++slot) {
-        const std::byte* row = s == rank() ? x + own_token[slot] * row_bytes : received + slot * row_bytes;
-        for (int64_t c = slot * k; c < (slot + 1) * k; ++c) {
-          if (row_of_choice[c] >= 0) std::memcpy(rows + row_of_choice[c] * row_bytes, row, row_bytes);
-        }
-      }
-    });
+    const std::byte* received =
+        s == rank() ? nullptr : window_.peer(rank()) + layout_.Rows(rank(), s);
+    const int32_t* row_of_choice =
+        Data<int32_t>(routing.private_tensors[kRowOfChoiceNK]) + source_begin[s] * k;
+    at::parallel_for(
+        0, source_begin[s + 1] - source_begin[s], kGrain, [&](int64_t begin, int64_t end) {
+          for (int64_t slot = begin; slot < end; ++slot) {
+            const std::byte* row =
+                s == rank() ? x + own_token[slot] * row_bytes : received + slot * row_bytes;
+            for (int64_t c = slot * k; c < (slot + 1) * k; ++c) {
+              if (row_of_choice[c] >= 0)
+                std::memcpy(rows + row_of_choice[c] * row_bytes, row, row_bytes);
+            }
+          }
+        });
     if (s != rank()) window_.Signal(s, kRowsTaken);
   }
 }
@@ -260,7 +279,8 @@ void WindowDispatcher::ReceiveRows(const at::Tensor& x_TD, const Routing& routin
 Routing WindowDispatcher::Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK,
                                    const at::Tensor& weight_TK, at::Tensor rows_RD) {
   const int64_t tokens = x_TD.size(0);
-  TORCH_CHECK(tokens <= shape_.max_tokens, tokens, " tokens, but the window holds ", shape_.max_tokens);
+  TORCH_CHECK(tokens <= shape_.max_tokens, tokens, " tokens, but the window holds ",
+              shape_.max_tokens);
   TORCH_CHECK(expert_TK.is_contiguous() && weight_TK.is_contiguous() &&
               expert_TK.size(1) == shape_.experts_per_token);
   Routing routing;
@@ -292,18 +312,20 @@ void WindowDispatcher::SendBack(const at::Tensor& rows_RD, const at::Tensor* wei
       float* back_weight = Part<float>(to, rank(), layout_.back_weight);
       const int32_t* row_of_choice =
           Data<int32_t>(routing.private_tensors[kRowOfChoiceNK]) + source_begin[to] * k;
-      at::parallel_for(0, source_begin[to + 1] - source_begin[to], kGrain, [&](int64_t begin, int64_t end) {
-        std::vector<const T*> parts;
-        for (int64_t slot = begin; slot < end; ++slot) {
-          parts.clear();
-          for (int64_t c = slot * k; c < (slot + 1) * k; ++c) {
-            const int32_t row = row_of_choice[c];
-            if (row >= 0) parts.push_back(rows + row * width);
-            if (weight_R != nullptr) back_weight[c] = row >= 0 ? Data<float>(*weight_R)[row] : 0.0f;
-          }
-          SumRows(parts, width, back + slot * width);
-        }
-      });
+      at::parallel_for(0, source_begin[to + 1] - source_begin[to], kGrain,
+                       [&](int64_t begin, int64_t end) {
+                         std::vector<const T*> parts;
+                         for (int64_t slot = begin; slot < end; ++slot) {
+                           parts.clear();
+                           for (int64_t c = slot * k; c < (slot + 1) * k; ++c) {
+                             const int32_t row = row_of_choice[c];
+                             if (row >= 0) parts.push_back(rows + row * width);
+                             if (weight_R != nullptr)
+                               back_weight[c] = row >= 0 ? Data<float>(*weight_R)[row] : 0.0f;
+                           }
+                           SumRows(parts, width, back + slot * width);
+                         }
+                       });
       if (to == rank()) continue;
       back_sent_[to] = true;
       window_.Signal(to, kBack);
@@ -335,8 +357,10 @@ void WindowDispatcher::ReceiveBack(const Routing& routing, at::Tensor y_TD, at::
         for (int64_t c = t * k; c < (t + 1) * k; ++c) {
           const int32_t from = destination[c];
           Data<float>(*weight_TK)[c] =
-              from < 0 ? 0.0f
-                       : Part<float>(rank(), from, layout_.back_weight)[slot_PT[from * tokens + t] * k + c - t * k];
+              from < 0
+                  ? 0.0f
+                  : Part<float>(rank(), from,
+                                layout_.back_weight)[slot_PT[from * tokens + t] * k + c - t * k];
         }
       }
     });

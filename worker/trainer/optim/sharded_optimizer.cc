@@ -22,7 +22,8 @@ double SumOfSquares(const T* data, int64_t n) {
       part[j] += value * value;
     }
   }
-  for (; i < n; ++i) part[0] += static_cast<double>(static_cast<float>(data[i])) * static_cast<float>(data[i]);
+  for (; i < n; ++i)
+    part[0] += static_cast<double>(static_cast<float>(data[i])) * static_cast<float>(data[i]);
   return ((part[0] + part[1]) + (part[2] + part[3])) + ((part[4] + part[5]) + (part[6] + part[7]));
 }
 
@@ -45,7 +46,8 @@ ShardedOptimizer::ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicat
                                    const AdamWOptions& options)
     : parameters_(parameters), communicators_(communicators), options_(options) {
   const at::ScalarType type = parameters.values().scalar_type();
-  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16, "weights are float32 or bfloat16, not ", type);
+  TORCH_CHECK(type == at::kFloat || type == at::kBFloat16, "weights are float32 or bfloat16, not ",
+              type);
   const std::vector<ParameterBlock>& blocks = parameters.blocks();
   segments_.resize(blocks.size());
   for (size_t b = 0; b < blocks.size(); ++b) {
@@ -62,7 +64,8 @@ ShardedOptimizer::ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicat
     const ParameterBlock& block = blocks[parameter.block];
     const int64_t shard_begin = parameters.shard_index(block) * block.shard_numel();
     const int64_t begin = std::max(parameter.offset, shard_begin);
-    const int64_t end = std::min(parameter.offset + parameter.numel, shard_begin + block.shard_numel());
+    const int64_t end =
+        std::min(parameter.offset + parameter.numel, shard_begin + block.shard_numel());
     if (begin < end) {
       segments_[parameter.block].push_back(
           {static_cast<int>(p), begin - shard_begin, end - begin, parameter.shape.size() >= 2});
@@ -111,7 +114,8 @@ std::vector<std::string> ShardedOptimizer::NonFiniteParameters(const BlockGradie
   return names;
 }
 
-void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_rate, double gradient_scale) {
+void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_rate,
+                              double gradient_scale) {
   ++state_.adam_step;
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
@@ -122,16 +126,19 @@ void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_r
     float* exp_avg = shard.exp_avg.mutable_data_ptr<float>();
     float* exp_avg_sq = shard.exp_avg_sq.mutable_data_ptr<float>();
     for (const Segment& segment : segments_[b]) {
-      const AdamWStep step(options_, learning_rate, state_.adam_step, gradient_scale, segment.decays);
+      const AdamWStep step(options_, learning_rate, state_.adam_step, gradient_scale,
+                           segment.decays);
       WithGradient(gradient, [&](const auto* g) {
         at::parallel_for(0, segment.numel, kGrain, [&](int64_t begin, int64_t end) {
           const int64_t at = segment.shard_offset + begin;
           const int64_t n = end - begin;
           if (own.scalar_type() == at::kFloat) {
-            UpdateFloat32(step, n, g + at, own.mutable_data_ptr<float>() + at, exp_avg + at, exp_avg_sq + at);
+            UpdateFloat32(step, n, g + at, own.mutable_data_ptr<float>() + at, exp_avg + at,
+                          exp_avg_sq + at);
           } else {
             UpdateSplit(step, n, g + at, own.mutable_data_ptr<at::BFloat16>() + at,
-                        shard.master_remainder.mutable_data_ptr<int16_t>() + at, exp_avg + at, exp_avg_sq + at);
+                        shard.master_remainder.mutable_data_ptr<int16_t>() + at, exp_avg + at,
+                        exp_avg_sq + at);
           }
         });
       });

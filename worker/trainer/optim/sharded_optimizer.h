@@ -1,11 +1,13 @@
-// AdamW with its state sharded over the ranks (ZeRO-1): every element is owned by one rank of its block's
-// group, the world for replicated blocks, the edp group for expert blocks.
+// AdamW with its state sharded over the ranks (ZeRO-1): every element is owned by one rank of its
+// block's group, the world for replicated blocks, the edp group for expert blocks.
 //
-// One step: ReduceGradients (reduce-scatter of each block, squared norm of what this rank owns), the caller
-// agrees with all ranks on norm and finiteness by one all-reduce, then Update (own shard, all-gather) or not.
-// Gradients are sums over ranks: they already carry the 1 / targets of the global batch.
+// One step: ReduceGradients (reduce-scatter of each block, squared norm of what this rank owns),
+// the caller agrees with all ranks on norm and finiteness by one all-reduce, then Update (own
+// shard, all-gather) or not. Gradients are sums over ranks: they already carry the 1 / targets of
+// the global batch.
 //
-// Collective: all ranks call the same methods in the same order. Knows nothing of schedules or steps.
+// Collective: all ranks call the same methods in the same order. Knows nothing of schedules or
+// steps.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,21 +24,24 @@
 
 namespace switchyard::trainer {
 
-// This rank's gradient of a block, contiguous [numel], float32 or bfloat16; the same memory at every call.
+// This rank's gradient of a block, contiguous [numel], float32 or bfloat16; the same memory at
+// every call.
 using BlockGradients = std::function<at::Tensor(int block)>;
 
 class ShardedOptimizer {
  public:
   // Values must be bound. State starts as zeros, t = 0. Both references must outlive the optimizer.
-  ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicators& communicators, const AdamWOptions& options);
+  ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicators& communicators,
+                   const AdamWOptions& options);
 
   // For checkpoints; loading writes into its tensors and sets adam_step.
   OptimizerState& state() { return state_; }
   const OptimizerState& state() const { return state_; }
 
-  // Replaces this rank's shard of every block's gradient by the sum over the group. The rest is left as it
-  // is and must not be used. Returns the sum of squares of the elements this rank owns; NaN or infinite
-  // exactly when one of them is. The sum of it over the world counts every element of the model once.
+  // Replaces this rank's shard of every block's gradient by the sum over the group. The rest is
+  // left as it is and must not be used. Returns the sum of squares of the elements this rank owns;
+  // NaN or infinite exactly when one of them is. The sum of it over the world counts every element
+  // of the model once.
   double ReduceGradients(const BlockGradients& gradients);
   // Names of the parameters with a non-finite reduced gradient on any rank, in registry order.
   std::vector<std::string> NonFiniteParameters(const BlockGradients& gradients);
@@ -59,7 +64,8 @@ class ShardedOptimizer {
   MeshCommunicators& communicators_;
   AdamWOptions options_;
   OptimizerState state_;
-  std::vector<std::vector<Segment>> segments_;  // [blocks]; together every owned element without padding
+  std::vector<std::vector<Segment>>
+      segments_;  // [blocks]; together every owned element without padding
 };
 
 // Factor that brings a gradient of norm `norm` to at most `max_norm`; 1 when max_norm is 0.

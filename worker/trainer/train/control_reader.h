@@ -1,6 +1,7 @@
 // Reads the agent's lines (fd 4) on a thread of its own.
 //
-// End of file means that the agent is gone: the process ends at once with kAgentGoneExitCode, whatever it does.
+// End of file means that the agent is gone: the process ends at once with kAgentGoneExitCode,
+// whatever it does.
 #pragma once
 
 #include <chrono>

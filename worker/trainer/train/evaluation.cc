@@ -10,8 +10,8 @@
 
 namespace switchyard::trainer {
 
-EvaluationResult EvaluateAll(Decoder& decoder, Communicator& world, const TokenShards& data, int64_t micro_batch,
-                             const std::function<void(double)>& progress) {
+EvaluationResult EvaluateAll(Decoder& decoder, Communicator& world, const TokenShards& data,
+                             int64_t micro_batch, const std::function<void(double)>& progress) {
   at::Tensor sums = at::zeros({2}, at::kDouble);
   double* values = sums.mutable_data_ptr<double>();
   const int64_t together = micro_batch * world.size();

@@ -15,9 +15,9 @@ struct EvaluationResult {
   int64_t targets = 0;
 };
 
-// Every sequence of `data` once, dealt to the ranks in order, `micro_batch` at a time. Collective; the same on all
-// ranks. `progress` hears the done share.
-EvaluationResult EvaluateAll(Decoder& decoder, Communicator& world, const TokenShards& data, int64_t micro_batch,
-                             const std::function<void(double)>& progress);
+// Every sequence of `data` once, dealt to the ranks in order, `micro_batch` at a time. Collective;
+// the same on all ranks. `progress` hears the done share.
+EvaluationResult EvaluateAll(Decoder& decoder, Communicator& world, const TokenShards& data,
+                             int64_t micro_batch, const std::function<void(double)>& progress);
 
 }  // namespace switchyard::trainer

@@ -1,4 +1,5 @@
-// How a trainer ends: the constant codes of the `exit` line and the process exit codes. docs/protocol.md has the table.
+// How a trainer ends: the constant codes of the `exit` line and the process exit codes.
+// docs/protocol.md has the table.
 #pragma once
 
 #include <stdexcept>
@@ -32,7 +33,8 @@ inline constexpr int kAgentGoneExitCode = 86;
 // Ends the run with a code and one sentence with the values and the fix.
 class TrainerError : public std::runtime_error {
  public:
-  TrainerError(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+  TrainerError(ExitCode code, const std::string& message)
+      : std::runtime_error(message), code_(code) {}
   ExitCode code() const { return code_; }
 
  private:

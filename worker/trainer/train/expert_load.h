@@ -18,6 +18,7 @@ struct ExpertLoadSummary {
 
 // tokens_per_expert: int64 [MoE layers, E], over all ranks. router_entropy in nats.
 ExpertLoadSummary SummarizeExpertLoad(const at::Tensor& tokens_per_expert, double router_entropy);
-ExpertLoadReport MakeExpertLoadReport(int64_t step, const ModelShape& shape, const at::Tensor& tokens_per_expert);
+ExpertLoadReport MakeExpertLoadReport(int64_t step, const ModelShape& shape,
+                                      const at::Tensor& tokens_per_expert);
 
 }  // namespace switchyard::trainer

@@ -24,7 +24,9 @@ std::string Line(const char* name, json fields) {
 std::string RendezvousLine(const std::string& id) { return Line("rendezvous", {{"id", id}}); }
 
 std::string ReadyLine(int rank, int64_t resumed_from_step, int64_t arena_bytes) {
-  return Line("ready", {{"rank", rank}, {"resumed_from_step", resumed_from_step}, {"arena_bytes", arena_bytes}});
+  return Line(
+      "ready",
+      {{"rank", rank}, {"resumed_from_step", resumed_from_step}, {"arena_bytes", arena_bytes}});
 }
 
 std::string PhaseLine(const std::string& name, double progress) {
@@ -58,9 +60,11 @@ std::string EvalLine(int64_t step, double loss, int64_t targets) {
 std::string ExpertLoadLine(const ExpertLoadReport& report) {
   json layers = json::array();
   for (size_t i = 0; i < report.layers.size(); ++i) {
-    layers.push_back({{"layer", report.layers[i]}, {"tokens_per_expert", report.tokens_per_expert[i]}});
+    layers.push_back(
+        {{"layer", report.layers[i]}, {"tokens_per_expert", report.tokens_per_expert[i]}});
   }
-  return Line("expert_load", {{"step", report.step}, {"num_experts", report.num_experts}, {"layers", layers}});
+  return Line("expert_load",
+              {{"step", report.step}, {"num_experts", report.num_experts}, {"layers", layers}});
 }
 
 std::string CheckpointShardLine(const CheckpointShardReport& report) {
@@ -80,12 +84,15 @@ AgentLine ParseAgentLine(const std::string& text) {
   AgentLine line;
   const json document = json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!document.is_object()) return line;
-  const auto text_field = [&](const char* message, const char* field) -> std::optional<std::string> {
+  const auto text_field = [&](const char* message,
+                              const char* field) -> std::optional<std::string> {
     const json& object = document[message];
     if (!object.contains(field) || !object[field].is_string()) return std::nullopt;
     return object[field].get<std::string>();
   };
-  const auto has = [&](const char* message) { return document.contains(message) && document[message].is_object(); };
+  const auto has = [&](const char* message) {
+    return document.contains(message) && document[message].is_object();
+  };
   if (has("rendezvous")) line.rendezvous_id = text_field("rendezvous", "id");
   if (has("checkpoint_now")) {
     line.checkpoint_now = true;

@@ -32,8 +32,8 @@ struct StepReport {
 struct ExpertLoadReport {
   int64_t step = 0;
   int64_t num_experts = 0;
-  std::vector<int> layers;                               // decoder layer of each row
-  std::vector<std::vector<int64_t>> tokens_per_expert;   // one row a MoE layer
+  std::vector<int> layers;                              // decoder layer of each row
+  std::vector<std::vector<int64_t>> tokens_per_expert;  // one row a MoE layer
 };
 
 struct CheckpointShardReport {

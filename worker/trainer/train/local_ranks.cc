@@ -32,9 +32,11 @@ struct Rank {
 // Ends of a pipe, both closed on exec and above the descriptors that a rank is given.
 std::pair<UniqueFd, UniqueFd> MakePipe() {
   int ends[2];
-  if (pipe2(ends, O_CLOEXEC) != 0) throw std::runtime_error(absl::StrFormat("pipe: %s", strerror(errno)));
+  if (pipe2(ends, O_CLOEXEC) != 0)
+    throw std::runtime_error(absl::StrFormat("pipe: %s", strerror(errno)));
   UniqueFd low_read(ends[0]), low_write(ends[1]);
-  return {UniqueFd(fcntl(ends[0], F_DUPFD_CLOEXEC, 10)), UniqueFd(fcntl(ends[1], F_DUPFD_CLOEXEC, 10))};
+  return {UniqueFd(fcntl(ends[0], F_DUPFD_CLOEXEC, 10)),
+          UniqueFd(fcntl(ends[1], F_DUPFD_CLOEXEC, 10))};
 }
 
 class LocalRanks {
@@ -52,7 +54,8 @@ class LocalRanks {
   int Run() {
     for (int open = options_.ranks; open > 0;) {
       std::vector<pollfd> polls;
-      for (const Rank& rank : ranks_) polls.push_back({rank.report.get(), POLLIN, 0});  // closed: fd -1, ignored
+      for (const Rank& rank : ranks_)
+        polls.push_back({rank.report.get(), POLLIN, 0});  // closed: fd -1, ignored
       if (poll(polls.data(), polls.size(), -1) < 0 && errno != EINTR) break;
       for (size_t r = 0; r < polls.size(); ++r) {
         if (polls[r].revents != 0 && !Read(static_cast<int>(r))) {
@@ -79,9 +82,11 @@ class LocalRanks {
     posix_spawn_file_actions_adddup2(&actions, report_write.get(), 3);
     posix_spawn_file_actions_adddup2(&actions, control_read.get(), 4);
     posix_spawn_file_actions_addclosefrom_np(&actions, 5);
-    const int error = posix_spawn(&ranks_[r].pid, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
+    const int error =
+        posix_spawn(&ranks_[r].pid, "/proc/self/exe", &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
-    if (error != 0) throw std::runtime_error(absl::StrFormat("cannot start rank %d: %s", r, strerror(error)));
+    if (error != 0)
+      throw std::runtime_error(absl::StrFormat("cannot start rank %d: %s", r, strerror(error)));
     ranks_[r].report = std::move(report_read);
     ranks_[r].control = std::move(control_write);
   }
@@ -94,7 +99,8 @@ class LocalRanks {
     if (n < 0 && errno == EINTR) return true;
     if (n <= 0) return false;
     rank.pending.append(buffer, static_cast<size_t>(n));
-    for (size_t end = rank.pending.find('\n'); end != std::string::npos; end = rank.pending.find('\n')) {
+    for (size_t end = rank.pending.find('\n'); end != std::string::npos;
+         end = rank.pending.find('\n')) {
       Take(r, rank.pending.substr(0, end));
       rank.pending.erase(0, end + 1);
     }
@@ -130,7 +136,8 @@ class LocalRanks {
     first_failure_ = code;
     first_follows_ = follows;
     std::fprintf(stderr, "rank %d ended with %s: %s\n", r,
-                 rank.exit_code.empty() ? absl::StrFormat("exit code %d", code).c_str() : rank.exit_code.c_str(),
+                 rank.exit_code.empty() ? absl::StrFormat("exit code %d", code).c_str()
+                                        : rank.exit_code.c_str(),
                  rank.exit_message.empty() ? "it said nothing" : rank.exit_message.c_str());
     // One that lost its peer may have noticed before the culprit's end was seen here.
     if (!follows) KillAll();

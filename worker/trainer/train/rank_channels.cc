@@ -30,7 +30,9 @@ std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks) {
   if (ranks == 1) return "";
   if (rank == 0) channels.reporter.Lifecycle(RendezvousLine(NewRendezvousToken()));
   const std::optional<std::string> id = channels.control.WaitForRendezvous(std::chrono::minutes(2));
-  if (!id) throw TrainerError(ExitCode::kPeerLost, "no rendezvous came within 2 minutes: a rank did not start");
+  if (!id)
+    throw TrainerError(ExitCode::kPeerLost,
+                       "no rendezvous came within 2 minutes: a rank did not start");
   return *id;
 }
 

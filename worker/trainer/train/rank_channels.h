@@ -17,8 +17,9 @@ struct RankChannels {
   ControlReader control;
 };
 
-// The communicator id of this attempt: rank 0 makes it and reports it, all wait for it to come back. Empty when
-// there is a single rank. Throws TrainerError(kPeerLost) when none comes within two minutes.
+// The communicator id of this attempt: rank 0 makes it and reports it, all wait for it to come
+// back. Empty when there is a single rank. Throws TrainerError(kPeerLost) when none comes within
+// two minutes.
 std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks);
 
 // Says `end` as the last line and on standard error, and returns the process exit code.

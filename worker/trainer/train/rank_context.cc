@@ -21,10 +21,9 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
                    has_experts ? static_cast<int>(shape.num_experts) : 0);
   if (!mesh.ok()) throw TrainerError(ExitCode::kConfig, std::string(mesh.status().message()));
 
-  const DispatchWindowShape window = {options.expert_parallel,
-                                      options.micro_batch_sequences * options.sequence_length,
-                                      shape.hidden_size, shape.experts_per_token,
-                                      options.precision == Precision::kFloat32 ? 4 : 2};
+  const DispatchWindowShape window = {
+      options.expert_parallel, options.micro_batch_sequences * options.sequence_length,
+      shape.hidden_size, shape.experts_per_token, options.precision == Precision::kFloat32 ? 4 : 2};
   MeshGroupsOptions groups;
   groups.job_uid = options.job_uid;
   groups.epoch = options.epoch;
@@ -40,8 +39,8 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
     context->dispatcher = MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
   }
   if (has_experts && options.gate != "router") {
-    context->dispatcher =
-        MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts, options.gate == "scattered");
+    context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,
+                                              options.gate == "scattered");
   }
   context->decoder = Decoder::Create({.shape = shape,
                                       .mesh = *mesh,
@@ -58,8 +57,8 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
 int SetThreads(int64_t wanted, int64_t local_ranks) {
   cpu_set_t cores;
   const int usable = sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
-  const int threads =
-      static_cast<int>(wanted > 0 ? wanted : std::max<int64_t>(1, usable / std::max<int64_t>(1, local_ranks)));
+  const int threads = static_cast<int>(
+      wanted > 0 ? wanted : std::max<int64_t>(1, usable / std::max<int64_t>(1, local_ranks)));
   at::set_num_threads(threads);
   at::set_num_interop_threads(1);
   return threads;

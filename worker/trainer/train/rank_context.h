@@ -1,4 +1,5 @@
-// A rank that is connected to its peers and has its model in memory: what `run`, `check` and `bench` start from.
+// A rank that is connected to its peers and has its model in memory: what `run`, `check` and
+// `bench` start from.
 #pragma once
 
 #include <cstdint>
@@ -19,7 +20,8 @@ struct RankOptions {
   int64_t ranks = 1;
   int64_t expert_parallel = 1;
   int rank = 0;
-  // "router": the model decides; "scattered" and "consecutive" route by position (`bench`, routing_override.h).
+  // "router": the model decides; "scattered" and "consecutive" route by position (`bench`,
+  // routing_override.h).
   std::string gate = "router";
   Precision precision = Precision::kFloat32;
   int64_t micro_batch_sequences = 1;
@@ -40,10 +42,12 @@ struct RankContext {
   MeshCommunicators& communicators() { return groups.communicators; }
 };
 
-// Collective. Throws TrainerError(kConfig) when the mesh does not fit the model, PeerLost, c10::Error.
+// Collective. Throws TrainerError(kConfig) when the mesh does not fit the model, PeerLost,
+// c10::Error.
 std::unique_ptr<RankContext> ConnectRank(const RankOptions& options);
 
-// Threads for one of `local_ranks` processes: `wanted`, or the usable cores shared out, at least 1. Applies it to torch.
+// Threads for one of `local_ranks` processes: `wanted`, or the usable cores shared out, at least 1.
+// Applies it to torch.
 int SetThreads(int64_t wanted, int64_t local_ranks);
 
 // Largest resident size of this process so far (VmHWM), bytes; 0 when unknown.

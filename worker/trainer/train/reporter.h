@@ -1,6 +1,8 @@
-// Sends lines to the agent (fd 3) from a thread of its own, so that a slow reader never blocks training.
+// Sends lines to the agent (fd 3) from a thread of its own, so that a slow reader never blocks
+// training.
 //
-// The queue is bounded for metrics: the newest is dropped when it is full. Lifecycle lines are never dropped.
+// The queue is bounded for metrics: the newest is dropped when it is full. Lifecycle lines are
+// never dropped.
 #pragma once
 
 #include <condition_variable>

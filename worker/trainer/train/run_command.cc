@@ -32,8 +32,8 @@ int RunRank(const RunOptions& options) {
     if (!config.ok()) throw TrainerError(ExitCode::kConfig, std::string(config.status().message()));
     if (options.ranks > 0) config->ranks = options.ranks;
     if (options.rank >= config->ranks) {
-      throw TrainerError(ExitCode::kConfig,
-                         absl::StrFormat("--rank is %d, but there are %d ranks", options.rank, config->ranks));
+      throw TrainerError(ExitCode::kConfig, absl::StrFormat("--rank is %d, but there are %d ranks",
+                                                            options.rank, config->ranks));
     }
     SetThreads(config->threads, config->ranks);
     const std::string text = ReadSmallFile(options.config, kMaxConfigBytes).value_or("");
@@ -65,10 +65,11 @@ class Conductor {
   void ShowStep(const json& step) const {
     const double seconds = step["step_seconds"].get<double>();
     const auto tokens = step["tokens"].get<double>();
-    std::printf("step %s/%d  loss %s  grad norm %s  lr %s  %.0f tokens/s%s\n", step["step"].dump().c_str(),
-                static_cast<int>(config_.training.total_steps), step["loss"].dump().c_str(),
-                step["grad_norm"].dump().c_str(), step["learning_rate"].dump().c_str(),
-                seconds > 0 ? tokens / seconds : 0.0, step["skipped"].get<bool>() ? "  skipped" : "");
+    std::printf("step %s/%d  loss %s  grad norm %s  lr %s  %.0f tokens/s%s\n",
+                step["step"].dump().c_str(), static_cast<int>(config_.training.total_steps),
+                step["loss"].dump().c_str(), step["grad_norm"].dump().c_str(),
+                step["learning_rate"].dump().c_str(), seconds > 0 ? tokens / seconds : 0.0,
+                step["skipped"].get<bool>() ? "  skipped" : "");
   }
 
   void Publish(const json& shard) {

@@ -24,7 +24,8 @@ RunEnd EndOfCurrentException() {
     const bool memory = what.find("can't allocate memory") != std::string::npos;
     return {memory ? ExitCode::kOutOfMemory : ExitCode::kInternal, what};
   } catch (const std::bad_alloc&) {
-    return {ExitCode::kOutOfMemory, "the host's memory is exhausted; choose a smaller micro-batch or more ranks"};
+    return {ExitCode::kOutOfMemory,
+            "the host's memory is exhausted; choose a smaller micro-batch or more ranks"};
   } catch (const std::exception& error) {
     return {ExitCode::kInternal, error.what()};
   } catch (...) {

@@ -14,8 +14,8 @@ struct RunEnd {
   int64_t step = 0;  // newest done
 };
 
-// Calls `body` and turns whatever it throws into a code and a sentence: TrainerError says both; PeerLost is
-// kPeerLost; lack of memory kOutOfMemory; anything else kInternal.
+// Calls `body` and turns whatever it throws into a code and a sentence: TrainerError says both;
+// PeerLost is kPeerLost; lack of memory kOutOfMemory; anything else kInternal.
 template <typename Body>
 RunEnd Guarded(Body body);
 

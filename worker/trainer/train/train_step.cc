@@ -34,9 +34,14 @@ Requests AllAsked(double checkpoint, double stop, int ranks) {
 
 }  // namespace
 
-TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer, MeshCommunicators& communicators,
-                     const TokenShards& data, BatchOrder& order, const TrainStepOptions& options)
-    : decoder_(decoder), optimizer_(optimizer), communicators_(communicators), data_(data), order_(order),
+TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
+                     MeshCommunicators& communicators, const TokenShards& data, BatchOrder& order,
+                     const TrainStepOptions& options)
+    : decoder_(decoder),
+      optimizer_(optimizer),
+      communicators_(communicators),
+      data_(data),
+      order_(order),
       options_(options) {}
 
 StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_expert_load) {
@@ -44,15 +49,17 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
   PhaseTimer timer(&result.phase_seconds);
   const int64_t accumulation = order_.accumulation_steps();
   result.targets = CountTargets(data_, order_.GlobalBatch(step - 1));
-  const LossScale scale = {.cross_entropy = 1.0 / static_cast<double>(std::max<int64_t>(1, result.targets)),
-                           .aux = options_.router_aux_loss_coef / static_cast<double>(accumulation)};
+  const LossScale scale = {
+      .cross_entropy = 1.0 / static_cast<double>(std::max<int64_t>(1, result.targets)),
+      .aux = options_.router_aux_loss_coef / static_cast<double>(accumulation)};
 
   // Gradients of this rank's micro-batches.
   at::Tensor shared = at::zeros({kNumShared}, at::kDouble);
   double* sums = shared.mutable_data_ptr<double>();
   decoder_.ZeroGradients();
   for (int64_t index = 0; index < accumulation; ++index) {
-    const Batch batch = BuildBatch(data_, order_.MicroBatch(step - 1, index, communicators_.world->rank()));
+    const Batch batch =
+        BuildBatch(data_, order_.MicroBatch(step - 1, index, communicators_.world->rank()));
     timer.Count("data");
     const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale);
     timer.Count("forward_backward");
@@ -85,12 +92,13 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
   if (result.tokens_per_expert.defined()) communicators_.world->AllReduce(result.tokens_per_expert);
   timer.Count("agree");
 
-  result.skipped =
-      !std::isfinite(result.loss) || !std::isfinite(result.aux_loss) || !std::isfinite(result.grad_norm);
+  result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.aux_loss) ||
+                   !std::isfinite(result.grad_norm);
   if (result.skipped) {
     result.non_finite_parameters = optimizer_.NonFiniteParameters(gradients);
   } else {
-    optimizer_.Update(gradients, result.learning_rate, ClipScale(result.grad_norm, options_.max_grad_norm));
+    optimizer_.Update(gradients, result.learning_rate,
+                      ClipScale(result.grad_norm, options_.max_grad_norm));
   }
   timer.Count("update");
   return result;

@@ -23,23 +23,24 @@ namespace switchyard::trainer {
 
 struct TrainStepOptions {
   ScheduleOptions schedule;
-  double max_grad_norm = 0;           // 0: no clipping
+  double max_grad_norm = 0;  // 0: no clipping
   double router_aux_loss_coef = 0;
 };
 
 // The same on every rank, but for the seconds.
 struct StepResult {
-  double loss = 0;               // mean cross-entropy over the targets of the global batch
-  double aux_loss = 0;           // mean over accumulation indices
+  double loss = 0;      // mean cross-entropy over the targets of the global batch
+  double aux_loss = 0;  // mean over accumulation indices
   double learning_rate = 0;
-  double grad_norm = 0;          // before clipping
+  double grad_norm = 0;  // before clipping
   int64_t tokens = 0;
   int64_t targets = 0;
-  bool skipped = false;          // loss or gradient not finite: values and optimizer state are untouched
+  bool skipped = false;  // loss or gradient not finite: values and optimizer state are untouched
   std::vector<std::string> non_finite_parameters;  // of a skipped step
-  Requests agreed;               // what every rank was asked for
-  double router_entropy = 0;     // nats, mean over tokens and MoE layers
-  at::Tensor tokens_per_expert;  // int64 [MoE layers, E] over all ranks; defined when it was sampled
+  Requests agreed;                                 // what every rank was asked for
+  double router_entropy = 0;                       // nats, mean over tokens and MoE layers
+  at::Tensor
+      tokens_per_expert;  // int64 [MoE layers, E] over all ranks; defined when it was sampled
   std::map<std::string, double> phase_seconds;  // of this rank
 };
 

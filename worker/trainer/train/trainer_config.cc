@@ -70,7 +70,8 @@ class Fields {
   }
   void RefuseTheRest() {
     for (const auto& [name, value] : object_.items()) {
-      if (!taken_.contains(name)) problems_->push_back(absl::StrFormat("%s%s is not a known field", prefix_, name));
+      if (!taken_.contains(name))
+        problems_->push_back(absl::StrFormat("%s%s is not a known field", prefix_, name));
     }
   }
 
@@ -81,7 +82,8 @@ class Fields {
     return found == object_.end() || found->is_null() ? nullptr : &*found;
   }
   void Wrong(const char* name, const json& value, const char* wanted) {
-    problems_->push_back(absl::StrFormat("%s%s is %s; must be %s", prefix_, name, value.dump(), wanted));
+    problems_->push_back(
+        absl::StrFormat("%s%s is %s; must be %s", prefix_, name, value.dump(), wanted));
   }
 
   const json& object_;
@@ -98,12 +100,14 @@ class Checks {
     if (value.empty()) problems_->push_back(absl::StrFormat("%s is missing", name));
   }
   void AtLeast(const char* name, int64_t value, int64_t least) {
-    if (value < least) problems_->push_back(absl::StrFormat("%s is %d; must be at least %d", name, value, least));
+    if (value < least)
+      problems_->push_back(absl::StrFormat("%s is %d; must be at least %d", name, value, least));
   }
   // `least` <= value < `below`.
   void Range(const char* name, double value, double least, double below) {
     if (!(value >= least && value < below)) {
-      problems_->push_back(absl::StrFormat("%s is %g; must be at least %g and below %g", name, value, least, below));
+      problems_->push_back(
+          absl::StrFormat("%s is %g; must be at least %g and below %g", name, value, least, below));
     }
   }
   void Positive(const char* name, double value) {
@@ -115,8 +119,8 @@ class Checks {
     for (const std::string& candidate : allowed) {
       if (value == candidate) return;
     }
-    problems_->push_back(
-        absl::StrFormat("%s is \"%s\"; must be one of %s", name, value, absl::StrJoin(allowed, ", ")));
+    problems_->push_back(absl::StrFormat("%s is \"%s\"; must be one of %s", name, value,
+                                         absl::StrJoin(allowed, ", ")));
   }
 
  private:
@@ -128,7 +132,8 @@ void Validate(const TrainerConfig& c, std::vector<std::string>* problems) {
   const double infinity = std::numeric_limits<double>::infinity();
   for (char letter : c.job_uid) {  // part of paths and of shared-memory names
     if (!std::isalnum(static_cast<unsigned char>(letter)) && letter != '-' && letter != '_') {
-      problems->push_back(absl::StrFormat("job_uid is \"%s\"; may hold letters, digits, - and _ only", c.job_uid));
+      problems->push_back(
+          absl::StrFormat("job_uid is \"%s\"; may hold letters, digits, - and _ only", c.job_uid));
       break;
     }
   }
@@ -140,7 +145,8 @@ void Validate(const TrainerConfig& c, std::vector<std::string>* problems) {
   check.OneOf("precision", c.precision, {"float32", "bfloat16"});
   check.OneOf("optimizer", c.optimizer, {"exact", "compact"});
   if (c.optimizer == "compact" && (c.device != "cuda" || c.precision != "bfloat16")) {
-    problems->push_back("optimizer is \"compact\", which needs device cuda and precision bfloat16; use \"exact\"");
+    problems->push_back(
+        "optimizer is \"compact\", which needs device cuda and precision bfloat16; use \"exact\"");
   }
   check.Present("model", c.model);
   check.Present("train_data", c.train_data);
@@ -184,7 +190,8 @@ std::string TrainerConfig::FinalPath() const { return checkpoint.output + "/fina
 
 absl::StatusOr<TrainerConfig> ParseTrainerConfig(const std::string& json_text) {
   const json document = json::parse(json_text, nullptr, /*allow_exceptions=*/false);
-  if (!document.is_object()) return absl::InvalidArgumentError("the trainer's configuration is not a JSON object");
+  if (!document.is_object())
+    return absl::InvalidArgumentError("the trainer's configuration is not a JSON object");
   TrainerConfig c;
   std::vector<std::string> problems;
   Fields fields(document, "", &problems);
@@ -239,12 +246,14 @@ absl::StatusOr<TrainerConfig> ParseTrainerConfig(const std::string& json_text) {
 
 absl::StatusOr<TrainerConfig> ReadTrainerConfig(const std::string& path) {
   std::ifstream file(path);
-  if (!file) return absl::NotFoundError(absl::StrFormat("cannot read the trainer's configuration %s", path));
+  if (!file)
+    return absl::NotFoundError(absl::StrFormat("cannot read the trainer's configuration %s", path));
   std::stringstream text;
   text << file.rdbuf();
   absl::StatusOr<TrainerConfig> config = ParseTrainerConfig(text.str());
   if (config.ok()) return config;
-  return absl::InvalidArgumentError(absl::StrFormat("%s:\n%s", path, std::string(config.status().message())));
+  return absl::InvalidArgumentError(
+      absl::StrFormat("%s:\n%s", path, std::string(config.status().message())));
 }
 
 }  // namespace switchyard::trainer

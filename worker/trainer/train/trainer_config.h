@@ -1,7 +1,8 @@
 // The trainer's configuration: train.json as a struct, checked.
 //
-// The schema is proto/switchyard/trainer/v1/config.proto, where every field is explained; names here are the same.
-// Knows nothing of models and data: what contradicts them is found when they are read.
+// The schema is proto/switchyard/trainer/v1/config.proto, where every field is explained; names
+// here are the same. Knows nothing of models and data: what contradicts them is found when they are
+// read.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +54,7 @@ struct TrainerConfig {
   int64_t threads = 0;
   int64_t expert_load_interval_steps = 10;
 
-  std::string StagePath(int64_t step) const;       // of a checkpoint being written in this attempt
+  std::string StagePath(int64_t step) const;  // of a checkpoint being written in this attempt
   std::string CheckpointPath(int64_t step) const;
   std::string FinalStagePath() const;
   std::string FinalPath() const;

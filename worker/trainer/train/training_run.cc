@@ -40,7 +40,8 @@ T ValueOrThrow(absl::StatusOr<T> value, ExitCode code) {
   return *std::move(value);
 }
 
-// A checkpoint that says something else than the configuration: DataLoss is damage, the rest a wrong choice.
+// A checkpoint that says something else than the configuration: DataLoss is damage, the rest a
+// wrong choice.
 ExitCode ResumeCode(const absl::Status& status) {
   return absl::IsInvalidArgument(status) ? ExitCode::kConfig : ExitCode::kCheckpointCorrupt;
 }
@@ -51,8 +52,13 @@ double Seconds(std::chrono::steady_clock::time_point since) {
 
 class TrainingRun {
  public:
-  TrainingRun(const TrainerConfig& config, const std::string& config_json, int rank, RankChannels& channels)
-      : config_(config), config_json_(config_json), rank_(rank), channels_(channels), reporter_(channels.reporter),
+  TrainingRun(const TrainerConfig& config, const std::string& config_json, int rank,
+              RankChannels& channels)
+      : config_(config),
+        config_json_(config_json),
+        rank_(rank),
+        channels_(channels),
+        reporter_(channels.reporter),
         control_(channels.control) {}
 
   RunEnd Run();
@@ -67,9 +73,13 @@ class TrainingRun {
   void ReportStep(const StepResult& result, double seconds);
   void CountSkip(const StepResult& result);
   void Save(const std::string& stage, const std::string& final_path, bool final);
-  void SaveStep() { Save(config_.StagePath(progress_.step), config_.CheckpointPath(progress_.step), false); }
+  void SaveStep() {
+    Save(config_.StagePath(progress_.step), config_.CheckpointPath(progress_.step), false);
+  }
   RunEnd Stopped() const;
-  void Phase(const char* name, double progress = 0) { reporter_.Lifecycle(PhaseLine(name, progress)); }
+  void Phase(const char* name, double progress = 0) {
+    reporter_.Lifecycle(PhaseLine(name, progress));
+  }
   bool EveryFew(int64_t interval) const { return interval > 0 && progress_.step % interval == 0; }
 
   const TrainerConfig& config_;
@@ -86,15 +96,16 @@ class TrainingRun {
   std::unique_ptr<RankContext> context_;
   std::unique_ptr<ShardedOptimizer> optimizer_;
   TrainingProgress progress_{.initial_eval_loss = std::numeric_limits<double>::quiet_NaN()};
-  ExpertLoadSummary expert_load_;        // of the newest sampled step
-  std::vector<std::string> evidence_;    // of the skipped steps in a row
+  ExpertLoadSummary expert_load_;      // of the newest sampled step
+  std::vector<std::string> evidence_;  // of the skipped steps in a row
 };
 
 RunEnd TrainingRun::Run() {
   Phase("loading");
   if (config_.device != "cpu") {
-    throw TrainerError(ExitCode::kDevice, absl::StrFormat("device is \"%s\", but this trainer was built for cpu only",
-                                                          config_.device));
+    throw TrainerError(ExitCode::kDevice,
+                       absl::StrFormat("device is \"%s\", but this trainer was built for cpu only",
+                                       config_.device));
   }
   if (rank_ == 0) RefuseOutputOfAnotherJob();
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
@@ -110,9 +121,10 @@ RunEnd TrainingRun::Run() {
   }
 
   const TrainerConfig::Training& t = config_.training;
-  TrainStep train_step(*context_->decoder, *optimizer_, context_->communicators(), *train_data_, *order_,
-                       {.schedule = {t.schedule, t.learning_rate, t.min_learning_rate_ratio, t.warmup_steps,
-                                     t.total_steps},
+  TrainStep train_step(*context_->decoder, *optimizer_, context_->communicators(), *train_data_,
+                       *order_,
+                       {.schedule = {t.schedule, t.learning_rate, t.min_learning_rate_ratio,
+                                     t.warmup_steps, t.total_steps},
                         .max_grad_norm = t.max_grad_norm,
                         .router_aux_loss_coef = t.router_aux_loss_coef});
   Phase("training", static_cast<double>(progress_.step) / static_cast<double>(t.total_steps));
@@ -129,7 +141,8 @@ RunEnd TrainingRun::Run() {
 
     const bool last = step == t.total_steps;
     if (eval_data_ && !last && EveryFew(t.eval_interval_steps)) Evaluate();
-    if (result.agreed.checkpoint || (!last && EveryFew(config_.checkpoint.interval_steps))) SaveStep();
+    if (result.agreed.checkpoint || (!last && EveryFew(config_.checkpoint.interval_steps)))
+      SaveStep();
     if (result.agreed.stop) return Stopped();
   }
 
@@ -148,9 +161,10 @@ void TrainingRun::RefuseOutputOfAnotherJob() const {
   for (const std::string& directory : directories) {
     const absl::StatusOr<CheckpointIdentity> identity = ReadCheckpointIdentity(directory);
     if (!identity.ok() || identity->job_uid == config_.job_uid) continue;
-    throw TrainerError(ExitCode::kOutput,
-                       absl::StrFormat("%s belongs to job %s, this is job %s; choose another checkpoint.output",
-                                       directory, identity->job_uid, config_.job_uid));
+    throw TrainerError(
+        ExitCode::kOutput,
+        absl::StrFormat("%s belongs to job %s, this is job %s; choose another checkpoint.output",
+                        directory, identity->job_uid, config_.job_uid));
   }
 }
 
@@ -165,8 +179,8 @@ void TrainingRun::OpenData() {
     eval_data_ = ValueOrThrow(TokenShards::Open(config_.eval_data, options), ExitCode::kData);
   }
   const TrainerConfig::Training& t = config_.training;
-  order_.emplace(BatchOrderOptions{train_data_->num_sequences(), t.global_batch_sequences, config_.ranks,
-                                   t.micro_batch_sequences, t.seed});
+  order_.emplace(BatchOrderOptions{train_data_->num_sequences(), t.global_batch_sequences,
+                                   config_.ranks, t.micro_batch_sequences, t.seed});
 }
 
 void TrainingRun::Load() {
@@ -185,8 +199,8 @@ void TrainingRun::Load() {
   context_ = ConnectRank(options);
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();
-  optimizer_ = std::make_unique<ShardedOptimizer>(registry, context_->communicators(),
-                                                  AdamWOptions{t.beta1, t.beta2, t.eps, t.weight_decay});
+  optimizer_ = std::make_unique<ShardedOptimizer>(
+      registry, context_->communicators(), AdamWOptions{t.beta1, t.beta2, t.eps, t.weight_decay});
   if (config_.resume_from.empty()) {
     ThrowUnlessOk(LoadModel(config_.model, registry, &optimizer_->state()), ExitCode::kModel);
   } else {
@@ -204,8 +218,9 @@ void TrainingRun::Resume() {
   ThrowUnlessOk(loaded.status(), ResumeCode(loaded.status()));
   const auto refuse = [&](const char* what, const std::string& there, const std::string& here) {
     if (there == here) return;
-    throw TrainerError(ExitCode::kConfig,
-                       absl::StrFormat("%s was written with %s %s, this run has %s", from, what, there, here));
+    throw TrainerError(
+        ExitCode::kConfig,
+        absl::StrFormat("%s was written with %s %s, this run has %s", from, what, there, here));
   };
   // A run goes on only where it was: the same data in the same order.
   refuse("training data", loaded->train_fingerprint, train_data_->fingerprint());
@@ -219,18 +234,21 @@ void TrainingRun::Evaluate() {
   Phase("evaluating");
   const EvaluationResult result =
       EvaluateAll(*context_->decoder, *context_->communicators().world, *eval_data_,
-                  config_.training.micro_batch_sequences,
-                  [this](double progress) { reporter_.Metric(PhaseLine("evaluating", std::min(progress, 1.0))); });
+                  config_.training.micro_batch_sequences, [this](double progress) {
+                    reporter_.Metric(PhaseLine("evaluating", std::min(progress, 1.0)));
+                  });
   if (progress_.step == 0) progress_.initial_eval_loss = result.loss;
   if (rank_ == 0) reporter_.Lifecycle(EvalLine(progress_.step, result.loss, result.targets));
-  Phase("training", static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
+  Phase("training",
+        static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
 }
 
 void TrainingRun::ReportStep(const StepResult& result, double seconds) {
   if (result.tokens_per_expert.defined()) {
     expert_load_ = SummarizeExpertLoad(result.tokens_per_expert, result.router_entropy);
     if (rank_ == 0) {
-      reporter_.Metric(ExpertLoadLine(MakeExpertLoadReport(progress_.step, shape_, result.tokens_per_expert)));
+      reporter_.Metric(
+          ExpertLoadLine(MakeExpertLoadReport(progress_.step, shape_, result.tokens_per_expert)));
     }
   }
   StepReport report;
@@ -263,15 +281,18 @@ void TrainingRun::CountSkip(const StepResult& result) {
   const std::vector<std::string>& names = result.non_finite_parameters;
   const size_t shown = std::min<size_t>(names.size(), 4);
   evidence_.push_back(absl::StrFormat(
-      "step %d: loss %g, auxiliary loss %g, gradient norm %g, %d tensors with non-finite gradients%s%s",
-      progress_.step, result.loss, result.aux_loss, result.grad_norm, names.size(), shown > 0 ? ": " : "",
-      absl::StrJoin(names.begin(), names.begin() + shown, ", ")));
+      "step %d: loss %g, auxiliary loss %g, gradient norm %g, %d tensors with non-finite "
+      "gradients%s%s",
+      progress_.step, result.loss, result.aux_loss, result.grad_norm, names.size(),
+      shown > 0 ? ": " : "", absl::StrJoin(names.begin(), names.begin() + shown, ", ")));
   if (rank_ == 0) log::Warning("step.skipped", {{"evidence", evidence_.back()}});
   if (progress_.consecutive_skips < kMaxConsecutiveSkips) return;
-  throw TrainerError(ExitCode::kNonFinite,
-                     absl::StrFormat("%d steps in a row were not finite (%s); lower training.learning_rate or look "
-                                     "at the data of these steps",
-                                     progress_.consecutive_skips, absl::StrJoin(evidence_, "; ")));
+  throw TrainerError(
+      ExitCode::kNonFinite,
+      absl::StrFormat(
+          "%d steps in a row were not finite (%s); lower training.learning_rate or look "
+          "at the data of these steps",
+          progress_.consecutive_skips, absl::StrJoin(evidence_, "; ")));
 }
 
 void TrainingRun::Save(const std::string& stage, const std::string& final_path, bool final) {
@@ -291,24 +312,29 @@ void TrainingRun::Save(const std::string& stage, const std::string& final_path, 
   metadata.next_sequence = progress_.step * config_.training.global_batch_sequences;
   metadata.seed = config_.training.seed;
   metadata.train_fingerprint = train_data_->fingerprint();
-  const int64_t bytes = ValueOrThrow(
-      SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->state()), ExitCode::kOutput);
-  reporter_.Lifecycle(CheckpointShardLine({rank_, progress_.step, stage, final_path, final, bytes}));
+  const int64_t bytes =
+      ValueOrThrow(SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->state()),
+                   ExitCode::kOutput);
+  reporter_.Lifecycle(
+      CheckpointShardLine({rank_, progress_.step, stage, final_path, final, bytes}));
   if (!final) {
-    Phase("training", static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
+    Phase("training",
+          static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
   }
 }
 
 RunEnd TrainingRun::Stopped() const {
   const std::string reason = control_.stop_reason();
   return {ExitCode::kStopped,
-          absl::StrFormat("stopped after step %d%s%s", progress_.step, reason.empty() ? "" : ": ", reason),
+          absl::StrFormat("stopped after step %d%s%s", progress_.step, reason.empty() ? "" : ": ",
+                          reason),
           progress_.step};
 }
 
 }  // namespace
 
-RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank, RankChannels& channels) {
+RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank,
+                   RankChannels& channels) {
   TrainingRun run(config, config_json, rank, channels);
   RunEnd end = Guarded([&] { return run.Run(); });
   end.step = run.step();

@@ -11,7 +11,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from conftest import MARKED, NO_PREFIX, SOURCE, make_model
+from conftest import ECHOES, LAST_THINKS, MARKED, SOURCE, make_model
 
 import prepare_data
 from switchyard_data import packing, shards
@@ -260,14 +260,30 @@ def test_refuses_input_that_cannot_be_trained_on(run, model, tmp_path):
     assert not any(name.startswith(".") for name in os.listdir(tmp_path / "out"))
 
 
-def test_refuses_a_template_whose_beginnings_are_no_prefixes(run, tmp_path):
-    odd = make_model(tmp_path / "odd", NO_PREFIX)
+def test_tells_turns_apart_where_a_beginning_is_no_prefix(run, tmp_path):
+    thinks = make_model(tmp_path / "thinks", LAST_THINKS)
+    two = {"messages": chat("what?", "a thing.")["messages"] + chat("is it?", "it is.")["messages"]}
+    code, result, _ = run(write_jsonl(tmp_path / "d.jsonl", [two]), model_dir=thinks)
+    assert code == 0, result
+    assert texts(thinks, result["train_dir"]) == [
+        (
+            "<|im_start|>user\nwhat?<|im_end|>\n<|im_start|>assistant\na thing.<|im_end|>\n"
+            "<|im_start|>user\nis it?<|im_end|>\n<|im_start|>assistant\n<think></think>it is.<|im_end|>\n",
+            "a thing.<|im_end|>\n<think></think>it is.<|im_end|>\n",
+        )
+    ]
+
+
+def test_refuses_a_template_whose_turns_cannot_be_told_apart(run, tmp_path):
+    odd = make_model(tmp_path / "odd", ECHOES)
     two = {"messages": chat("a", "b")["messages"] + chat("c", "d")["messages"]}
     data = write_jsonl(tmp_path / "d.jsonl", [two])
     code, error, _ = run(data, model_dir=odd)
     assert code == 65
-    assert error["message"].startswith(f"{data}:1: assistant turn 2 cannot be told apart: ")
+    assert error["message"].startswith(f"{data}:1: message 2 (assistant) cannot be told apart: the chat template renders the conversation ")
     assert "mark assistant turns in the template by {% generation %}" in error["message"]
+    code, result, _ = run(data, "--train-on-all-tokens", model_dir=odd)
+    assert code == 0 and result["train_targets"] > 10
 
 
 def test_unwritable_output_is_an_io_error(run, tmp_path, model):

@@ -1,0 +1,234 @@
+// up and down: a coordinator and an agent on this machine, with nothing to configure.
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "common/status_macros.h"
+#include "common/unique_fd.h"
+#include "coordinator/cli/api_client.h"
+#include "coordinator/cli/commands.h"
+#include "coordinator/cli/daemon.h"
+#include "coordinator/cli/exit_codes.h"
+#include "coordinator/cli/fetch.h"
+#include "coordinator/cli/install_paths.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr absl::Duration kStartTimeout = absl::Seconds(30);
+constexpr absl::Duration kStopGrace = absl::Seconds(20);
+constexpr char kNode[] = "local";
+
+struct UpArguments {
+  std::string state_dir;
+  std::string bin_dir;
+  std::string metrics = "127.0.0.1:9464";
+  std::string agent_metrics = "127.0.0.1:9465";
+  std::optional<int> cpu_slots;
+};
+
+std::string DefaultStateDirectory() {
+  if (const char* state = std::getenv("XDG_STATE_HOME"); state != nullptr && *state == '/') {
+    return absl::StrCat(state, "/switchyard");
+  }
+  const char* home = std::getenv("HOME");
+  return absl::StrCat(home != nullptr && *home == '/' ? home : "/tmp", "/.local/state/switchyard");
+}
+
+// On a machine without a GPU the slots are its cores.
+int DefaultCpuSlots() {
+  std::error_code error;
+  if (fs::exists("/dev/nvidiactl", error)) return 0;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, 8);
+}
+
+absl::StatusOr<UniqueFd> Lock(const std::string& state_dir) {
+  std::error_code error;
+  fs::create_directories(state_dir, error);
+  UniqueFd fd(
+      open(absl::StrCat(state_dir, "/up.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!fd.valid()) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot write to the state directory ",
+                                                   state_dir, ": ", std::strerror(errno),
+                                                   "; choose another with --state-dir"));
+  }
+  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("another `switchyard up` or `down` is at work in ", state_dir));
+  }
+  return fd;
+}
+
+std::string RecordFile(const std::string& state_dir) { return absl::StrCat(state_dir, "/up.json"); }
+
+absl::Status StartError(const Daemon& daemon) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the ", daemon.name, " ended at once; the end of its log ", daemon.log, ":\n  ",
+                   absl::StrJoin(LastLines(daemon.log, 10), "\n  ")));
+}
+
+// Until the agent's node is READY in the coordinator.
+absl::Status WaitUntilReady(const std::string& address, const std::vector<Daemon>& daemons) {
+  const ApiClient client(address);
+  const absl::Time deadline = absl::Now() + kStartTimeout;
+  while (absl::Now() < deadline) {
+    for (const Daemon& daemon : daemons) {
+      if (!IsRunning(daemon)) return StartError(daemon);
+    }
+    const auto nodes = FetchNodes(client);
+    if (nodes.ok()) {
+      for (const v1::Node& node : nodes->nodes()) {
+        if (ShortName(node.name()) == kNode && node.state() == v1::NODE_STATE_READY)
+          return absl::OkStatus();
+      }
+    }
+    absl::SleepFor(absl::Milliseconds(100));
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("coordinator and agent run, but the node did not connect in ",
+                   absl::FormatDuration(kStartTimeout), "; see ", daemons.back().log));
+}
+
+// In the reverse order of their start: the agent first, so that it can still say goodbye.
+absl::Status StopAll(const std::vector<Daemon>& daemons) {
+  absl::Status result;
+  for (auto daemon = daemons.rbegin(); daemon != daemons.rend(); ++daemon) {
+    result.Update(StopDaemon(*daemon, kStopGrace));
+  }
+  return result;
+}
+
+void Print(CliContext& context, const std::string& state_dir, const std::vector<Daemon>& daemons) {
+  if (!context.options.json) {
+    for (const Daemon& daemon : daemons) {
+      context.io.out << daemon.name << "  " << daemon.address << "  pid " << daemon.pid << "  log "
+                     << daemon.log << "\n";
+    }
+    context.io.out << "State is kept in " << state_dir << ". Stop both with: switchyard down\n";
+    return;
+  }
+  nlohmann::ordered_json document{{"state_dir", state_dir},
+                                  {"daemons", nlohmann::ordered_json::array()}};
+  for (const Daemon& daemon : daemons) {
+    document["daemons"].push_back({{"name", daemon.name},
+                                   {"address", daemon.address},
+                                   {"pid", daemon.pid},
+                                   {"log", daemon.log}});
+  }
+  context.io.out << document.dump(2) << "\n";
+}
+
+// Starts both and records each as soon as it lives, so that `down` finds it whatever happens next.
+absl::Status StartBoth(const std::string& listen, const UpArguments& arguments,
+                       std::vector<Daemon>& daemons) {
+  const std::string bin = arguments.bin_dir.empty() ? ProgramDirectory() : arguments.bin_dir;
+  const std::string& state = arguments.state_dir;
+  std::error_code error;
+  fs::create_directories(absl::StrCat(state, "/logs"), error);
+  const auto start = [&](const std::string& name, const std::string& address,
+                         std::vector<std::string> command) -> absl::Status {
+    command.insert(command.begin(), absl::StrCat(bin, "/switchyard-", name));
+    SWITCHYARD_ASSIGN_OR_RETURN(
+        Daemon daemon, StartDaemon(name, command, absl::StrCat(state, "/logs/", name, ".log")));
+    daemon.address = address;
+    daemons.push_back(std::move(daemon));
+    return WriteDaemons(RecordFile(state), daemons);
+  };
+  SWITCHYARD_RETURN_IF_ERROR(start("coordinator", listen,
+                                   {"--listen", listen, "--metrics", arguments.metrics,
+                                    "--state-dir", absl::StrCat(state, "/coordinator")}));
+  std::vector<std::string> agent = {"--coordinator", listen,
+                                    "--node",        kNode,
+                                    "--metrics",     arguments.agent_metrics,
+                                    "--work-dir",    absl::StrCat(state, "/agent")};
+  const int slots = arguments.cpu_slots.value_or(DefaultCpuSlots());
+  if (slots > 0) agent.insert(agent.end(), {"--cpu-slots", absl::StrCat(slots)});
+  SWITCHYARD_RETURN_IF_ERROR(start("agent", kNode, agent));
+  return WaitUntilReady(listen, daemons);
+}
+
+absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
+  if (arguments.state_dir.empty()) arguments.state_dir = DefaultStateDirectory();
+  arguments.state_dir = fs::absolute(arguments.state_dir).lexically_normal().string();
+  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(arguments.state_dir));
+  SWITCHYARD_ASSIGN_OR_RETURN(std::vector<Daemon> earlier,
+                              ReadDaemons(RecordFile(arguments.state_dir)));
+  for (const Daemon& daemon : earlier) {
+    if (!IsRunning(daemon)) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "already up: the ", daemon.name, " runs as pid ", daemon.pid, " (", daemon.address,
+        "); stop it with `switchyard down`, or choose another --state-dir, --coordinator and "
+        "metrics addresses"));
+  }
+  std::vector<Daemon> daemons;
+  const absl::Status started = StartBoth(context.options.coordinator, arguments, daemons);
+  if (!started.ok()) {
+    StopAll(daemons).IgnoreError();  // the first error is the one to tell
+    fs::remove(RecordFile(arguments.state_dir));
+    return started;
+  }
+  Print(context, arguments.state_dir, daemons);
+  return kExitOk;
+}
+
+absl::StatusOr<int> Down(CliContext& context, std::string state_dir) {
+  if (state_dir.empty()) state_dir = DefaultStateDirectory();
+  state_dir = fs::absolute(state_dir).lexically_normal().string();
+  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(state_dir));
+  SWITCHYARD_ASSIGN_OR_RETURN(const std::vector<Daemon> daemons,
+                              ReadDaemons(RecordFile(state_dir)));
+  const auto running = std::count_if(daemons.begin(), daemons.end(), IsRunning);
+  SWITCHYARD_RETURN_IF_ERROR(StopAll(daemons));
+  std::error_code error;
+  fs::remove(RecordFile(state_dir), error);
+  if (context.options.json) {
+    context.io.out << nlohmann::json{{"stopped", running}}.dump() << "\n";
+  } else {
+    context.io.out
+        << (running > 0
+                ? "Stopped. Jobs go on from their newest checkpoint after `switchyard up`.\n"
+                : absl::StrCat("Nothing was up in ", state_dir, ".\n"));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddLocalCommands(CLI::App& app, CommandBody& chosen) {
+  auto arguments = std::make_shared<UpArguments>();
+  CLI::App* up = app.add_subcommand("up", "Start a coordinator and an agent on this machine");
+  up->add_option("--cpu-slots", arguments->cpu_slots,
+                 "CPU slots; default the cores, or none where a GPU is")
+      ->check(CLI::Range(0, 1024));
+  up->add_option("--state-dir", arguments->state_dir, "Where state and logs are kept");
+  up->add_option("--metrics", arguments->metrics, "Coordinator's metrics")->capture_default_str();
+  up->add_option("--agent-metrics", arguments->agent_metrics, "Agent's metrics")
+      ->capture_default_str();
+  up->add_option("--bin-dir", arguments->bin_dir,
+                 "Where the daemons are; default beside this program");
+  up->callback([&chosen, arguments] {
+    chosen = [arguments](CliContext& context) { return Up(context, *arguments); };
+  });
+  auto state_dir = std::make_shared<std::string>();
+  CLI::App* down = app.add_subcommand("down", "Stop what `up` started");
+  down->add_option("--state-dir", *state_dir, "As given to up");
+  down->callback([&chosen, state_dir] {
+    chosen = [state_dir](CliContext& context) { return Down(context, *state_dir); };
+  });
+}
+
+}  // namespace switchyard::coordinator

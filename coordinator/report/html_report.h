@@ -1,0 +1,25 @@
+// A job's report: one self-contained HTML page, readable without script, network or style sheets of
+// others.
+//
+// Pure: everything it says is in its input. Knows nothing of RPCs, files or the terminal.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "switchyard/v1/event.pb.h"
+#include "switchyard/v1/job.pb.h"
+#include "switchyard/v1/metrics.pb.h"
+
+namespace switchyard::coordinator {
+
+struct ReportInput {
+  v1::Job job;
+  std::vector<v1::StepSample> samples;  // in step order, possibly thinned
+  std::vector<v1::Event> events;        // oldest first
+  v1::ExpertLoad expert_load;           // no layers when none was reported
+};
+
+std::string RenderHtmlReport(const ReportInput& input);
+
+}  // namespace switchyard::coordinator

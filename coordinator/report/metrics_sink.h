@@ -1,0 +1,64 @@
+// What the coordinator knows, as series for Prometheus; docs/metrics.md describes every one of
+// them.
+//
+// Called on the coordinator's writer thread; scraped from another. Knows nothing of the store. A
+// job's series go 15 minutes after it ended, or at once when it is deleted.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "common/clock.h"
+#include "common/telemetry/registry.h"
+#include "coordinator/report/job_observer.h"
+#include "coordinator/report/job_series.h"
+
+namespace switchyard::coordinator {
+
+inline constexpr std::chrono::minutes kKeepSeriesAfterEnd{15};
+
+class MetricsSink final : public JobObserver {
+ public:
+  // All are borrowed.
+  MetricsSink(telemetry::Registry& registry, const Clock& clock, const std::string& version);
+
+  void OnJobChanged(const v1::Job& job) override;
+  void OnStep(const v1::Job& job, const v1::StepSample& sample) override;
+  void OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) override;
+  void OnJobRemoved(const std::string& name) override;
+  void OnNodeChanged(const v1::Node& node) override;
+
+  // Forgets jobs that ended long enough ago. Every call above does it too; call it now and then as
+  // well, or the series of the last job stay while nothing happens.
+  void Expire();
+
+ private:
+  struct Tracked {
+    v1::JobState state = v1::JOB_STATE_UNSPECIFIED;
+    telemetry::LabelValues info;          // of switchyard_job_info
+    int restarts = 0;                     // counted so far
+    int64_t checkpoint_step = 0;          // newest one counted
+    std::pair<int64_t, int64_t> counted;  // epoch and step that the counters hold
+    std::optional<Clock::SteadyTime> saving_since;
+    std::optional<Clock::SteadyTime> forget_at;
+  };
+
+  // Null when the job ended so long ago that it has no series any more.
+  Tracked* Track(const v1::Job& job);
+  void Forget(const std::string& name);
+  void CountQueue();
+
+  telemetry::Registry& registry_;
+  const Clock& clock_;
+  JobSeries series_;
+  telemetry::Gauge queue_depth_;
+  telemetry::Gauge nodes_;
+  telemetry::Gauge slots_;
+  std::map<std::string, Tracked> jobs_;
+  std::map<std::string, v1::Node> known_nodes_;
+};
+
+}  // namespace switchyard::coordinator

@@ -1,0 +1,62 @@
+#include "coordinator/report/rpc_metrics.h"
+
+#include <chrono>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+using grpc::experimental::InterceptionHookPoints;
+
+// "/switchyard.v1.JobService/GetJob" -> "JobService/GetJob"
+std::string MethodLabel(const char* method) {
+  const std::string path(method);
+  const size_t slash = path.rfind('/');
+  const size_t dot = path.rfind('.', slash);
+  return path.substr(dot == std::string::npos ? 1 : dot + 1);
+}
+
+class Interceptor final : public grpc::experimental::Interceptor {
+ public:
+  Interceptor(grpc::experimental::ServerRpcInfo* info, telemetry::Counter calls,
+              telemetry::Histogram seconds)
+      : method_(MethodLabel(info->method())),
+        unary_(info->type() == grpc::experimental::ServerRpcInfo::Type::UNARY),
+        calls_(calls),
+        seconds_(seconds) {}
+
+  void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      const auto code = static_cast<absl::StatusCode>(methods->GetSendStatus().error_code());
+      calls_.Increment(1, {method_, absl::StatusCodeToString(code)});
+      // A stream lives as long as its client wants: its time says nothing of the server.
+      const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start_;
+      if (unary_) seconds_.Observe(took.count(), {method_});
+    }
+    methods->Proceed();
+  }
+
+ private:
+  const std::string method_;
+  const bool unary_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  telemetry::Counter calls_;
+  telemetry::Histogram seconds_;
+};
+
+}  // namespace
+
+RpcMetrics::RpcMetrics(telemetry::Registry& registry)
+    : calls_(registry.AddCounter("switchyard_rpcs_total", "RPCs that ended, by method and code.",
+                                 {"method", "code"})),
+      seconds_(registry.AddHistogram("switchyard_rpc_seconds", "Time of a unary RPC.",
+                                     telemetry::LatencyBuckets(), {"method"})) {}
+
+grpc::experimental::Interceptor* RpcMetrics::CreateServerInterceptor(
+    grpc::experimental::ServerRpcInfo* info) {
+  return new Interceptor(info, calls_, seconds_);
+}
+
+}  // namespace switchyard::coordinator

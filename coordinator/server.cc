@@ -1,0 +1,179 @@
+#include "coordinator/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <mutex>
+
+#include "absl/random/random.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/log.h"
+#include "common/rpc/channel.h"
+#include "common/status_macros.h"
+#include "coordinator/job/sqlite_job_store.h"
+#include "coordinator/launch/model_planner.h"
+#include "coordinator/service/agent_service.h"
+#include "coordinator/service/job_service.h"
+#include "coordinator/service/resource_services.h"
+#include "coordinator/state_dir.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+constexpr std::chrono::seconds kDrainTime{3};
+
+// Removes the logs of deleted jobs.
+class LogRemover final : public JobObserver {
+ public:
+  explicit LogRemover(LogStore& logs) : logs_(logs) {}
+  void OnJobChanged(const v1::Job& job) override { uid_by_name_[job.name()] = job.uid(); }
+  void OnStep(const v1::Job&, const v1::StepSample&) override {}
+  void OnExpertLoad(const v1::Job&, const v1::ExpertLoad&) override {}
+  void OnJobRemoved(const std::string& name) override {
+    const auto it = uid_by_name_.find(name);
+    if (it == uid_by_name_.end()) return;
+    logs_.Remove(it->second);
+    uid_by_name_.erase(it);
+  }
+  void OnNodeChanged(const v1::Node&) override {}
+
+ private:
+  LogStore& logs_;
+  std::map<std::string, std::string> uid_by_name_;
+};
+
+std::string NewId() {
+  static absl::Mutex mutex;
+  static auto& gen = *new absl::BitGen();
+  absl::MutexLock lock(&mutex);
+  return absl::StrFormat("%08x%016x", absl::ToUnixSeconds(absl::Now()), absl::Uniform<uint64_t>(gen));
+}
+
+}  // namespace
+
+absl::Status CheckLoopback(const std::string& flag, const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = -1;
+  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 ||
+      port > 65535) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s is \"%s\"; give HOST:PORT, for example 127.0.0.1:7070", flag, address));
+  }
+  const std::string host = address.substr(0, colon);
+  if (host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.")) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s is \"%s\": without TLS the coordinator serves on loopback only (127.0.0.1, [::1], localhost). TLS and "
+      "tokens come with their own set-up; until then use an SSH tunnel",
+      flag, address));
+}
+
+// In the order in which they are made; destroyed the other way round.
+struct Server::Parts {
+  Parts(StateDir dir, std::unique_ptr<SqliteJobStore> job_store, std::unique_ptr<MetricsStore> metrics_store,
+        const ServerOptions& options)
+      : state_dir(std::move(dir)),
+        store(std::move(job_store)),
+        metrics(std::move(metrics_store)),
+        logs(state_dir.logs()),
+        log_remover(logs),
+        published([this] { watches.Notify(); }),
+        watches(published, *metrics),
+        log_hub(published, logs),
+        agents(published, logs),
+        core(options.core, clock, *store, planner, agents, NewId),
+        loop(core),
+        jobs({loop, *store, published, planner, *metrics, watches, log_hub}),
+        checkpoints(loop, published),
+        nodes(loop) {
+    agents.SetLoop(&loop);
+    core.AddListener(&published);
+    core.AddObserver(metrics.get());  // before `published`: watchers read steps from it
+    core.AddObserver(&published);
+    core.AddObserver(&log_remover);
+    for (JobObserver* observer : options.observers) core.AddObserver(observer);
+  }
+
+  StateDir state_dir;
+  SystemClock clock;
+  std::unique_ptr<SqliteJobStore> store;
+  std::unique_ptr<MetricsStore> metrics;
+  LogStore logs;
+  LogRemover log_remover;
+  ModelPlanner planner;
+  PublishedState published;
+  WatchHub watches;
+  LogHub log_hub;
+  AgentServiceImpl agents;
+  Core core;
+  CoreLoop loop;
+  JobServiceImpl jobs;
+  CheckpointServiceImpl checkpoints;
+  NodeServiceImpl nodes;
+  std::unique_ptr<grpc::Server> server;
+  std::string address;
+};
+
+Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+  SWITCHYARD_RETURN_IF_ERROR(CheckLoopback("--listen", options.listen));
+  absl::StatusOr<StateDir> dir = StateDir::Open(options.state_dir);
+  if (!dir.ok()) return dir.status();
+  std::unique_ptr<SqliteJobStore> store;
+  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database()));
+  std::unique_ptr<MetricsStore> metrics;
+  SWITCHYARD_ASSIGN_OR_RETURN(metrics, MetricsStore::Open(dir->metrics_database()));
+  auto parts = std::make_unique<Parts>(*std::move(dir), std::move(store), std::move(metrics), options);
+  SWITCHYARD_RETURN_IF_ERROR(parts->core.Start());
+
+  static std::once_flag plugins;
+  std::call_once(plugins, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+  grpc::ServerBuilder builder;
+  rpc::ConfigureServer(builder);
+  int port = 0;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&parts->jobs);
+  builder.RegisterService(&parts->checkpoints);
+  builder.RegisterService(&parts->nodes);
+  builder.RegisterService(&parts->agents);
+  parts->loop.Start();
+  parts->server = builder.BuildAndStart();
+  if (parts->server == nullptr || port == 0) {
+    parts->loop.Stop();
+    return absl::UnavailableError(absl::StrFormat(
+        "--listen %s: the port is taken or the address is not of this machine", options.listen));
+  }
+  parts->address = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", port);
+  for (const char* service : {"switchyard.v1.JobService", "switchyard.v1.CheckpointService",
+                              "switchyard.v1.NodeService", "switchyard.agent.v1.AgentService"}) {
+    parts->server->GetHealthCheckService()->SetServingStatus(service, true);
+  }
+  SWITCHYARD_RETURN_IF_ERROR(parts->state_dir.WriteFile("listen-address", parts->address));
+  return std::unique_ptr<Server>(new Server(std::move(parts)));
+}
+
+Server::~Server() {
+  if (parts_->server == nullptr) return;
+  parts_->server->GetHealthCheckService()->SetServingStatus(false);
+  parts_->watches.Close();
+  parts_->log_hub.Close();
+  parts_->agents.CloseAll();
+  parts_->server->Shutdown(std::chrono::system_clock::now() + kDrainTime);
+  parts_->loop.Stop();
+  parts_->server->Wait();
+}
+
+const std::string& Server::address() const { return parts_->address; }
+
+absl::Status Server::WriteStateFile(const std::string& name, const std::string& text) const {
+  return parts_->state_dir.WriteFile(name, text);
+}
+
+}  // namespace switchyard::coordinator

@@ -1,0 +1,43 @@
+// The coordinator as a whole: owns every part, starts and stops them in one place and order.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "coordinator/reconcile/core_context.h"
+#include "coordinator/report/job_observer.h"
+
+namespace switchyard::coordinator {
+
+struct ServerOptions {
+  std::string listen = "127.0.0.1:7070";  // loopback only; port 0 takes a free one
+  std::string state_dir;
+  CoreOptions core;
+  std::vector<JobObserver*> observers;    // borrowed; outlive the server
+};
+
+class Server {
+ public:
+  // Serving when it returns. InvalidArgument for a bad or non-loopback address, Unavailable for a taken port or
+  // a locked state directory, PermissionDenied for an unwritable one, DataLoss for a damaged store.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  // Drains: no new calls, streams end with UNAVAILABLE, everything accepted is stored.
+  ~Server();
+
+  // "127.0.0.1:7070" as bound.
+  const std::string& address() const;
+  // Writes a file into the state directory, for scripts that wait for it; "listen-address" is written at start.
+  absl::Status WriteStateFile(const std::string& name, const std::string& text) const;
+
+ private:
+  struct Parts;
+  explicit Server(std::unique_ptr<Parts> parts);
+  std::unique_ptr<Parts> parts_;
+};
+
+// "HOST:PORT" of the loopback interface, else InvalidArgument naming `flag`.
+absl::Status CheckLoopback(const std::string& flag, const std::string& address);
+
+}  // namespace switchyard::coordinator

@@ -1,0 +1,44 @@
+// The one writer thread: runs what others post, stores it, answers, then lets the reconciler move.
+#pragma once
+
+#include <functional>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "coordinator/reconcile/core.h"
+
+namespace switchyard::coordinator {
+
+class CoreLoop {
+ public:
+  explicit CoreLoop(Core& core) : core_(core) {}
+  ~CoreLoop() { Stop(); }
+
+  // `core` has been started.
+  void Start();
+  // Runs what was posted before, then ends the thread. What is posted later is dropped. Idempotent.
+  void Stop();
+
+  // Runs `change` on the writer thread, and `done` there too once everything that it changed is stored, with
+  // the store's error when it is not. Either may be empty. Any thread. False when the loop has ended: neither
+  // will run.
+  bool Post(std::function<void(Core&)> change, std::function<void(Core&, const absl::Status&)> done = {});
+
+ private:
+  struct Task {
+    std::function<void(Core&)> change;
+    std::function<void(Core&, const absl::Status&)> done;
+  };
+
+  void Run();
+
+  Core& core_;
+  absl::Mutex mutex_;
+  std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::thread thread_;
+};
+
+}  // namespace switchyard::coordinator

@@ -1,0 +1,38 @@
+// Stands in for the driver's libnvidia-ml.so.1 on machines without one: two healthy GPUs and one
+// that answers nothing but its handle.
+#include <cstdint>
+#include <cstdio>
+
+namespace {
+struct Memory {
+  unsigned long long total, free, used;
+};
+constexpr int kGpuIsLost = 15;
+int64_t Index(void* device) { return reinterpret_cast<int64_t>(device) - 1; }
+}  // namespace
+
+extern "C" {
+int nvmlInit_v2() { return 0; }
+int nvmlShutdown() { return 0; }
+int nvmlDeviceGetCount_v2(unsigned* count) {
+  *count = 3;
+  return 0;
+}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, void** device) {
+  *device = reinterpret_cast<void*>(static_cast<int64_t>(index) + 1);
+  return 0;
+}
+int nvmlDeviceGetUUID(void* device, char* text, unsigned size) {
+  if (Index(device) == 1) return kGpuIsLost;
+  std::snprintf(text, size, "GPU-0000-%d", static_cast<int>(Index(device)));
+  return 0;
+}
+int nvmlDeviceGetName(void*, char* text, unsigned size) {
+  std::snprintf(text, size, "NVIDIA Test 80GB");
+  return 0;
+}
+int nvmlDeviceGetMemoryInfo(void*, Memory* memory) {
+  *memory = {80ull << 30, 79ull << 30, 1ull << 30};
+  return 0;
+}
+}

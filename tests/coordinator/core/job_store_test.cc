@@ -1,0 +1,170 @@
+#include "coordinator/job/sqlite_job_store.h"
+
+#include <gmock/gmock.h>
+#include <sqlite3.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "coordinator/job/job_book.h"
+#include "coordinator/job/job_state.h"
+#include "coordinator/job/memory_job_store.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+using testing::HasSubstr;
+using testing::SizeIs;
+
+class JobStoreTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (std::filesystem::temp_directory_path() / "switchyard-store.XXXXXX").string();
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+    path_ = directory_ + "/state.db";
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  std::unique_ptr<SqliteJobStore> Open() {
+    auto store = SqliteJobStore::Open(path_);
+    EXPECT_TRUE(store.ok()) << store.status();
+    return *std::move(store);
+  }
+  static store::v1::JobRecord Record(const std::string& uid, const std::string& name) {
+    store::v1::JobRecord record;
+    record.mutable_job()->set_uid(uid);
+    record.mutable_job()->set_name(name);
+    record.mutable_job()->set_state(v1::JOB_STATE_QUEUED);
+    return record;
+  }
+  static v1::Event EventOf(int64_t sequence, const std::string& resource) {
+    v1::Event event;
+    event.set_sequence(sequence);
+    event.set_resource(resource);
+    return event;
+  }
+
+  std::string directory_, path_;
+};
+
+TEST_F(JobStoreTest, KeepsEverythingAcrossAnOpen) {
+  std::string store_id;
+  {
+    auto store = Open();
+    WriteBatch batch;
+    batch.put_jobs = {Record("u1", "n1")};
+    batch.events = {EventOf(1, "n1"), EventOf(2, "n2")};
+    batch.changes = {{3, "n1", batch.put_jobs[0].job()}, {4, "n2", std::nullopt}};
+    store::v1::CheckpointRecord checkpoint;
+    checkpoint.set_job_uid("u1");
+    checkpoint.mutable_checkpoint()->set_name("n1/checkpoints/5");
+    batch.put_checkpoints = {checkpoint};
+    batch.requests = {{"r", "hash", "answer"}};
+    ASSERT_TRUE(store->Commit(batch).ok());
+    store_id = store->Load()->store_id;
+  }
+  auto store = Open();
+  const auto snapshot = store->Load();
+  ASSERT_TRUE(snapshot.ok());
+  EXPECT_EQ(snapshot->store_id, store_id);
+  EXPECT_EQ(snapshot->last_sequence, 4);
+  EXPECT_THAT(snapshot->jobs, SizeIs(1));
+  EXPECT_THAT(snapshot->checkpoints, SizeIs(1));
+  ASSERT_THAT(snapshot->changes, SizeIs(2));
+  EXPECT_FALSE(snapshot->changes[1].job.has_value());
+  EXPECT_THAT(*store->ListEvents("n1", 0, 10), SizeIs(1));
+  EXPECT_THAT(*store->ListEvents("n1", 1, 10), SizeIs(0));
+  EXPECT_EQ((*store->FindRequest("r"))->response, "answer");
+  EXPECT_FALSE(store->FindRequest("other")->has_value());
+}
+
+TEST_F(JobStoreTest, DeletingAJobTakesItsCheckpointsAndEventsAlong) {
+  auto store = Open();
+  WriteBatch batch;
+  batch.put_jobs = {Record("u1", "n1"), Record("u2", "n2")};
+  batch.events = {EventOf(1, "n1"), EventOf(2, "n2")};
+  ASSERT_TRUE(store->Commit(batch).ok());
+  WriteBatch removal;
+  removal.delete_jobs = {"u1"};
+  ASSERT_TRUE(store->Commit(removal).ok());
+  EXPECT_THAT(store->Load()->jobs, SizeIs(1));
+  EXPECT_THAT(*store->ListEvents("n1", 0, 10), SizeIs(0));
+  EXPECT_THAT(*store->ListEvents("n2", 0, 10), SizeIs(1));
+}
+
+TEST_F(JobStoreTest, ABatchThatCannotBeWrittenLeavesNothing) {
+  auto store = Open();
+  WriteBatch batch;
+  batch.put_jobs = {Record("u1", "n1")};
+  batch.events = {EventOf(1, "n1"), EventOf(1, "n1")};  // the same place twice
+  EXPECT_FALSE(store->Commit(batch).ok());
+  EXPECT_THAT(store->Load()->jobs, SizeIs(0));
+}
+
+TEST_F(JobStoreTest, RefusesADamagedFileAndAnotherProgramsFile) {
+  { Open(); }
+  std::filesystem::resize_file(path_, std::filesystem::file_size(path_) / 2);
+  std::filesystem::remove(path_ + "-wal");
+  {
+    std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(100);
+    file << std::string(3000, '\xff');
+  }
+  EXPECT_EQ(SqliteJobStore::Open(path_).status().code(), absl::StatusCode::kDataLoss);
+  std::ofstream(path_, std::ios::trunc) << std::string(8192, 'x');
+  EXPECT_EQ(SqliteJobStore::Open(path_).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(JobStoreTest, RefusesAStoreOfANewerVersion) {
+  { Open(); }
+  sqlite3* raw = nullptr;
+  ASSERT_EQ(sqlite3_open(path_.c_str(), &raw), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(raw, "PRAGMA user_version=99", nullptr, nullptr, nullptr), SQLITE_OK);
+  sqlite3_close(raw);
+  EXPECT_THAT(SqliteJobStore::Open(path_).status().message(), HasSubstr("schema 99"));
+}
+
+TEST(JobBookTest, AFailedCommitLeavesMemoryAsTheStoreIs) {
+  MemoryJobStore store;
+  SystemClock clock;
+  JobBook book(store, clock);
+  StoreSnapshot snapshot;
+  ASSERT_TRUE(book.Load(&snapshot).ok());
+  store::v1::JobRecord record;
+  record.mutable_job()->set_uid("u");
+  record.mutable_job()->set_name("n");
+  record.mutable_job()->set_state(v1::JOB_STATE_QUEUED);
+  book.Add(record);
+  ASSERT_TRUE(book.Commit().ok());
+  store.FailCommits(1);
+  v1::StateReason reason;
+  book.Move("u", v1::JOB_STATE_RESERVED, reason, "AttemptReserved");
+  EXPECT_EQ(book.Commit().status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(book.Find("u")->job().state(), v1::JOB_STATE_QUEUED);
+  EXPECT_FALSE(book.dirty());
+  EXPECT_TRUE(store.events().empty());
+}
+
+TEST(JobStateTest, TerminalStatesAreLeftByRetryOnly) {
+  for (int from = v1::JOB_STATE_QUEUED; from <= v1::JOB_STATE_CANCELLED; ++from) {
+    for (int to = v1::JOB_STATE_QUEUED; to <= v1::JOB_STATE_CANCELLED; ++to) {
+      const auto a = static_cast<v1::JobState>(from), b = static_cast<v1::JobState>(to);
+      if (!IsTerminal(a) || !IsLegalTransition(a, b)) continue;
+      EXPECT_EQ(b, v1::JOB_STATE_QUEUED);
+      EXPECT_NE(a, v1::JOB_STATE_SUCCEEDED);
+    }
+  }
+}
+
+TEST(JobStateTest, EveryStateThatHoldsSlotsCanBeCancelled) {
+  for (int from = v1::JOB_STATE_QUEUED; from <= v1::JOB_STATE_CANCELLED; ++from) {
+    const auto state = static_cast<v1::JobState>(from);
+    if (!HoldsSlots(state) || state == v1::JOB_STATE_CANCELLING) continue;
+    EXPECT_TRUE(IsLegalTransition(state, v1::JOB_STATE_CANCELLING)) << StateName(state);
+  }
+}
+
+}  // namespace
+}  // namespace switchyard::coordinator

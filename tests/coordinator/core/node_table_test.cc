@@ -1,0 +1,98 @@
+#include "coordinator/schedule/node_table.h"
+
+#include <gmock/gmock.h>
+
+namespace switchyard::coordinator {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+agent::v1::Hello HelloOf(const std::string& node, const std::string& incarnation) {
+  agent::v1::Hello hello;
+  hello.set_node(node);
+  hello.set_incarnation(incarnation);
+  return hello;
+}
+
+class NodeTableTest : public testing::Test {
+ protected:
+  // Ticks twice a second, as the coordinator does, until `end`.
+  void TickUntil(Clock::SteadyTime end) {
+    for (; now_ < end; now_ += milliseconds(500)) table_.Tick(now_);
+    table_.Tick(now_);
+  }
+  v1::NodeState state() { return table_.Find("a")->node.state(); }
+
+  NodeTable table_{NodeTable::Options()};
+  const Clock::SteadyTime start_ = Clock::SteadyTime(std::chrono::hours(1));
+  Clock::SteadyTime now_ = start_;
+};
+
+TEST_F(NodeTableTest, SuspectsThenLosesASilentNode) {
+  table_.Hello(HelloOf("a", "1"), 1, now_);
+  TickUntil(start_ + seconds(4));
+  EXPECT_EQ(state(), v1::NODE_STATE_READY);
+  TickUntil(start_ + seconds(6));
+  EXPECT_EQ(state(), v1::NODE_STATE_SUSPECT);
+  table_.Heard("a", 1, now_);
+  table_.Tick(now_);
+  EXPECT_EQ(state(), v1::NODE_STATE_READY);
+  TickUntil(now_ + seconds(11));
+  EXPECT_EQ(state(), v1::NODE_STATE_LOST);
+  EXPECT_FALSE(table_.Find("a")->connected());
+}
+
+TEST_F(NodeTableTest, ItsOwnStandstillCostsNobodyTheLease) {
+  table_.Hello(HelloOf("a", "1"), 1, now_);
+  TickUntil(start_ + seconds(1));
+  now_ += seconds(60);  // the coordinator slept
+  table_.Tick(now_);
+  EXPECT_EQ(state(), v1::NODE_STATE_READY);
+}
+
+TEST_F(NodeTableTest, ABrokenStreamIsSuspectAtOnceAndKeepsItsLease) {
+  table_.Hello(HelloOf("a", "1"), 1, now_);
+  table_.Disconnected("a", 1);
+  table_.Tick(now_);
+  EXPECT_EQ(state(), v1::NODE_STATE_SUSPECT);
+  table_.Hello(HelloOf("a", "1"), 2, now_);
+  table_.Disconnected("a", 1);  // late news of the old stream
+  table_.Tick(now_);
+  EXPECT_EQ(state(), v1::NODE_STATE_READY);
+}
+
+TEST_F(NodeTableTest, ANameIsTakenOnlyByALiveOtherAgent) {
+  table_.Hello(HelloOf("a", "1"), 1, now_);
+  EXPECT_FALSE(table_.IsTaken(HelloOf("a", "1"), now_)) << "the same agent dials again";
+  EXPECT_TRUE(table_.IsTaken(HelloOf("a", "2"), now_));
+  EXPECT_FALSE(table_.IsTaken(HelloOf("a", "2"), now_ + seconds(6))) << "the old one is silent";
+}
+
+TEST_F(NodeTableTest, NodesOfAnEarlierRunHaveTimeToDialIn) {
+  v1::Node node;
+  node.set_name("nodes/a");
+  table_.Restore(node, now_);
+  TickUntil(start_ + seconds(29));
+  EXPECT_EQ(state(), v1::NODE_STATE_SUSPECT);
+  TickUntil(start_ + seconds(31));
+  EXPECT_EQ(state(), v1::NODE_STATE_LOST);
+}
+
+TEST_F(NodeTableTest, AnEndIsFinalAndOldSessionsAreNotHeard) {
+  table_.Hello(HelloOf("a", "1"), 1, now_);
+  agent::v1::AttemptStatus status;
+  status.set_job_uid("u");
+  status.set_epoch(3);
+  status.set_state(agent::v1::ATTEMPT_STATE_ENDED);
+  table_.Report("a", 1, status);
+  status.set_state(agent::v1::ATTEMPT_STATE_RUNNING);
+  table_.Report("a", 1, status);
+  EXPECT_EQ(table_.Find("a")->attempts.at({"u", 3}).state(), agent::v1::ATTEMPT_STATE_ENDED);
+  status.set_epoch(4);
+  table_.Report("a", 99, status);
+  EXPECT_EQ(table_.Find("a")->attempts.size(), 1);
+}
+
+}  // namespace
+}  // namespace switchyard::coordinator

@@ -1,0 +1,247 @@
+#include "coordinator/report/metrics_sink.h"
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "coordinator/report/rpc_metrics.h"
+#include "switchyard/v1/node.grpc.pb.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class TestClock final : public Clock {
+ public:
+  SteadyTime Steady() const override { return SteadyTime(now); }
+  WallTime Wall() const override { return WallTime(now + std::chrono::seconds(1760000000)); }
+  std::chrono::seconds now{1000};
+};
+
+class MetricsSinkTest : public ::testing::Test {
+ protected:
+  v1::Job Job(v1::JobState state) const {
+    v1::Job job;
+    job.set_name("projects/p/jobs/a");
+    job.set_state(state);
+    job.set_terminal(state >= v1::JOB_STATE_SUCCEEDED);
+    if (job.terminal()) job.mutable_end_time()->set_seconds(1760000000 + clock.now.count());
+    job.mutable_plan()->set_ranks(4);
+    job.mutable_plan()->set_device("cpu");
+    job.mutable_plan()->set_expert_parallel(2);
+    job.mutable_plan()->set_tokens_per_second(7000);
+    job.mutable_progress()->set_total_steps(400);
+    return job;
+  }
+  static v1::StepSample Step(int64_t step, int64_t epoch = 1) {
+    v1::StepSample sample;
+    sample.set_step(step);
+    sample.set_epoch(epoch);
+    sample.set_loss(2.5);
+    sample.set_tokens(100);
+    (*sample.mutable_phase_seconds())["forward"] = 0.25;
+    return sample;
+  }
+  std::string Text() const { return registry.Serialize(); }
+
+  TestClock clock;
+  telemetry::Registry registry;
+  MetricsSink sink{registry, clock, "1.2.3"};
+};
+
+TEST_F(MetricsSinkTest, TheStateIsOneAndEveryOtherZero) {
+  sink.OnJobChanged(Job(v1::JOB_STATE_RUNNING));
+  EXPECT_THAT(
+      Text(),
+      AllOf(HasSubstr("switchyard_job_state{job=\"a\",project=\"p\",state=\"RUNNING\"} 1\n"),
+            HasSubstr("switchyard_job_state{job=\"a\",project=\"p\",state=\"QUEUED\"} 0\n")));
+  sink.OnJobChanged(Job(v1::JOB_STATE_QUEUED));
+  EXPECT_THAT(Text(), AllOf(HasSubstr("state=\"RUNNING\"} 0\n"), HasSubstr("state=\"QUEUED\"} 1\n"),
+                            HasSubstr("switchyard_queue_depth{project=\"p\"} 1\n")));
+}
+
+TEST_F(MetricsSinkTest, AStepThatComesAgainWithItsHeldOutLossIsCountedOnce) {
+  const v1::Job job = Job(v1::JOB_STATE_RUNNING);
+  sink.OnStep(job, Step(1));
+  v1::StepSample again = Step(1);
+  again.set_eval_loss(3.5);
+  sink.OnStep(job, again);
+  sink.OnStep(job, Step(1, 2));  // a later attempt did the work again
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_job_tokens_total{job=\"a\",project=\"p\"} 200\n"),
+                            HasSubstr("switchyard_job_eval_loss{job=\"a\",project=\"p\"} 3.5\n"),
+                            HasSubstr("phase=\"forward\",project=\"p\"} 0.5\n")));
+}
+
+TEST_F(MetricsSinkTest, SeriesOfAJobGoFifteenMinutesAfterItsEnd) {
+  sink.OnJobChanged(Job(v1::JOB_STATE_RUNNING));
+  sink.OnJobChanged(Job(v1::JOB_STATE_SUCCEEDED));
+  clock.now += std::chrono::minutes(14);
+  sink.Expire();
+  EXPECT_THAT(Text(), HasSubstr("project=\"p\",state=\"SUCCEEDED\"} 1\n"));
+  clock.now += std::chrono::minutes(2);
+  sink.Expire();
+  EXPECT_THAT(Text(), Not(HasSubstr("job=\"a\"")));
+}
+
+TEST_F(MetricsSinkTest, AJobThatEndedLongBeforeTheCoordinatorStartedHasNoSeries) {
+  v1::Job job = Job(v1::JOB_STATE_FAILED);
+  job.mutable_end_time()->set_seconds(1760000000);
+  sink.OnJobChanged(job);
+  sink.OnStep(job, Step(1));
+  EXPECT_THAT(Text(), Not(HasSubstr("job=\"a\"")));
+}
+
+TEST_F(MetricsSinkTest, ARetriedJobKeepsItsSeries) {
+  sink.OnJobChanged(Job(v1::JOB_STATE_FAILED));
+  sink.OnJobChanged(Job(v1::JOB_STATE_QUEUED));
+  clock.now += std::chrono::hours(1);
+  sink.Expire();
+  EXPECT_THAT(Text(), HasSubstr("job=\"a\""));
+}
+
+TEST_F(MetricsSinkTest, AJobWithAnotherMeshHasOneInfoSeries) {
+  v1::Job job = Job(v1::JOB_STATE_RUNNING);
+  sink.OnJobChanged(job);
+  job.mutable_plan()->set_expert_parallel(4);
+  sink.OnJobChanged(job);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_job_info{device=\"cpu\",expert_parallel=\"4\""),
+                            Not(HasSubstr("expert_parallel=\"2\""))));
+}
+
+TEST_F(MetricsSinkTest, ADeletedJobHasNoSeries) {
+  sink.OnJobChanged(Job(v1::JOB_STATE_RUNNING));
+  sink.OnJobRemoved("projects/p/jobs/a");
+  EXPECT_THAT(Text(), Not(HasSubstr("job=\"a\"")));
+}
+
+TEST_F(MetricsSinkTest, RestartsCheckpointsAndSavesAreCounted) {
+  v1::Job job = Job(v1::JOB_STATE_RUNNING);
+  job.add_attempts();
+  sink.OnJobChanged(job);
+  job.add_attempts();
+  job.set_phase(v1::JOB_PHASE_SAVING);
+  sink.OnJobChanged(job);
+  clock.now += std::chrono::seconds(3);
+  job.set_phase(v1::JOB_PHASE_TRAINING);
+  job.mutable_progress()->set_checkpoint_step(200);
+  sink.OnJobChanged(job);
+  sink.OnJobChanged(job);
+  EXPECT_THAT(Text(),
+              AllOf(HasSubstr("switchyard_job_restarts_total{job=\"a\",project=\"p\"} 1\n"),
+                    HasSubstr("switchyard_job_checkpoints_total{job=\"a\",project=\"p\"} 1\n"),
+                    HasSubstr("switchyard_job_last_save_seconds{job=\"a\",project=\"p\"} 3\n")));
+}
+
+TEST_F(MetricsSinkTest, ExpertLoadIsTheWorstOverTheMeanOfEachLayer) {
+  v1::ExpertLoad load;
+  auto& layer = *load.add_layers();
+  layer.set_layer(3);
+  for (int tokens : {10, 30, 0, 0}) layer.add_tokens_per_expert(tokens);
+  load.add_layers()->add_tokens_per_expert(0);
+  sink.OnExpertLoad(Job(v1::JOB_STATE_RUNNING), load);
+  EXPECT_THAT(Text(), HasSubstr("{job=\"a\",layer=\"3\",project=\"p\"} 3\n"));
+}
+
+TEST_F(MetricsSinkTest, NodesAndSlotsAreCountedByStateAndUse) {
+  v1::Node node;
+  node.set_name("nodes/a");
+  node.set_state(v1::NODE_STATE_READY);
+  node.add_slots()->set_job("projects/p/jobs/a");
+  node.add_slots();
+  sink.OnNodeChanged(node);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_nodes{state=\"ready\"} 1\n"),
+                            HasSubstr("switchyard_slots{use=\"free\"} 1\n"),
+                            HasSubstr("switchyard_slots{use=\"used\"} 1\n")));
+  node.set_state(v1::NODE_STATE_LOST);
+  sink.OnNodeChanged(node);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_nodes{state=\"lost\"} 1\n"),
+                            HasSubstr("switchyard_slots{use=\"free\"} 0\n")));
+}
+
+// Rows "| `name` | type | unit | labels | meaning |" of the coordinator's tables in
+// docs/metrics.md.
+std::set<std::string> DocumentedSeries() {
+  std::ifstream file(absl::StrCat(std::getenv("SWITCHYARD_SOURCE_DIR"), "/docs/metrics.md"));
+  std::set<std::string> rows;
+  bool coordinator = false;
+  for (std::string line; std::getline(file, line);) {
+    if (absl::StartsWith(line, "## ")) coordinator = absl::StrContains(line, "Coordinator");
+    if (!coordinator || !absl::StartsWith(line, "| `")) continue;
+    std::vector<std::string> cells;
+    for (absl::string_view cell : absl::StrSplit(line, '|')) {
+      cells.emplace_back(absl::StripAsciiWhitespace(cell));
+    }
+    rows.insert(absl::StrJoin({cells[1], cells[2], cells[4]}, " "));
+    EXPECT_FALSE(cells[3].empty()) << "no unit: " << line;
+    EXPECT_FALSE(cells[5].empty()) << "no meaning: " << line;
+  }
+  return rows;
+}
+
+TEST(MetricsDocumentTest, DescribesExactlyWhatTheCoordinatorExports) {
+  telemetry::Registry registry;
+  TestClock clock;
+  const MetricsSink sink(registry, clock, "1");
+  const RpcMetrics rpcs(registry);
+  std::set<std::string> exported;
+  for (const telemetry::MetricInfo& info : registry.Describe()) {
+    const char* type = info.type == telemetry::MetricType::kGauge     ? "gauge"
+                       : info.type == telemetry::MetricType::kCounter ? "counter"
+                                                                      : "histogram";
+    std::string labels = info.labels.empty() ? "none" : absl::StrJoin(info.labels, ", ");
+    exported.insert(absl::StrCat("`", info.name, "` ", type, " ", labels));
+  }
+  EXPECT_EQ(DocumentedSeries(), exported);
+}
+
+class NodeServer final : public v1::NodeService::Service {
+  grpc::Status ListNodes(grpc::ServerContext*, const v1::ListNodesRequest*,
+                         v1::ListNodesResponse*) override {
+    return grpc::Status::OK;
+  }
+};
+
+TEST(RpcMetricsTest, CountsCallsByMethodAndCode) {
+  telemetry::Registry registry;
+  NodeServer service;
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
+  interceptors.push_back(std::make_unique<RpcMetrics>(registry));
+  builder.experimental().SetInterceptorCreators(std::move(interceptors));
+  const auto server = builder.BuildAndStart();
+  const auto stub = v1::NodeService::NewStub(
+      grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext first;
+  v1::ListNodesResponse nodes;
+  EXPECT_TRUE(stub->ListNodes(&first, {}, &nodes).ok());
+  grpc::ClientContext second;
+  v1::Node node;
+  EXPECT_EQ(stub->GetNode(&second, {}, &node).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  server->Shutdown();
+  EXPECT_THAT(
+      registry.Serialize(),
+      AllOf(HasSubstr("switchyard_rpcs_total{code=\"OK\",method=\"NodeService/ListNodes\"} 1\n"),
+            HasSubstr(
+                "switchyard_rpcs_total{code=\"UNIMPLEMENTED\",method=\"NodeService/GetNode\"} 1\n"),
+            HasSubstr("switchyard_rpc_seconds_count{method=\"NodeService/ListNodes\"} 1\n")));
+}
+
+}  // namespace
+}  // namespace switchyard::coordinator

@@ -1,0 +1,232 @@
+// The API's manners: errors, replay, paging, limits, standard services; and how the program starts.
+#include <gmock/gmock.h>
+#include <google/rpc/error_details.pb.h>
+#include <grpcpp/health_check_service_interface.h>
+
+#include <future>
+
+#include "google/rpc/status.pb.h"
+#include "tests/coordinator/support/coordinator_fixture.h"
+#include "tests/coordinator/support/scripted_agent.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+using testing::HasSubstr;
+
+std::vector<std::string> ViolatedFields(const grpc::Status& status) {
+  google::rpc::Status rich;
+  rich.ParseFromString(status.error_details());
+  std::vector<std::string> fields;
+  for (const auto& detail : rich.details()) {
+    google::rpc::BadRequest bad;
+    if (!detail.UnpackTo(&bad)) continue;
+    for (const auto& violation : bad.field_violations()) fields.push_back(violation.field());
+  }
+  return fields;
+}
+
+std::string Reason(const grpc::Status& status) {
+  google::rpc::Status rich;
+  rich.ParseFromString(status.error_details());
+  for (const auto& detail : rich.details()) {
+    google::rpc::ErrorInfo info;
+    if (detail.UnpackTo(&info) && info.domain() == "switchyard") return info.reason();
+  }
+  return "";
+}
+
+class ApiTest : public CoordinatorFixture {
+ protected:
+  void SetUp() override {
+    CoordinatorFixture::SetUp();
+    agent_ = std::make_unique<ScriptedAgent>(server_->address(), "a", AgentScript{.slots = 2, .hold_before_step = 2});
+    ASSERT_TRUE(WaitForNodes(1));
+  }
+  grpc::Status TryCreate(const v1::CreateJobRequest& request, v1::Job* job = nullptr) {
+    grpc::ClientContext context;
+    v1::Job ignored;
+    return jobs_->CreateJob(&context, request, job == nullptr ? &ignored : job);
+  }
+  std::unique_ptr<ScriptedAgent> agent_;
+};
+
+TEST_F(ApiTest, TellsEveryViolationAtOnce) {
+  auto request = Request("Bad Name");
+  request.set_job_id("-x");
+  request.mutable_spec()->mutable_training()->set_learning_rate(-1);
+  const grpc::Status status = TryCreate(request);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(ViolatedFields(status), testing::UnorderedElementsAre("name", "job_id", "training.learning_rate"));
+  EXPECT_EQ(Reason(status), "INVALID_REQUEST");
+}
+
+TEST_F(ApiTest, RefusesFieldsThatItDoesNotKnow) {
+  auto request = Request("demo");
+  request.mutable_spec()->mutable_data()->GetReflection()->MutableUnknownFields(
+      request.mutable_spec()->mutable_data())->AddVarint(777, 1);
+  const grpc::Status status = TryCreate(request);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("777"));
+}
+
+TEST_F(ApiTest, NamesTheModelThatCannotBeRead) {
+  auto request = Request("demo");
+  request.mutable_spec()->set_model("/no/such/model");
+  const grpc::Status status = TryCreate(request);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(ViolatedFields(status), testing::ElementsAre("model"));
+}
+
+TEST_F(ApiTest, RefusesWhatNoNodesCanRun) {
+  const grpc::Status status = TryCreate(Request("demo", 16));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(Reason(status), "PLAN_INFEASIBLE");
+}
+
+TEST_F(ApiTest, RepeatsTheFirstAnswerToARepeatedRequest) {
+  auto request = Request("demo");
+  request.set_request_id("id-1");
+  v1::Job first, second;
+  ASSERT_TRUE(TryCreate(request, &first).ok());
+  ASSERT_TRUE(TryCreate(request, &second).ok());
+  EXPECT_EQ(first.SerializeAsString(), second.SerializeAsString());
+  auto other = Request("other");
+  other.set_request_id("id-1");
+  const grpc::Status status = TryCreate(other);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_EQ(Reason(status), "REQUEST_ID_REUSED");
+}
+
+TEST_F(ApiTest, MakesOneJobOfManyCallsWithOneRequestId) {
+  auto request = Request("demo");
+  request.set_request_id("id-1");
+  std::vector<std::future<std::string>> calls;
+  for (int i = 0; i < 8; ++i) {
+    calls.push_back(std::async(std::launch::async, [&] {
+      v1::Job job;
+      const grpc::Status status = TryCreate(request, &job);
+      return status.ok() ? job.uid() : status.error_message();
+    }));
+  }
+  std::set<std::string> uids;
+  for (auto& call : calls) uids.insert(call.get());
+  EXPECT_EQ(uids.size(), 1) << *uids.begin();
+}
+
+TEST_F(ApiTest, ValidateOnlyStoresNothing) {
+  auto request = Request("demo");
+  request.set_validate_only(true);
+  v1::Job job;
+  ASSERT_TRUE(TryCreate(request, &job).ok());
+  EXPECT_EQ(job.plan().ranks(), 2);
+  EXPECT_TRUE(job.uid().empty());
+  EXPECT_TRUE(Get("projects/default/jobs/demo").name().empty());
+}
+
+TEST_F(ApiTest, MakesNamesUniqueAndGuardsTheOutput) {
+  EXPECT_EQ(Create(Request("demo")).name(), "projects/default/jobs/demo");
+  auto request = Request("demo");
+  EXPECT_EQ(Reason(TryCreate(request)), "OUTPUT_IN_USE");
+  request.mutable_spec()->mutable_checkpoint()->set_output(root_ + "/out/2");
+  EXPECT_EQ(Create(request).name(), "projects/default/jobs/demo-2");
+  request.set_job_id("demo");
+  request.mutable_spec()->mutable_checkpoint()->set_output(root_ + "/out/3");
+  EXPECT_EQ(Reason(TryCreate(request)), "JOB_EXISTS");
+}
+
+TEST_F(ApiTest, PagesAndFiltersLists) {
+  for (int i = 0; i < 5; ++i) {
+    auto request = Request("job" + std::to_string(i));
+    (*request.mutable_spec()->mutable_labels())["parity"] = i % 2 == 0 ? "even" : "odd";
+    Create(request);
+  }
+  v1::ListJobsRequest list;
+  list.set_parent("projects/-");
+  list.set_page_size(2);
+  list.set_filter("labels.parity=\"even\" AND terminal=false");
+  std::vector<std::string> names;
+  v1::ListJobsResponse response;
+  do {
+    grpc::ClientContext context;
+    list.set_page_token(response.next_page_token());
+    ASSERT_TRUE(jobs_->ListJobs(&context, list, &response).ok());
+    for (const auto& job : response.jobs()) names.push_back(job.spec().name());
+  } while (!response.next_page_token().empty());
+  EXPECT_EQ(names, (std::vector<std::string>{"job4", "job2", "job0"}));
+
+  list.clear_page_token();
+  grpc::ClientContext first_context;
+  ASSERT_TRUE(jobs_->ListJobs(&first_context, list, &response).ok());
+  list.set_page_token(response.next_page_token());
+  list.set_filter("");
+  grpc::ClientContext other_context;
+  const auto status = jobs_->ListJobs(&other_context, list, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << "a token of another filter";
+  list.clear_page_token();
+  list.set_filter("colour=red");
+  grpc::ClientContext bad_context;
+  EXPECT_THAT(jobs_->ListJobs(&bad_context, list, &response).error_message(), HasSubstr("colour=red"));
+}
+
+TEST_F(ApiTest, AnswersFiveMebibytesWithAClearError) {
+  auto request = Request("demo");
+  request.mutable_spec()->mutable_data()->set_train("/" + std::string(5 << 20, 'x'));
+  const grpc::Status status = TryCreate(request);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(ApiTest, SaysNotFoundWithTheName) {
+  grpc::ClientContext context;
+  v1::GetJobRequest request;
+  request.set_name("projects/default/jobs/none");
+  v1::Job job;
+  const grpc::Status status = jobs_->GetJob(&context, request, &job);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(status.error_message(), HasSubstr("projects/default/jobs/none"));
+  grpc::ClientContext watch_context;
+  v1::WatchJobsRequest watch;
+  watch.set_parent("projects/default");
+  watch.set_resume_token("nonsense");
+  auto stream = jobs_->WatchJobs(&watch_context, watch);
+  v1::WatchJobsResponse message;
+  EXPECT_FALSE(stream->Read(&message));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ApiTest, WatchTellsOfDeletedJobs) {
+  const std::string name = Create(Request("demo")).name();
+  grpc::ClientContext context;
+  v1::WatchJobsRequest watch;
+  watch.set_parent("projects/default");
+  auto stream = jobs_->WatchJobs(&context, watch);
+  v1::WatchJobsResponse message;
+  ASSERT_TRUE(stream->Read(&message));
+  EXPECT_EQ(message.job().name(), name);
+  grpc::ClientContext delete_context;
+  v1::DeleteJobRequest request;
+  request.set_name(name);
+  v1::DeleteJobResponse response;
+  ASSERT_TRUE(jobs_->DeleteJob(&delete_context, request, &response).ok());
+  while (stream->Read(&message) && message.deleted().empty()) {
+  }
+  EXPECT_EQ(message.deleted(), name);
+  context.TryCancel();
+}
+
+TEST_F(ApiTest, StartsOnlyWhereItMay) {
+  ServerOptions options;
+  options.state_dir = root_ + "/state2";
+  options.listen = server_->address();
+  EXPECT_THAT(Server::Start(options).status().message(), HasSubstr("port is taken"));
+  options.listen = "0.0.0.0:7070";
+  EXPECT_THAT(Server::Start(options).status().message(), HasSubstr("TLS"));
+  options.listen = "127.0.0.1:0";
+  options.state_dir = root_ + "/state";
+  EXPECT_THAT(Server::Start(options).status().message(), HasSubstr("in use by another coordinator"));
+  options.state_dir = root_ + "/model/config.json/state";
+  EXPECT_EQ(Server::Start(options).status().code(), absl::StatusCode::kPermissionDenied);
+}
+
+}  // namespace
+}  // namespace switchyard::coordinator

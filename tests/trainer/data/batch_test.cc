@@ -1,0 +1,107 @@
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <numeric>
+#include <set>
+
+#include "tests/trainer/support/prepared_data.h"
+#include "worker/trainer/data/batch_builder.h"
+#include "worker/trainer/data/batch_order.h"
+
+namespace switchyard::trainer {
+namespace {
+
+BatchOrderOptions Options(int64_t sequences, int64_t global_batch, int64_t ranks,
+                          int64_t micro_batch) {
+  return {.num_sequences = sequences,
+          .global_batch = global_batch,
+          .ranks = ranks,
+          .micro_batch = micro_batch,
+          .seed = 5};
+}
+
+TEST(BatchOrderTest, AnEpochTakesEverySequenceOnceAndFillsItsLastBatchWithEmptyOnes) {
+  BatchOrder order(Options(23, 8, 2, 2));
+  ASSERT_EQ(order.steps_per_epoch(), 3);
+  std::vector<std::vector<int64_t>> epochs;
+  for (int64_t epoch = 0; epoch < 3; ++epoch) {
+    std::vector<int64_t> taken;
+    for (int64_t s = 0; s < 3; ++s) {
+      for (int64_t sequence : order.GlobalBatch(epoch * 3 + s)) taken.push_back(sequence);
+    }
+    EXPECT_EQ(std::count(taken.begin(), taken.end(), kEmptySequence), 1);
+    EXPECT_EQ(taken.back(), kEmptySequence);
+    taken.pop_back();
+    epochs.push_back(taken);
+    std::sort(taken.begin(), taken.end());
+    std::vector<int64_t> all(23);
+    std::iota(all.begin(), all.end(), 0);
+    EXPECT_EQ(taken, all);
+  }
+  EXPECT_NE(epochs[0], epochs[1]);
+  EXPECT_FALSE(std::is_sorted(epochs[0].begin(), epochs[0].end()));
+}
+
+TEST(BatchOrderTest, TheStepAloneDecidesWhicheverStepsWereAskedForBefore) {
+  BatchOrder first(Options(23, 8, 1, 1)), second(Options(23, 8, 4, 2));
+  const std::vector<int64_t> wanted = first.GlobalBatch(7);
+  for (int64_t step : {0, 5, 3}) second.GlobalBatch(step);
+  EXPECT_EQ(second.GlobalBatch(7), wanted);
+}
+
+TEST(BatchOrderTest, AnyMeshDealsTheSameSequencesInTheSameOrder) {
+  for (auto [ranks, micro_batch] :
+       {std::pair<int64_t, int64_t>{1, 1}, {1, 4}, {2, 2}, {4, 1}, {4, 2}, {3, 5}}) {
+    BatchOrder order(Options(50, 12, ranks, micro_batch));
+    std::vector<int64_t> dealt;
+    for (int64_t a = 0; a < order.accumulation_steps(); ++a) {
+      for (int64_t rank = 0; rank < ranks; ++rank) {
+        const std::vector<int64_t> own = order.MicroBatch(3, a, rank);
+        EXPECT_EQ(static_cast<int64_t>(own.size()), micro_batch);
+        dealt.insert(dealt.end(), own.begin(), own.end());
+      }
+    }
+    EXPECT_EQ(std::vector<int64_t>(dealt.begin(), dealt.begin() + 12), order.GlobalBatch(3));
+    EXPECT_EQ(std::set<int64_t>(dealt.begin() + 12, dealt.end()).size(), dealt.size() > 12 ? 1 : 0);
+  }
+}
+
+template <typename T>
+std::vector<T> Values(const at::Tensor& tensor) {
+  const T* data = tensor.const_data_ptr<T>();
+  return std::vector<T>(data, data + tensor.numel());
+}
+
+TEST(BatchBuilderTest, ShiftsTargetsRestartsPositionsAndMarksPadding) {
+  const std::string directory =
+      ::testing::TempDir() + "/switchyard-batch-" + std::to_string(getpid());
+  WritePreparedData(directory, 8, 100,
+                    {{{{10, 11, 12}, {20, 21, 22}}, 2}, {{{30, 31, 32, 33, 34, 35, 36, 37}}, 1}});
+  const absl::StatusOr<TokenShards> shards = TokenShards::Open(directory, {8, 100, true});
+  ASSERT_TRUE(shards.ok()) << shards.status();
+  const Batch batch = BuildBatch(*shards, {0, kEmptySequence, 1});
+  using Longs = std::vector<int64_t>;
+  EXPECT_EQ(Values<int64_t>(batch.input_id_T), (Longs{10, 11, 12, 20, 21, 22, 0,  0,  //
+                                                      0,  0,  0,  0,  0,  0,  0,  0,  //
+                                                      30, 31, 32, 33, 34, 35, 36, 37}));
+  EXPECT_EQ(Values<int64_t>(batch.target_T),
+            (Longs{-100, 12,   -100, -100, 22,   -100, -100, -100,  //
+                   -100, -100, -100, -100, -100, -100, -100, -100,  //
+                   31,   32,   33,   34,   35,   36,   37,   -100}));
+  EXPECT_EQ(Values<int64_t>(batch.position_T),
+            (Longs{0, 1, 2, 0, 1, 2, 0, 1, 0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(Values<int32_t>(batch.document_offset), (std::vector<int32_t>{0, 3, 6, 8, 16, 24}));
+  EXPECT_EQ(batch.num_tokens, 14);
+  EXPECT_EQ(batch.num_targets, 9);
+  EXPECT_EQ(CountTargets(*shards, {0, kEmptySequence, 1}), 9);
+  const std::vector<bool> valid(Values<bool>(batch.valid_T));
+  EXPECT_EQ(std::count(valid.begin(), valid.end(), true), 14);
+  EXPECT_FALSE(valid[6]);
+  EXPECT_TRUE(valid[16]);
+  std::filesystem::remove_all(directory);
+}
+
+}  // namespace
+}  // namespace switchyard::trainer

@@ -1,4 +1,5 @@
-// Planning as the coordinator's core asks for it, so that simulations need neither model files nor arithmetic.
+// Planning as the coordinator's core asks for it, so that simulations need neither model files nor
+// arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -16,12 +17,14 @@ namespace switchyard::coordinator {
 class JobPlanner {
  public:
   virtual ~JobPlanner() = default;
-  // What stands against a new job's model, data and output as they are now; asked once ValidateSpec is content.
-  // Nothing where paths lead nowhere, as in simulations.
+  // What stands against a new job's model, data and output as they are now; asked once ValidateSpec
+  // is content. Nothing where paths lead nowhere, as in simulations.
   virtual std::vector<rpc::Violation> Inspect(const v1::JobSpec& /*spec*/) { return {}; }
-  // A plan, feasible or not, over `slots`. InvalidArgument with violations when the model cannot be read.
-  // `train_sequences` as prepared, when it is; then free disk is not looked at, the launch has probed it.
-  virtual absl::StatusOr<v1::Plan> Plan(const v1::JobSpec& spec, const std::vector<PlannerSlot>& slots,
+  // A plan, feasible or not, over `slots`. InvalidArgument with violations when the model cannot be
+  // read. `train_sequences` as prepared, when it is; then free disk is not looked at, the launch
+  // has probed it.
+  virtual absl::StatusOr<v1::Plan> Plan(const v1::JobSpec& spec,
+                                        const std::vector<PlannerSlot>& slots,
                                         std::optional<int64_t> train_sequences) = 0;
   // train.json of an attempt.
   virtual std::string TrainerConfig(const TrainerConfigInput& input) = 0;

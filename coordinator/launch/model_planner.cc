@@ -28,7 +28,7 @@ int64_t FreeBytes(std::filesystem::path path) {
   while (!path.empty() && path != path.root_path() && !std::filesystem::exists(path, error)) {
     path = path.parent_path();
   }
-  struct statvfs info{};
+  struct statvfs info {};
   if (path.empty() || ::statvfs(path.c_str(), &info) != 0) return -1;
   return static_cast<int64_t>(info.f_bavail) * static_cast<int64_t>(info.f_frsize);
 }
@@ -39,7 +39,8 @@ std::vector<rpc::Violation> ModelPlanner::Inspect(const v1::JobSpec& spec) {
   return InspectEnvironment(spec, /*job_uid=*/"").violations;
 }
 
-absl::StatusOr<v1::Plan> ModelPlanner::Plan(const v1::JobSpec& spec, const std::vector<PlannerSlot>& slots,
+absl::StatusOr<v1::Plan> ModelPlanner::Plan(const v1::JobSpec& spec,
+                                            const std::vector<PlannerSlot>& slots,
                                             std::optional<int64_t> train_sequences) {
   absl::StatusOr<ModelShape> model = ReadModelConfig(spec.model());
   if (!model.ok()) return rpc::InvalidArgument({{"model", std::string(model.status().message())}});
@@ -49,7 +50,8 @@ absl::StatusOr<v1::Plan> ModelPlanner::Plan(const v1::JobSpec& spec, const std::
   input.checkpoint_model_bytes = SafetensorsBytes(spec.model());
   if (input.checkpoint_model_bytes == 0) {
     return rpc::InvalidArgument(
-        {{"model", absl::StrCat("\"", spec.model(), "\" has no *.safetensors file; give a Hugging Face "
+        {{"model", absl::StrCat("\"", spec.model(),
+                                "\" has no *.safetensors file; give a Hugging Face "
                                 "directory with config.json, weights and tokenizer")}});
   }
   input.train_sequences = train_sequences;

@@ -6,6 +6,8 @@
 
 #include "common/log.h"
 #include "common/telemetry/exposer.h"
+#include "coordinator/report/metrics_sink.h"
+#include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
 
 namespace switchyard::coordinator {
@@ -48,7 +50,11 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   ServerOptions options;
   options.listen = listen;
   options.state_dir = state_dir;
-  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(options);
+  const SystemClock clock;
+  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  options.observers = {&sink};
+  options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
   const std::string metrics_address = exposer == nullptr ? "" : exposer->address();
   if (absl::Status status = (*server)->WriteStateFile("metrics-address", metrics_address); !status.ok()) {
@@ -56,8 +62,9 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   }
   log::Info("coordinator.listening",
             {{"address", (*server)->address()}, {"metrics", metrics_address}, {"state_dir", state_dir}});
-  int signal_number = 0;
-  sigwait(&signals, &signal_number);
+  const timespec minute{60, 0};
+  int signal_number = -1;
+  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Expire();
   log::Info("coordinator.draining", {{"signal", signal_number}});
   server->reset();
   log::Info("coordinator.stopped");

@@ -119,7 +119,7 @@ struct Server::Parts {
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   SWITCHYARD_RETURN_IF_ERROR(CheckLoopback("--listen", options.listen));
   absl::StatusOr<StateDir> dir = StateDir::Open(options.state_dir);
   if (!dir.ok()) return dir.status();
@@ -144,6 +144,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   builder.RegisterService(&parts->nodes);
   builder.RegisterService(&parts->agents);
   parts->loop.Start();
+  builder.experimental().SetInterceptorCreators(std::move(options.interceptors));
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr || port == 0) {
     parts->loop.Stop();

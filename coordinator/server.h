@@ -1,6 +1,8 @@
 // The coordinator as a whole: owns every part, starts and stops them in one place and order.
 #pragma once
 
+#include <grpcpp/support/server_interceptor.h>
+
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,13 +18,15 @@ struct ServerOptions {
   std::string state_dir;
   CoreOptions core;
   std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  // Around every RPC.
+  std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };
 
 class Server {
  public:
   // Serving when it returns. InvalidArgument for a bad or non-loopback address, Unavailable for a taken port or
   // a locked state directory, PermissionDenied for an unwritable one, DataLoss for a damaged store.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(ServerOptions options);
   // Drains: no new calls, streams end with UNAVAILABLE, everything accepted is stored.
   ~Server();
 

@@ -36,7 +36,8 @@ MetricsSink::MetricsSink(telemetry::Registry& registry, const Clock& clock,
 }
 
 void MetricsSink::OnJobChanged(const v1::Job& job) {
-  Expire();
+  absl::MutexLock lock(&mutex_);
+  ExpireLocked();
   Tracked* tracked = Track(job);
   if (tracked == nullptr) return;
   tracked->state = job.state();
@@ -65,7 +66,8 @@ void MetricsSink::OnJobChanged(const v1::Job& job) {
 }
 
 void MetricsSink::OnStep(const v1::Job& job, const v1::StepSample& sample) {
-  Expire();
+  absl::MutexLock lock(&mutex_);
+  ExpireLocked();
   Tracked* tracked = Track(job);
   if (tracked == nullptr) return;
   series_.SetStep(job, sample);
@@ -78,16 +80,19 @@ void MetricsSink::OnStep(const v1::Job& job, const v1::StepSample& sample) {
 }
 
 void MetricsSink::OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) {
+  absl::MutexLock lock(&mutex_);
   if (Track(job) != nullptr) series_.SetExpertLoad(job, load);
 }
 
 void MetricsSink::OnJobRemoved(const std::string& name) {
-  Expire();
+  absl::MutexLock lock(&mutex_);
+  ExpireLocked();
   Forget(name);
   CountQueue();
 }
 
 void MetricsSink::OnNodeChanged(const v1::Node& node) {
+  absl::MutexLock lock(&mutex_);
   known_nodes_[node.name()] = node;
   std::map<std::string, int> by_state = {{"ready", 0}, {"suspect", 0}, {"lost", 0}};
   std::map<std::string, int> by_use = {{"free", 0}, {"used", 0}, {"cordoned", 0}};
@@ -104,6 +109,11 @@ void MetricsSink::OnNodeChanged(const v1::Node& node) {
 }
 
 void MetricsSink::Expire() {
+  absl::MutexLock lock(&mutex_);
+  ExpireLocked();
+}
+
+void MetricsSink::ExpireLocked() {
   const Clock::SteadyTime now = clock_.Steady();
   std::vector<std::string> old;
   for (const auto& [name, tracked] : jobs_) {

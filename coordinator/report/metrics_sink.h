@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/synchronization/mutex.h"
 #include "common/clock.h"
 #include "common/telemetry/registry.h"
 #include "coordinator/report/job_observer.h"
@@ -47,9 +48,10 @@ class MetricsSink final : public JobObserver {
   };
 
   // Null when the job ended so long ago that it has no series any more.
-  Tracked* Track(const v1::Job& job);
-  void Forget(const std::string& name);
-  void CountQueue();
+  Tracked* Track(const v1::Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Forget(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   telemetry::Registry& registry_;
   const Clock& clock_;
@@ -57,8 +59,9 @@ class MetricsSink final : public JobObserver {
   telemetry::Gauge queue_depth_;
   telemetry::Gauge nodes_;
   telemetry::Gauge slots_;
-  std::map<std::string, Tracked> jobs_;
-  std::map<std::string, v1::Node> known_nodes_;
+  absl::Mutex mutex_;
+  std::map<std::string, Tracked> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, v1::Node> known_nodes_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace switchyard::coordinator

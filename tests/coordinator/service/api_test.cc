@@ -1,10 +1,11 @@
 // The API's manners: errors, replay, paging, limits, standard services; and how the program starts.
 #include <gmock/gmock.h>
-#include <google/rpc/error_details.pb.h>
+#include <google/protobuf/util/message_differencer.h>
 #include <grpcpp/health_check_service_interface.h>
 
 #include <future>
 
+#include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "tests/coordinator/support/coordinator_fixture.h"
 #include "tests/coordinator/support/scripted_agent.h"
@@ -90,7 +91,7 @@ TEST_F(ApiTest, RepeatsTheFirstAnswerToARepeatedRequest) {
   v1::Job first, second;
   ASSERT_TRUE(TryCreate(request, &first).ok());
   ASSERT_TRUE(TryCreate(request, &second).ok());
-  EXPECT_EQ(first.SerializeAsString(), second.SerializeAsString());
+  EXPECT_TRUE(google::protobuf::util::MessageDifferencer::Equals(first, second)) << second.DebugString();
   auto other = Request("other");
   other.set_request_id("id-1");
   const grpc::Status status = TryCreate(other);

@@ -37,7 +37,11 @@ class CoordinatorFixture : public testing::Test {
     root_ = pattern;
     std::filesystem::create_directory(root_ + "/model");
     std::ofstream(root_ + "/model/config.json") << kModelConfig;
-    std::ofstream(root_ + "/model/model.safetensors") << std::string(1000, 'x');
+    const std::string header = R"({"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}})";
+    std::ofstream(root_ + "/model/model.safetensors", std::ios::binary)
+        << static_cast<char>(header.size()) << std::string(7, '\0') << header << std::string(16, '\0');
+    std::ofstream(root_ + "/model/tokenizer.json") << "{}";
+    std::ofstream(root_ + "/train.jsonl") << "{\"text\": \"a\"}\n";
     StartCoordinator();
   }
   void TearDown() override {

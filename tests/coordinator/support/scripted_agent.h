@@ -24,8 +24,8 @@ struct AgentScript {
   int64_t hold_before_step = 0;    // steps stop before this one until Release; 0: never
   int fail_in_attempt = 0;         // rank 0 is KILLED after step 1 of this attempt
   std::string exit_code = "KILLED";
-  std::vector<std::string> probe_problems;
-  std::string data_error;          // of the user's data
+  std::vector<std::string> probe_problems = {};
+  std::string data_error = {};     // of the user's data
 };
 
 class ScriptedAgent {

@@ -14,7 +14,7 @@ if(SWITCHYARD_MOLD)
 endif()
 
 add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-Wall> $<$<COMPILE_LANGUAGE:CXX>:-Wextra>
-                    $<$<COMPILE_LANGUAGE:CXX>:-Wshadow>
+                    $<$<COMPILE_LANGUAGE:CXX>:-Wshadow> $<$<COMPILE_LANGUAGE:CXX>:-Wno-missing-field-initializers>
                     $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<CXX_COMPILER_ID:GNU>>:-Wno-restrict>  # false alarms of GCC 12, bug 105651
                     $<$<COMPILE_LANGUAGE:CXX>:-fno-omit-frame-pointer>)
 if(SWITCHYARD_SANITIZE)

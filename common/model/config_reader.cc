@@ -48,7 +48,8 @@ int64_t ConfigReader::Integer(const std::string& key, int64_t fallback, int64_t 
   return value->get<int64_t>();
 }
 
-double ConfigReader::Number(const std::string& key, double fallback, double minimum, double maximum) {
+double ConfigReader::Number(const std::string& key, double fallback, double minimum,
+                            double maximum) {
   const nlohmann::json* value = Take(key);
   if (value == nullptr) return fallback;
   if (!value->is_number() || !std::isfinite(value->get<double>()) ||
@@ -101,14 +102,15 @@ void ConfigReader::Ignore(std::initializer_list<const char*> keys) {
 
 void ConfigReader::Violation(const std::string& key, const std::string& what) {
   const auto it = object_.find(key);
-  problems_.push_back(absl::StrCat(prefix_, key, " (", it == object_.end() ? "absent" : Show(*it),
-                                   ") ", what));
+  problems_.push_back(
+      absl::StrCat(prefix_, key, " (", it == object_.end() ? "absent" : Show(*it), ") ", what));
 }
 
 void ConfigReader::RefuseOthers() {
   for (const auto& [key, value] : object_.items()) {
     if (value.is_null() || taken_.count(key) > 0) continue;
-    Violation(key, "is not supported: it may change what the model computes; remove it if it does not");
+    Violation(key,
+              "is not supported: it may change what the model computes; remove it if it does not");
   }
 }
 

@@ -1,6 +1,7 @@
 // Reads typed, range-checked values from a parsed config.json and collects every violation.
 //
-// Every key must be taken or declared harmless; what is left at the end is a key that nobody understands.
+// Every key must be taken or declared harmless; what is left at the end is a key that nobody
+// understands.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +16,13 @@ namespace switchyard {
 
 class ConfigReader {
  public:
-  // `object` must be a JSON object and outlive the reader. `prefix` goes before key names in messages.
+  // `object` must be a JSON object and outlive the reader. `prefix` goes before key names in
+  // messages.
   ConfigReader(const nlohmann::json& object, std::string prefix, std::vector<std::string>& problems)
       : object_(object), prefix_(std::move(prefix)), problems_(problems) {}
 
-  // Value of `key`, or `fallback` when it is absent or null. Out of range: a violation, and `fallback`.
+  // Value of `key`, or `fallback` when it is absent or null. Out of range: a violation, and
+  // `fallback`.
   int64_t Integer(const std::string& key, int64_t fallback, int64_t minimum, int64_t maximum);
   double Number(const std::string& key, double fallback, double minimum, double maximum);
   bool Boolean(const std::string& key, bool fallback);

@@ -27,8 +27,8 @@ constexpr int64_t kMaxPositions = int64_t{1} << 31;
 constexpr double kMaxParameters = 1e14;
 constexpr size_t kMaxConfigBytes = 4 << 20;
 
-// Rotary embedding: rope_theta stands at the top or, from Transformers 5 on, in rope_parameters; before
-// that, scaling stood in rope_scaling.
+// Rotary embedding: rope_theta stands at the top or, from Transformers 5 on, in rope_parameters;
+// before that, scaling stood in rope_scaling.
 double ReadRopeTheta(ConfigReader& reader, std::vector<std::string>& problems) {
   constexpr double kDefaultTheta = 10000;
   const bool at_top = reader.Has("rope_theta");
@@ -53,7 +53,8 @@ double ReadRopeTheta(ConfigReader& reader, std::vector<std::string>& problems) {
     if (inner.Has("rope_theta")) {
       const double here = inner.Number("rope_theta", theta, 1e-3, 1e15);
       if (known && here != theta) {
-        inner.Violation("rope_theta", absl::StrFormat("contradicts another rope_theta (%g)", theta));
+        inner.Violation("rope_theta",
+                        absl::StrFormat("contradicts another rope_theta (%g)", theta));
       }
       theta = here;
       known = true;
@@ -87,32 +88,79 @@ void RefuseOtherMathematics(ConfigReader& reader) {
     reader.Violation("partial_rotary_factor", "is not supported: only 1 is");
   }
   if (const nlohmann::json& types = reader.Raw("layer_types"); !types.is_null()) {
-    const bool full = types.is_array() && std::all_of(types.begin(), types.end(), [](const auto& t) {
-                        return t.is_string() && t.template get<std::string>() == "full_attention";
-                      });
+    const bool full =
+        types.is_array() && std::all_of(types.begin(), types.end(), [](const auto& t) {
+          return t.is_string() && t.template get<std::string>() == "full_attention";
+        });
     if (!full) reader.Violation("layer_types", "is not supported: only \"full_attention\" is");
   }
 }
 
 void IgnoreHarmless(ConfigReader& reader) {
   // sliding_window and max_window_layers act only with use_sliding_window, which is refused.
-  reader.Ignore({"architectures", "transformers_version", "_name_or_path", "name_or_path",
-                 "_commit_hash", "auto_map", "use_cache", "is_decoder", "bos_token_id", "eos_token_id",
-                 "sep_token_id", "decoder_start_token_id", "output_router_logits",
-                 "output_attentions", "output_hidden_states", "return_dict", "sliding_window",
-                 "max_window_layers", "id2label", "label2id", "num_labels", "problem_type",
-                 "finetuning_task", "task_specific_params", "tokenizer_class", "prefix", "torchscript",
-                 "tf_legacy_loss", "use_bfloat16", "_attn_implementation", "attn_implementation",
-                 "_attn_implementation_autoset", "experts_implementation", "attn_kernel",
-                 "pruned_heads", "cross_attention_hidden_size", "tie_encoder_decoder"});
+  reader.Ignore({"architectures",
+                 "transformers_version",
+                 "_name_or_path",
+                 "name_or_path",
+                 "_commit_hash",
+                 "auto_map",
+                 "use_cache",
+                 "is_decoder",
+                 "bos_token_id",
+                 "eos_token_id",
+                 "sep_token_id",
+                 "decoder_start_token_id",
+                 "output_router_logits",
+                 "output_attentions",
+                 "output_hidden_states",
+                 "return_dict",
+                 "sliding_window",
+                 "max_window_layers",
+                 "id2label",
+                 "label2id",
+                 "num_labels",
+                 "problem_type",
+                 "finetuning_task",
+                 "task_specific_params",
+                 "tokenizer_class",
+                 "prefix",
+                 "torchscript",
+                 "tf_legacy_loss",
+                 "use_bfloat16",
+                 "_attn_implementation",
+                 "attn_implementation",
+                 "_attn_implementation_autoset",
+                 "experts_implementation",
+                 "attn_kernel",
+                 "pruned_heads",
+                 "cross_attention_hidden_size",
+                 "tie_encoder_decoder"});
   // Of generation.
-  reader.Ignore({"max_length", "min_length", "do_sample", "early_stopping", "num_beams",
-                 "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
-                 "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-                 "bad_words_ids", "num_return_sequences", "output_scores",
-                 "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id",
-                 "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
-                 "begin_suppress_tokens", "num_beam_groups", "diversity_penalty"});
+  reader.Ignore({"max_length",
+                 "min_length",
+                 "do_sample",
+                 "early_stopping",
+                 "num_beams",
+                 "temperature",
+                 "top_k",
+                 "top_p",
+                 "typical_p",
+                 "repetition_penalty",
+                 "length_penalty",
+                 "no_repeat_ngram_size",
+                 "encoder_no_repeat_ngram_size",
+                 "bad_words_ids",
+                 "num_return_sequences",
+                 "output_scores",
+                 "return_dict_in_generate",
+                 "forced_bos_token_id",
+                 "forced_eos_token_id",
+                 "remove_invalid_values",
+                 "exponential_decay_length_penalty",
+                 "suppress_tokens",
+                 "begin_suppress_tokens",
+                 "num_beam_groups",
+                 "diversity_penalty"});
 }
 
 void ReadExperts(ConfigReader& reader, ModelShape& shape) {
@@ -146,9 +194,9 @@ void ReadAttention(ConfigReader& reader, ModelShape& shape) {
   }
   shape.head_dim = reader.Integer("head_dim", shape.hidden_size / shape.num_heads, 1, 1 << 12);
   if (!reader.Has("head_dim") && shape.hidden_size % shape.num_heads != 0) {
-    reader.Violation("num_attention_heads",
-                     absl::StrFormat("must divide hidden_size (%d) when head_dim is absent",
-                                     shape.hidden_size));
+    reader.Violation(
+        "num_attention_heads",
+        absl::StrFormat("must divide hidden_size (%d) when head_dim is absent", shape.hidden_size));
   }
   if (shape.head_dim % 2 != 0 || shape.head_dim == 0) {
     reader.Violation("head_dim", "must be even: rotary embedding turns pairs");
@@ -195,7 +243,8 @@ double RoughParameters(const ModelShape& s) {
   const double experts = std::max<double>(1.0, static_cast<double>(s.num_experts));
   return 2.0 * static_cast<double>(s.vocab_size) * hidden +
          layers * hidden *
-             (2.0 * static_cast<double>(s.num_heads + s.num_kv_heads) * static_cast<double>(s.head_dim) +
+             (2.0 * static_cast<double>(s.num_heads + s.num_kv_heads) *
+                  static_cast<double>(s.head_dim) +
               3.0 * static_cast<double>(s.intermediate_size) +
               experts * (1.0 + 3.0 * static_cast<double>(s.moe_intermediate_size)));
 }
@@ -204,10 +253,11 @@ double RoughParameters(const ModelShape& s) {
 
 absl::StatusOr<ModelShape> ParseModelConfig(const std::string& config_json) {
   if (config_json.size() > kMaxConfigBytes) {
-    return absl::InvalidArgumentError(absl::StrFormat("config.json has %d bytes; at most %d are read",
-                                                      config_json.size(), kMaxConfigBytes));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "config.json has %d bytes; at most %d are read", config_json.size(), kMaxConfigBytes));
   }
-  const nlohmann::json config = nlohmann::json::parse(config_json, nullptr, /*allow_exceptions=*/false);
+  const nlohmann::json config =
+      nlohmann::json::parse(config_json, nullptr, /*allow_exceptions=*/false);
   if (config.is_discarded() || !config.is_object()) {
     return absl::InvalidArgumentError("config.json is not a JSON object");
   }
@@ -220,8 +270,9 @@ absl::StatusOr<ModelShape> ParseModelConfig(const std::string& config_json) {
   ModelShape shape;
   if (problems.empty()) shape = ReadQwen3Moe(reader, problems);
   if (problems.empty() && RoughParameters(shape) > kMaxParameters) {
-    problems.push_back(absl::StrFormat("the sizes make a model of %g parameters; at most %g are supported",
-                                       RoughParameters(shape), kMaxParameters));
+    problems.push_back(
+        absl::StrFormat("the sizes make a model of %g parameters; at most %g are supported",
+                        RoughParameters(shape), kMaxParameters));
   }
   if (!problems.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("config.json: ", absl::StrJoin(problems, "; ")));

@@ -14,11 +14,11 @@ namespace switchyard {
 
 // Shape of a parametric GQA decoder with dense and mixture-of-experts layers.
 struct ModelShape {
-  std::string model_type;             // "qwen3_moe"
-  int64_t hidden_size = 0;            // D
+  std::string model_type;   // "qwen3_moe"
+  int64_t hidden_size = 0;  // D
   int64_t num_layers = 0;
-  int64_t num_heads = 0;              // query heads, H
-  int64_t num_kv_heads = 0;           // key/value heads; divides num_heads
+  int64_t num_heads = 0;     // query heads, H
+  int64_t num_kv_heads = 0;  // key/value heads; divides num_heads
   int64_t head_dim = 0;
   int64_t vocab_size = 0;             // V
   int64_t intermediate_size = 0;      // FFN of dense layers
@@ -32,9 +32,9 @@ struct ModelShape {
   int64_t max_position_embeddings = 0;
   bool tie_word_embeddings = false;
   double initializer_range = 0.02;
-  std::string torch_dtype;            // dtype named by the config; empty when none
-  int64_t pad_token_id = -1;          // its embedding row gets no gradient (torch's padding_idx); -1 none
-  std::vector<bool> is_moe_layer;     // [num_layers], from mlp_only_layers and decoder_sparse_step
+  std::string torch_dtype;    // dtype named by the config; empty when none
+  int64_t pad_token_id = -1;  // its embedding row gets no gradient (torch's padding_idx); -1 none
+  std::vector<bool> is_moe_layer;  // [num_layers], from mlp_only_layers and decoder_sparse_step
 
   int64_t num_moe_layers() const;
   // Elements of all parameters (a tied head is counted once).
@@ -49,8 +49,8 @@ struct ModelShape {
   double TrainingFlopsPerToken(int64_t sequence_length) const;
 };
 
-// Parses the text of a config.json. Keys that it leaves out have the defaults of Transformers' config class.
-// InvalidArgument names every offending key with its value and what is supported.
+// Parses the text of a config.json. Keys that it leaves out have the defaults of Transformers'
+// config class. InvalidArgument names every offending key with its value and what is supported.
 absl::StatusOr<ModelShape> ParseModelConfig(const std::string& config_json);
 // Reads `model_dir`/config.json. NotFound when it is missing.
 absl::StatusOr<ModelShape> ReadModelConfig(const std::string& model_dir);

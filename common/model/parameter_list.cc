@@ -9,7 +9,8 @@ namespace {
 
 void AddLayer(const ModelShape& s, int layer, int64_t experts, std::vector<ParameterSpec>& out) {
   const auto add = [&](const char* name, std::vector<int64_t> shape, bool expert = false) {
-    out.push_back({absl::StrCat("model.layers.", layer, ".", name), std::move(shape), expert, layer});
+    out.push_back(
+        {absl::StrCat("model.layers.", layer, ".", name), std::move(shape), expert, layer});
   };
   const int64_t query = s.num_heads * s.head_dim;
   const int64_t key_value = s.num_kv_heads * s.head_dim;

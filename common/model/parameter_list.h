@@ -22,8 +22,8 @@ struct ParameterSpec {
   int64_t numel() const;
 };
 
-// Outer parameters, then layer by layer the replicated ones and the experts'. Projections that one product
-// computes (q, k, v; gate, up) are neighbours. `experts` is the number of experts held.
+// Outer parameters, then layer by layer the replicated ones and the experts'. Projections that one
+// product computes (q, k, v; gate, up) are neighbours. `experts` is the number of experts held.
 std::vector<ParameterSpec> ListParameters(const ModelShape& shape, int64_t experts);
 
 // Elements of the largest weight gradient that one product computes: q, k and v together, gate and up together,

@@ -35,7 +35,7 @@ struct Sizes {
   int64_t element;       // bytes of a parameter or activation
   int64_t row_capacity;  // rows whose gate/up is saved
   int64_t max_rows;
-  int64_t chunk;         // rows of a logits chunk
+  int64_t chunk;  // rows of a logits chunk
 };
 
 Sizes MakeSizes(const RankMemoryInput& in) {
@@ -58,20 +58,20 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   s.V = m.vocab_size;
   s.element = in.precision == Precision::kFloat32 ? 4 : 2;
   s.max_rows = in.expert_parallel * s.T * std::min(s.K, s.L);
-  // Without expert parallelism every routing has the same number of rows. With it a quarter is allowed for
-  // imbalance; a layer that gets more recomputes gate/up instead of saving it.
-  s.row_capacity = in.expert_parallel == 1 ? s.max_rows
-                                           : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
+  // Without expert parallelism every routing has the same number of rows. With it a quarter is
+  // allowed for imbalance; a layer that gets more recomputes gate/up instead of saving it.
+  s.row_capacity =
+      in.expert_parallel == 1 ? s.max_rows : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
   s.chunk = std::min<int64_t>(s.T, in.device == DeviceKind::kCpu ? 1024 : 4096);
   return s;
 }
 
 Bytes SavedAttention(const Sizes& s) {
-  return Tensor({s.T, s.D}, s.element) +                       // residual input
-         Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +     // qkv before norm and rope
-         Tensor({s.T, s.H * s.C}, s.element) +                 // attention output
-         Tensor({s.H, s.T}, kFloat) +                          // log-sum-exp
-         Tensor({s.T, s.D}, s.element);                        // residual between attention and FFN
+  return Tensor({s.T, s.D}, s.element) +                    // residual input
+         Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +  // qkv before norm and rope
+         Tensor({s.T, s.H * s.C}, s.element) +              // attention output
+         Tensor({s.H, s.T}, kFloat) +                       // log-sum-exp
+         Tensor({s.T, s.D}, s.element);                     // residual between attention and FFN
 }
 
 Bytes SavedMoe(const Sizes& s) {
@@ -97,13 +97,13 @@ Bytes AttentionBackward(const Sizes& s) {
 Bytes MoeBackward(const Sizes& s) {
   const Bytes rows = Tensor({s.max_rows, s.D}, s.element);
   const Bytes hidden = Tensor({s.row_capacity, s.F}, s.element);
-  return Tensor({s.T, s.D}, s.element) +                   // normed input
-         Tensor({s.T, s.D}, s.element) +                   // its gradient
-         rows + rows +                                     // routed rows, gradients of rows
-         Tensor({s.max_rows}, kFloat) +                    // gradients of router weights, by row
-         Tensor({s.T, s.K}, kFloat) +                      // and by choice
-         Max(hidden + hidden,                              // activations and their gradient, then
-             Tensor({s.T, s.E}, s.element));               // the gradient of the router's logits
+  return Tensor({s.T, s.D}, s.element) +      // normed input
+         Tensor({s.T, s.D}, s.element) +      // its gradient
+         rows + rows +                        // routed rows, gradients of rows
+         Tensor({s.max_rows}, kFloat) +       // gradients of router weights, by row
+         Tensor({s.T, s.K}, kFloat) +         // and by choice
+         Max(hidden + hidden,                 // activations and their gradient, then
+             Tensor({s.T, s.E}, s.element));  // the gradient of the router's logits
 }
 
 Bytes DenseBackward(const Sizes& s) {
@@ -111,8 +111,8 @@ Bytes DenseBackward(const Sizes& s) {
   return Tensor({s.T, s.D}, s.element) + Tensor({s.T, s.D}, s.element) + hidden + hidden;
 }
 
-// Rows with targets, normed, and the gradient of that; a float32 sum of the head's gradient when bfloat16
-// chunks add up.
+// Rows with targets, normed, and the gradient of that; a float32 sum of the head's gradient when
+// bfloat16 chunks add up.
 Bytes Head(const Sizes& s, bool sum_in_float) {
   const Bytes rows = Tensor({s.T, s.D}, s.element);
   return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
@@ -143,7 +143,9 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   std::vector<int64_t> replicated(m.num_layers), expert(m.num_layers);
   int64_t outer = 0;
   for (const ParameterSpec& p : ListParameters(m, s.L)) {
-    (p.layer == kOuterLayer ? outer : p.expert ? expert[p.layer] : replicated[p.layer]) += p.numel();
+    (p.layer == kOuterLayer ? outer
+     : p.expert             ? expert[p.layer]
+                            : replicated[p.layer]) += p.numel();
   }
   outer = PaddedBlock(outer, in.ranks);
   int64_t total = outer, shards = outer / in.ranks;

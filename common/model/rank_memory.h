@@ -1,12 +1,14 @@
-// Bytes that one rank needs, by category: the one arithmetic that the planner prints and the trainer allocates.
+// Bytes that one rank needs, by category: the one arithmetic that the planner prints and the
+// trainer allocates.
 //
-// The trainer has three arenas (state, slots, workspace) with exactly these sizes and nothing else of weight.
-// Slot i holds what decoder layer i saves for its backward; once layer i is through its backward, the
-// parameter gradients of layer i - 1 take its place. The last slot, num_layers, first holds the output of
-// the last layer. With gradient accumulation gradients have float32 buffers of their own.
+// The trainer has three arenas (state, slots, workspace) with exactly these sizes and nothing else
+// of weight. Slot i holds what decoder layer i saves for its backward; once layer i is through its
+// backward, the parameter gradients of layer i - 1 take its place. The last slot, num_layers, first
+// holds the output of the last layer. With gradient accumulation gradients have float32 buffers of
+// their own.
 //
-// Pure; knows nothing of nodes, free memory or time. What a process needs before any model (libraries,
-// CUDA context) is the planner's "runtime_baseline".
+// Pure; knows nothing of nodes, free memory or time. What a process needs before any model
+// (libraries, CUDA context) is the planner's "runtime_baseline".
 #pragma once
 
 #include <cstdint>
@@ -16,8 +18,8 @@
 
 namespace switchyard {
 
-enum class Precision { kFloat32, kBfloat16 };           // parameters and activations
-enum class OptimizerProfile { kExact, kCompact };       // kCompact needs kBfloat16
+enum class Precision { kFloat32, kBfloat16 };      // parameters and activations
+enum class OptimizerProfile { kExact, kCompact };  // kCompact needs kBfloat16
 enum class DeviceKind { kCpu, kCuda };
 
 struct RankMemoryInput {
@@ -35,27 +37,28 @@ struct RankMemoryInput {
 // All in bytes. Sums saturate at kTooManyBytes instead of overflowing.
 struct RankMemory {
   // The categories of switchyard.v1.MemoryCategory, without "runtime_baseline".
-  int64_t parameters = 0;         // replicated ones and this rank's experts
-  int64_t gradients = 0;          // beyond what fits where activations lay
-  int64_t optimizer = 0;          // this rank's ZeRO-1 shards
+  int64_t parameters = 0;  // replicated ones and this rank's experts
+  int64_t gradients = 0;   // beyond what fits where activations lay
+  int64_t optimizer = 0;   // this rank's ZeRO-1 shards
   int64_t saved_activations = 0;
   int64_t workspace = 0;
-  int64_t windows = 0;            // this rank's region of the dispatch window; 0 when expert_parallel is 1
-  int64_t logits = 0;             // one chunk
+  int64_t windows = 0;  // this rank's region of the dispatch window; 0 when expert_parallel is 1
+  int64_t logits = 0;   // one chunk
   int64_t Total() const;
 
   // What the arenas are made of.
-  std::vector<int64_t> slot_bytes;       // [num_layers + 1]
-  int64_t outer_gradient_bytes = 0;      // embedding, final norm, head; 0 with accumulation
-  int64_t persistent_gradient_bytes = 0; // float32, all parameters; 0 without accumulation
-  int64_t saved_row_capacity = 0;        // rows whose gate/up a MoE layer saves; more are recomputed
-  int64_t max_rows = 0;                  // rows of the worst routing
+  std::vector<int64_t> slot_bytes;        // [num_layers + 1]
+  int64_t outer_gradient_bytes = 0;       // embedding, final norm, head; 0 with accumulation
+  int64_t persistent_gradient_bytes = 0;  // float32, all parameters; 0 without accumulation
+  int64_t saved_row_capacity = 0;  // rows whose gate/up a MoE layer saves; more are recomputed
+  int64_t max_rows = 0;            // rows of the worst routing
   int64_t logits_chunk_rows = 0;
 };
 
 inline constexpr int64_t kTooManyBytes = int64_t{1} << 60;
 
-// `input` must be consistent: positive sizes, ep divides W and the number of experts (1 without experts).
+// `input` must be consistent: positive sizes, ep divides W and the number of experts (1 without
+// experts).
 RankMemory ComputeRankMemory(const RankMemoryInput& input);
 
 }  // namespace switchyard

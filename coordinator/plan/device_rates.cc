@@ -7,8 +7,8 @@
 namespace switchyard::coordinator {
 namespace {
 
-// Library rates at Qwen3-30B-A3B's shapes, 4,096 tokens a GPU; link: 12 blocks of an own copy kernel. The engine
-// for CUDA has not run yet, so nothing here counts on overlap.
+// Library rates at Qwen3-30B-A3B's shapes, 4,096 tokens a GPU; link: 12 blocks of an own copy
+// kernel. The engine for CUDA has not run yet, so nothing here counts on overlap.
 DeviceRates H200() {
   DeviceRates rates;
   rates.name = "NVIDIA H200";
@@ -35,8 +35,9 @@ DeviceRates H100() {
   return rates;
 }
 
-// CPU time of `switchyard-trainer bench` on one core of a two-core x86 server (AVX-512, LibTorch 2.11), demo model
-// of 10.8 M parameters (hidden size 192, 32 experts), 256 to 2,048 tokens at once.
+// CPU time of `switchyard-trainer bench` on one core of a two-core x86 server (AVX-512,
+// LibTorch 2.11), demo model of 10.8 M parameters (hidden size 192, 32 experts), 256 to 2,048
+// tokens at once.
 DeviceRates CpuCore(Precision precision) {
   DeviceRates rates;
   rates.name = "CPU core";

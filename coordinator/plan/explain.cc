@@ -56,30 +56,34 @@ std::string SlotsByNode(const PlanInput& input, const std::string& device) {
 }
 
 int CountSlots(const PlanInput& input, const std::string& device) {
-  return static_cast<int>(std::count_if(input.slots.begin(), input.slots.end(), [&](const auto& slot) {
-    return slot.device == device;
-  }));
+  return static_cast<int>(std::count_if(input.slots.begin(), input.slots.end(),
+                                        [&](const auto& slot) { return slot.device == device; }));
 }
 
 std::string ExplainSlots(const PlanInput& input, const ResolvedJob& job) {
   const int total = CountSlots(input, job.device);
   const int ranks = job.spec.mesh().ranks();
   if (total == 0) {
-    return job.device == "cuda"
-               ? "no cuda slot is connected; start an agent on a machine with GPUs, or set mesh.device to "
-                 "\"cpu\""
-               : "no cpu slot is connected; start an agent with --cpu-slots, or set mesh.device to \"cuda\"";
+    return job.device == "cuda" ? "no cuda slot is connected; start an agent on a machine with "
+                                  "GPUs, or set mesh.device to "
+                                  "\"cpu\""
+                                : "no cpu slot is connected; start an agent with --cpu-slots, or "
+                                  "set mesh.device to \"cuda\"";
   }
   if (ranks > total) {
     return absl::StrCat("mesh.ranks is ", ranks, " but only ", total, " ", job.device,
                         total == 1 ? " slot is connected (" : " slots are connected (",
-                        SlotsByNode(input, job.device), "); lower mesh.ranks or start agents with more slots");
+                        SlotsByNode(input, job.device),
+                        "); lower mesh.ranks or start agents with more slots");
   }
   const int usable = UsableSlots(input, job);
   if (job.device == "cpu" && ranks > usable) {
-    return absl::StrCat("mesh.ranks is ", ranks, " but CPU ranks of one job must share a memory domain and the "
-                        "largest has ", usable, usable == 1 ? " slot (" : " slots (",
-                        SlotsByNode(input, job.device), "); lower mesh.ranks or start the agents on one machine");
+    return absl::StrCat("mesh.ranks is ", ranks,
+                        " but CPU ranks of one job must share a memory domain and the "
+                        "largest has ",
+                        usable, usable == 1 ? " slot (" : " slots (",
+                        SlotsByNode(input, job.device),
+                        "); lower mesh.ranks or start the agents on one machine");
   }
   return "";
 }
@@ -92,27 +96,31 @@ std::string ExplainExpertParallel(const PlanInput& input, const ResolvedJob& job
     return absl::StrCat("mesh.expert_parallel is ", asked, "; must be 1, the model has no experts");
   }
   if (experts > 0 && experts % asked != 0) {
-    return absl::StrCat("mesh.expert_parallel is ", asked, "; must divide the model's number of experts (",
-                        experts, ")");
+    return absl::StrCat("mesh.expert_parallel is ", asked,
+                        "; must divide the model's number of experts (", experts, ")");
   }
   const int ranks = job.spec.mesh().ranks();
   if (ranks > 0 && ranks % asked != 0) {
-    return absl::StrCat("mesh.expert_parallel is ", asked, "; must divide mesh.ranks (", ranks, ")");
+    return absl::StrCat("mesh.expert_parallel is ", asked, "; must divide mesh.ranks (", ranks,
+                        ")");
   }
   const int usable = UsableSlots(input, job);
   if (ranks == 0 && asked > usable) {
-    return absl::StrCat("mesh.expert_parallel is ", asked, " but a mesh can have at most ", usable, " ",
-                        job.device, usable == 1 ? " rank" : " ranks", " here; lower it or add slots");
+    return absl::StrCat("mesh.expert_parallel is ", asked, " but a mesh can have at most ", usable,
+                        " ", job.device, usable == 1 ? " rank" : " ranks",
+                        " here; lower it or add slots");
   }
   if (ranks == 0 && asked > job.global_batch) {
-    return absl::StrCat("mesh.expert_parallel is ", asked, "; must be at most "
-                        "training.global_batch_sequences (", job.global_batch,
-                        "), or some ranks would never have data");
+    return absl::StrCat("mesh.expert_parallel is ", asked,
+                        "; must be at most "
+                        "training.global_batch_sequences (",
+                        job.global_batch, "), or some ranks would never have data");
   }
   return "";
 }
 
-std::string ExplainCandidate(const PlanInput& input, const ResolvedJob& job, const Candidate& closest) {
+std::string ExplainCandidate(const PlanInput& input, const ResolvedJob& job,
+                             const Candidate& closest) {
   if (closest.verdict == Verdict::kCannotBePlaced) {
     std::map<std::string, int> nodes;
     for (const PlannerSlot& slot : input.slots) {
@@ -123,11 +131,13 @@ std::string ExplainCandidate(const PlanInput& input, const ResolvedJob& job, con
     return absl::StrCat("an expert-parallel group of ", closest.expert_parallel,
                         " ranks must lie on one node, and ", closest.ranks,
                         " such ranks do not fit on these nodes (", SlotsByNode(input, job.device),
-                        "; the largest has ", largest, "); lower mesh.expert_parallel or mesh.ranks");
+                        "; the largest has ", largest,
+                        "); lower mesh.expert_parallel or mesh.ranks");
   }
   return absl::StrCat("no choice fits: the smallest (", Shape(closest), ") needs ",
                       Bytes(closest.memory.total_bytes), " a rank, but of ",
-                      Bytes(closest.capacity_bytes), " only ", Bytes(UsableBytes(closest.capacity_bytes)),
+                      Bytes(closest.capacity_bytes), " only ",
+                      Bytes(UsableBytes(closest.capacity_bytes)),
                       " may be used (largest parts: ", LargestParts(closest.memory), ")");
 }
 
@@ -151,8 +161,8 @@ v1::PlanAlternative MakeAlternative(const ResolvedJob& job, const Candidate& can
     }
     case Verdict::kDoesNotFit:
       alternative.set_reason_code("DOES_NOT_FIT");
-      alternative.set_reason(absl::StrCat("needs ", Bytes(candidate.memory.total_bytes), " a rank, of ",
-                                          Bytes(candidate.capacity_bytes), " only ",
+      alternative.set_reason(absl::StrCat("needs ", Bytes(candidate.memory.total_bytes),
+                                          " a rank, of ", Bytes(candidate.capacity_bytes), " only ",
                                           Bytes(UsableBytes(candidate.capacity_bytes)),
                                           " may be used (", LargestParts(candidate.memory), ")"));
       break;
@@ -188,7 +198,8 @@ std::string ExplainDisk(const PlanInput& input, const ResolvedJob& job, int64_t 
   return absl::StrCat("checkpoint.output needs ", Bytes(needed_bytes), " (checkpoints of ",
                       Bytes(checkpoint_bytes), ", checkpoint.keep ", job.spec.checkpoint().keep(),
                       ", one more while saving, and the final model) but only ",
-                      Bytes(input.disk_free_bytes), " are free under \"", job.spec.checkpoint().output(),
+                      Bytes(input.disk_free_bytes), " are free under \"",
+                      job.spec.checkpoint().output(),
                       "\"; free space, lower checkpoint.keep or choose another output");
 }
 
@@ -196,24 +207,29 @@ std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob&
                                       const Candidate& chosen) {
   std::vector<std::string> warnings;
   if (!chosen.rates.calibrated) {
-    warnings.push_back(absl::StrCat("predicted speed is not calibrated for this device: it comes from ",
-                                    chosen.rates.source, "; measured speed replaces it once the job runs"));
+    warnings.push_back(
+        absl::StrCat("predicted speed is not calibrated for this device: it comes from ",
+                     chosen.rates.source, "; measured speed replaces it once the job runs"));
   }
   const int64_t covered = chosen.ranks * chosen.micro_batch * chosen.accumulation;
   if (covered > job.global_batch) {
-    warnings.push_back(absl::StrCat(
-        "training.global_batch_sequences (", job.global_batch, ") is not a multiple of ranks x "
-        "micro_batch_sequences (", chosen.ranks * chosen.micro_batch, "): ", covered - job.global_batch, " of ",
-        covered, " places in every step are filled with empty sequences"));
+    warnings.push_back(absl::StrCat("training.global_batch_sequences (", job.global_batch,
+                                    ") is not a multiple of ranks x "
+                                    "micro_batch_sequences (",
+                                    chosen.ranks * chosen.micro_batch,
+                                    "): ", covered - job.global_batch, " of ", covered,
+                                    " places in every step are filled with empty sequences"));
   }
   if (input.train_sequences && *input.train_sequences < job.global_batch) {
     warnings.push_back(absl::StrCat("the training data has ", *input.train_sequences,
                                     " packed sequences, less than one step takes "
-                                    "(training.global_batch_sequences ", job.global_batch, ")"));
+                                    "(training.global_batch_sequences ",
+                                    job.global_batch, ")"));
   }
   if (job.device == "cpu" && job.precision == Precision::kBfloat16) {
-    warnings.push_back("training.precision \"bfloat16\" needs more memory than \"float32\" for small models on "
-                       "cpu: oneDNN keeps a compiled kernel for every shape that routing makes");
+    warnings.push_back(
+        "training.precision \"bfloat16\" needs more memory than \"float32\" for small models on "
+        "cpu: oneDNN keeps a compiled kernel for every shape that routing makes");
   }
   return warnings;
 }
@@ -232,7 +248,8 @@ std::vector<v1::PlanAlternative> ListRejected(const ResolvedJob& job,
       continue;
     }
     if (room[candidate.verdict] == 0 || rejected.size() == kMaxRejected) continue;
-    if (!seen.emplace(candidate.ranks, candidate.expert_parallel, candidate.verdict).second) continue;
+    if (!seen.emplace(candidate.ranks, candidate.expert_parallel, candidate.verdict).second)
+      continue;
     --room[candidate.verdict];
     rejected.push_back(MakeAlternative(job, candidate, chosen));
   }

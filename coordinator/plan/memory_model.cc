@@ -7,14 +7,11 @@ namespace switchyard::coordinator {
 MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_bytes) {
   const RankMemory memory = ComputeRankMemory(input);
   MemoryPlan plan;
-  plan.categories = {{"parameters", memory.parameters},
-                     {"gradients", memory.gradients},
-                     {"optimizer", memory.optimizer},
-                     {"saved_activations", memory.saved_activations},
-                     {"workspace", memory.workspace},
-                     {"windows", memory.windows},
-                     {"logits", memory.logits},
-                     {"runtime_baseline", runtime_baseline_bytes}};
+  plan.categories = {
+      {"parameters", memory.parameters}, {"gradients", memory.gradients},
+      {"optimizer", memory.optimizer},   {"saved_activations", memory.saved_activations},
+      {"workspace", memory.workspace},   {"windows", memory.windows},
+      {"logits", memory.logits},         {"runtime_baseline", runtime_baseline_bytes}};
   for (const auto& [name, bytes] : plan.categories) {
     plan.total_bytes = std::min(kTooManyBytes, plan.total_bytes + bytes);
   }
@@ -27,8 +24,9 @@ bool FitsWithMargin(int64_t needed, int64_t capacity) {
 
 int64_t CheckpointBytes(const ModelShape& model, int64_t model_bytes, Precision precision,
                         OptimizerProfile optimizer) {
-  // Beside the model's files: two moments, and a float32 master where the files' dtype holds less than what is
-  // trained. The files' width is told by their size: config.json may name another dtype.
+  // Beside the model's files: two moments, and a float32 master where the files' dtype holds less
+  // than what is trained. The files' width is told by their size: config.json may name another
+  // dtype.
   const int64_t parameters = model.NumParameters();
   const bool narrow_files = model_bytes < 3 * parameters;
   const bool trained_in_bfloat16 =

@@ -1,5 +1,5 @@
-// A rank's bytes as the plan shows them, and the bytes of a checkpoint. The arithmetic of the arenas is
-// common/model/rank_memory.h; here it gets the runtime's baseline and the margin.
+// A rank's bytes as the plan shows them, and the bytes of a checkpoint. The arithmetic of the
+// arenas is common/model/rank_memory.h; here it gets the runtime's baseline and the margin.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,14 @@
 
 namespace switchyard::coordinator {
 
-// Share of a slot's memory that plans leave free: allocator rounding, fragmentation, prediction error.
+// Share of a slot's memory that plans leave free: allocator rounding, fragmentation, prediction
+// error.
 inline constexpr double kMemoryMargin = 0.05;
 
 struct MemoryPlan {
-  std::vector<std::pair<std::string, int64_t>> categories;  // in the order of v1.MemoryCategory.name
-  int64_t total_bytes = 0;                                   // saturates at kTooManyBytes
+  std::vector<std::pair<std::string, int64_t>>
+      categories;           // in the order of v1.MemoryCategory.name
+  int64_t total_bytes = 0;  // saturates at kTooManyBytes
 };
 
 MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_bytes);
@@ -24,7 +26,8 @@ MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_byt
 // True when `needed` bytes leave the margin in `capacity`.
 bool FitsWithMargin(int64_t needed, int64_t capacity);
 
-// Bytes of one checkpoint: model files as large as the input's (`model_bytes`), and the training state.
+// Bytes of one checkpoint: model files as large as the input's (`model_bytes`), and the training
+// state.
 int64_t CheckpointBytes(const ModelShape& model, int64_t model_bytes, Precision precision,
                         OptimizerProfile optimizer);
 

@@ -71,7 +71,8 @@ Site FindSite(const PlanInput& input, const ResolvedJob& job, int ranks, int exp
   site.nodes = CountNodes(*placement);
   for (const PlannerSlot& slot : *placement) {
     const DeviceRates rates = RatesFor(job.device_kind, slot.product, job.precision);
-    if (site.rates.name.empty() || rates.memory_bytes_per_second < site.rates.memory_bytes_per_second) {
+    if (site.rates.name.empty() ||
+        rates.memory_bytes_per_second < site.rates.memory_bytes_per_second) {
       site.rates = rates;
     }
   }

@@ -1,4 +1,5 @@
-// Every mesh and micro-batch that the spec and the slots allow, each with its memory and predicted speed.
+// Every mesh and micro-batch that the spec and the slots allow, each with its memory and predicted
+// speed.
 #pragma once
 
 #include <cstdint>
@@ -17,21 +18,23 @@ enum class Verdict { kFits, kDoesNotFit, kCannotBePlaced };
 struct Candidate {
   int ranks = 1;
   int expert_parallel = 1;
-  int64_t micro_batch = 1;      // sequences
-  int64_t accumulation = 1;     // micro-batches a step
+  int64_t micro_batch = 1;   // sequences
+  int64_t accumulation = 1;  // micro-batches a step
   Verdict verdict = Verdict::kFits;
   MemoryPlan memory;
-  int64_t capacity_bytes = 0;   // smallest slot of the best placement; 0 when it cannot be placed
-  DeviceRates rates;            // of the slowest device in it
+  int64_t capacity_bytes = 0;  // smallest slot of the best placement; 0 when it cannot be placed
+  DeviceRates rates;           // of the slowest device in it
   StepTime step;
-  double tokens_per_second = 0; // over all ranks
+  double tokens_per_second = 0;  // over all ranks
 };
 
-// All candidates, best first: those that fit by predicted speed, then those that do not by need of memory, then
-// those that no placement exists for. Ties go to fewer ranks, then less expert parallelism.
+// All candidates, best first: those that fit by predicted speed, then those that do not by need of
+// memory, then those that no placement exists for. Ties go to fewer ranks, then less expert
+// parallelism.
 std::vector<Candidate> ListCandidates(const PlanInput& input, const ResolvedJob& job);
 
-// Slots of the job's device that one mesh may use together: on CPU those of the largest memory domain.
+// Slots of the job's device that one mesh may use together: on CPU those of the largest memory
+// domain.
 int UsableSlots(const PlanInput& input, const ResolvedJob& job);
 
 }  // namespace switchyard::coordinator

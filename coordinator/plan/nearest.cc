@@ -32,9 +32,11 @@ Changes FreeMesh(const v1::JobSpec& spec) {
                        absl::StrCat(spec.training().micro_batch_sequences()), kUnset});
   }
   if (spec.mesh().expert_parallel() > 0) {
-    changes.push_back({"mesh.expert_parallel", absl::StrCat(spec.mesh().expert_parallel()), kUnset});
+    changes.push_back(
+        {"mesh.expert_parallel", absl::StrCat(spec.mesh().expert_parallel()), kUnset});
   }
-  if (spec.mesh().ranks() > 0) changes.push_back({"mesh.ranks", absl::StrCat(spec.mesh().ranks()), kUnset});
+  if (spec.mesh().ranks() > 0)
+    changes.push_back({"mesh.ranks", absl::StrCat(spec.mesh().ranks()), kUnset});
   return changes;
 }
 
@@ -75,7 +77,8 @@ Changes LighterNumerics(const ResolvedJob& job) {
 Changes ShorterSequences(const ResolvedJob& job) {
   Changes changes;
   for (int64_t length = job.sequence_length / 2; length >= 128; length /= 2) {
-    changes.push_back({"data.sequence_length", absl::StrCat(job.sequence_length), absl::StrCat(length)});
+    changes.push_back(
+        {"data.sequence_length", absl::StrCat(job.sequence_length), absl::StrCat(length)});
   }
   return changes;
 }
@@ -146,7 +149,8 @@ Changes Settle(const PlanInput& input, Changes changes) {
 
 std::string ChangeText(const SpecChange& change) {
   if (change.field == kSlots) {
-    return absl::StrCat("slots connected: ", change.from, " -> ", change.to, " (more nodes of the same kind)");
+    return absl::StrCat("slots connected: ", change.from, " -> ", change.to,
+                        " (more nodes of the same kind)");
   }
   if (change.field == kNodeSlots) {
     return absl::StrCat("slots of a node: ", change.from, " -> ", change.to, " (of the same kind)");
@@ -171,8 +175,8 @@ void ApplyChange(const SpecChange& change, PlanInput& input) {
   if (change.field == "data.sequence_length") spec.mutable_data()->set_sequence_length(small);
   if (change.field == "checkpoint.keep") spec.mutable_checkpoint()->set_keep(small);
   int64_t before = 0;
-  if ((change.field == kSlots || change.field == kNodeSlots) && absl::SimpleAtoi(change.from, &before) &&
-      before > 0) {
+  if ((change.field == kSlots || change.field == kNodeSlots) &&
+      absl::SimpleAtoi(change.from, &before) && before > 0) {
     MultiplySlots(number / before, change.field == kNodeSlots, input);
   }
 }

@@ -21,8 +21,9 @@ std::string ChangeText(const SpecChange& change);
 // Applies a change of FindNearest to `input`.
 void ApplyChange(const SpecChange& change, PlanInput& input);
 
-// Changes that together make `input` feasible, found by planning each; empty when none of those tried does.
-// Cheapest first: the mesh, then the micro-batch, numerics, shorter sequences, and at last more machines.
+// Changes that together make `input` feasible, found by planning each; empty when none of those
+// tried does. Cheapest first: the mesh, then the micro-batch, numerics, shorter sequences, and at
+// last more machines.
 std::vector<SpecChange> FindNearest(const PlanInput& input);
 
 // As MakePlan, without the search for the nearest plan.

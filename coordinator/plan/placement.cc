@@ -14,10 +14,12 @@ namespace {
 using Slots = std::vector<PlannerSlot>;
 
 // Slots by place where an ep group may lie, each in node and index order.
-std::map<std::string, Slots> Groups(const Slots& slots, const std::string& device, int64_t min_bytes) {
+std::map<std::string, Slots> Groups(const Slots& slots, const std::string& device,
+                                    int64_t min_bytes) {
   std::map<std::string, Slots> groups;
   for (const PlannerSlot& slot : slots) {
-    if (slot.device == device && slot.memory_bytes >= min_bytes) groups[PlacementGroup(slot)].push_back(slot);
+    if (slot.device == device && slot.memory_bytes >= min_bytes)
+      groups[PlacementGroup(slot)].push_back(slot);
   }
   for (auto& [key, group] : groups) {
     std::sort(group.begin(), group.end(), [](const PlannerSlot& a, const PlannerSlot& b) {
@@ -106,7 +108,8 @@ double CoresPerRank(const Slots& placement) {
     share = share == 0 ? threads : std::min(share, threads);
     machine = std::max(machine, slot.cpu_cores);
   }
-  return std::min(std::max(share, 1.0), static_cast<double>(machine) / static_cast<double>(placement.size()));
+  return std::min(std::max(share, 1.0),
+                  static_cast<double>(machine) / static_cast<double>(placement.size()));
 }
 
 int64_t SlotBytesNeeded(const v1::Plan& plan) {

@@ -57,15 +57,17 @@ double Seconds(const v1::Plan& plan) {
 }
 
 std::string MeshText(const v1::Plan& plan) {
-  return absl::StrCat(plan.ranks(), plan.ranks() == 1 ? " rank" : " ranks", " on ", plan.device(), " = ",
-                      plan.expert_parallel(), " expert-parallel x ", plan.expert_data_parallel(),
+  return absl::StrCat(plan.ranks(), plan.ranks() == 1 ? " rank" : " ranks", " on ", plan.device(),
+                      " = ", plan.expert_parallel(), " expert-parallel x ",
+                      plan.expert_data_parallel(),
                       plan.expert_data_parallel() == 1 ? " replica" : " replicas");
 }
 
 std::string BatchText(const v1::Plan& plan) {
-  return absl::StrCat(plan.global_batch_sequences(), " sequences of ", FormatGrouped(plan.sequence_length()),
-                      " tokens a step; a rank takes ", plan.micro_batch_sequences(), " at once, ",
-                      plan.gradient_accumulation(), plan.gradient_accumulation() == 1 ? " time" : " times");
+  return absl::StrCat(plan.global_batch_sequences(), " sequences of ",
+                      FormatGrouped(plan.sequence_length()), " tokens a step; a rank takes ",
+                      plan.micro_batch_sequences(), " at once, ", plan.gradient_accumulation(),
+                      plan.gradient_accumulation() == 1 ? " time" : " times");
 }
 
 std::string RateText(const v1::Plan& plan) {
@@ -74,16 +76,18 @@ std::string RateText(const v1::Plan& plan) {
 
 std::string TimeText(const v1::Plan& plan) {
   if (plan.total_steps() == 0) return "known once the data is prepared";
-  return absl::StrCat(FormatDuration(Seconds(plan)), " predicted, ", FormatGrouped(plan.total_steps()),
+  return absl::StrCat(FormatDuration(Seconds(plan)), " predicted, ",
+                      FormatGrouped(plan.total_steps()),
                       plan.total_steps() == 1 ? " step, " : " steps, ",
                       FormatCount(static_cast<double>(plan.total_tokens())), " tokens");
 }
 
 std::string DiskText(const v1::Plan& plan) {
-  std::string text = absl::StrCat(Bytes(plan.checkpoint_bytes()), " each; ", Bytes(plan.disk_needed_bytes()),
-                                  " needed with those kept");
-  absl::StrAppend(&text, plan.disk_free_bytes() < 0 ? ", free space unknown"
-                                                    : absl::StrCat(", ", Bytes(plan.disk_free_bytes()), " free"));
+  std::string text = absl::StrCat(Bytes(plan.checkpoint_bytes()), " each; ",
+                                  Bytes(plan.disk_needed_bytes()), " needed with those kept");
+  absl::StrAppend(&text, plan.disk_free_bytes() < 0
+                             ? ", free space unknown"
+                             : absl::StrCat(", ", Bytes(plan.disk_free_bytes()), " free"));
   return text;
 }
 
@@ -99,7 +103,8 @@ void RenderMemory(const v1::Plan& plan, Writer& writer) {
   };
   for (const auto& category : plan.memory()) {
     if (category.bytes() == 0) continue;
-    const auto filled = std::llround(kBarWidth * static_cast<double>(category.bytes()) / std::max(1.0, whole));
+    const auto filled =
+        std::llround(kBarWidth * static_cast<double>(category.bytes()) / std::max(1.0, whole));
     writer.Raw(row(category.name(), category.bytes()) +
                std::string(static_cast<size_t>(std::clamp<long long>(filled, 0, kBarWidth)), '#'));
   }
@@ -124,8 +129,8 @@ void RenderRejected(const v1::Plan& plan, const PlanTextOptions& options, Writer
       writer.Raw(absl::StrCat("  and ", plan.rejected_size() - options.max_rejected, " more"));
       break;
     }
-    writer.Wrapped(absl::StrFormat("  ranks %-4d ep %-4d micro %-4d ", other.ranks(), other.expert_parallel(),
-                                   other.micro_batch_sequences()),
+    writer.Wrapped(absl::StrFormat("  ranks %-4d ep %-4d micro %-4d ", other.ranks(),
+                                   other.expert_parallel(), other.micro_batch_sequences()),
                    other.reason());
   }
 }
@@ -133,7 +138,8 @@ void RenderRejected(const v1::Plan& plan, const PlanTextOptions& options, Writer
 void RenderDefaults(const v1::Plan& plan, Writer& writer) {
   if (plan.defaults().empty()) return;
   std::vector<std::string> texts;
-  for (const auto& [field, value] : plan.defaults()) texts.push_back(absl::StrCat(field, "=", value));
+  for (const auto& [field, value] : plan.defaults())
+    texts.push_back(absl::StrCat(field, "=", value));
   std::sort(texts.begin(), texts.end());
   writer.Heading("Defaults");
   writer.Wrapped("  ", absl::StrJoin(texts, " "));
@@ -143,14 +149,16 @@ void RenderDefaults(const v1::Plan& plan, Writer& writer) {
 
 std::string RenderPlan(const v1::Plan& plan, const PlanTextOptions& options) {
   Writer writer(options.color);
-  writer.Raw(plan.feasible() ? writer.Styled("1;32", "Plan") : writer.Styled("1;31", "No plan fits"));
+  writer.Raw(plan.feasible() ? writer.Styled("1;32", "Plan")
+                             : writer.Styled("1;31", "No plan fits"));
   if (plan.ranks() > 0) {
     writer.Row("mesh", MeshText(plan));
     writer.Row("batch", BatchText(plan));
   }
-  writer.Row("model", absl::StrCat(FormatCount(static_cast<double>(plan.model_parameters())), " parameters, ",
-                                   FormatCount(static_cast<double>(plan.active_parameters())),
-                                   " active a token"));
+  writer.Row(
+      "model",
+      absl::StrCat(FormatCount(static_cast<double>(plan.model_parameters())), " parameters, ",
+                   FormatCount(static_cast<double>(plan.active_parameters())), " active a token"));
   writer.Row("numerics", absl::StrCat(plan.precision(), ", optimizer ", plan.optimizer()));
   if (plan.feasible()) {
     writer.Row("speed", RateText(plan));
@@ -168,11 +176,13 @@ std::string RenderPlan(const v1::Plan& plan, const PlanTextOptions& options) {
 
 std::string SummarizePlan(const v1::Plan& plan) {
   if (!plan.feasible()) {
-    return absl::StrCat("no plan fits: ", plan.problems().empty() ? "no reason given" : plan.problems(0));
+    return absl::StrCat("no plan fits: ",
+                        plan.problems().empty() ? "no reason given" : plan.problems(0));
   }
   return absl::StrCat(MeshText(plan), ", micro-batch ", plan.micro_batch_sequences(), " x ",
-                      plan.gradient_accumulation(), ", ", Bytes(plan.memory_bytes_per_rank()), " of ",
-                      Bytes(plan.memory_capacity_bytes_per_rank()), " a rank, ", RateText(plan));
+                      plan.gradient_accumulation(), ", ", Bytes(plan.memory_bytes_per_rank()),
+                      " of ", Bytes(plan.memory_capacity_bytes_per_rank()), " a rank, ",
+                      RateText(plan));
 }
 
 }  // namespace switchyard::coordinator

@@ -39,10 +39,12 @@ void FillTime(const PlanInput& input, const ResolvedJob& job, const Candidate& c
   plan.mutable_duration()->set_nanos(static_cast<int32_t>((seconds - std::floor(seconds)) * 1e9));
 }
 
-// Bytes under the output while the next checkpoint is written before the oldest goes, and the final one.
+// Bytes under the output while the next checkpoint is written before the oldest goes, and the final
+// one.
 int64_t DiskNeeded(const ResolvedJob& job, int64_t checkpoint_bytes) {
   // Without an interval only a pause writes a checkpoint.
-  const int64_t kept = job.spec.checkpoint().interval_steps() > 0 ? job.spec.checkpoint().keep() + 1 : 1;
+  const int64_t kept =
+      job.spec.checkpoint().interval_steps() > 0 ? job.spec.checkpoint().keep() + 1 : 1;
   return (kept + 1) * checkpoint_bytes;
 }
 
@@ -75,7 +77,8 @@ v1::Plan PlanAsAsked(const PlanInput& input) {
   const std::vector<Candidate> candidates = ListCandidates(input, job);
   const bool fits = !candidates.empty() && candidates.front().verdict == Verdict::kFits;
   if (!fits) {
-    for (auto& problem : ExplainInfeasible(input, job, candidates)) plan.add_problems(std::move(problem));
+    for (auto& problem : ExplainInfeasible(input, job, candidates))
+      plan.add_problems(std::move(problem));
   }
   if (auto problem = ExplainDisk(input, job, plan.checkpoint_bytes(), plan.disk_needed_bytes());
       !problem.empty()) {

@@ -18,7 +18,7 @@ namespace switchyard::coordinator {
 struct PlannerSlot {
   std::string node;
   int index = 0;
-  std::string device;         // "cpu" or "cuda"
+  std::string device;  // "cpu" or "cuda"
   std::string product;
   int64_t memory_bytes = 0;   // what a rank in it may use
   std::string memory_domain;  // CPU ranks of one job must share it
@@ -30,9 +30,9 @@ struct PlanInput {
   v1::JobSpec spec;
   ModelShape model;
   int64_t checkpoint_model_bytes = 0;  // bytes of the input's *.safetensors; the output is as large
-  std::optional<int64_t> train_sequences;    // packed sequences, when the data is prepared
+  std::optional<int64_t> train_sequences;  // packed sequences, when the data is prepared
   std::vector<PlannerSlot> slots;
-  int64_t disk_free_bytes = -1;              // under checkpoint.output; -1 unknown
+  int64_t disk_free_bytes = -1;  // under checkpoint.output; -1 unknown
 };
 
 // Always returns a plan: feasible, or with problems and the nearest feasible choice.

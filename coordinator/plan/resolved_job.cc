@@ -41,7 +41,8 @@ ResolvedJob ResolveJob(const PlanInput& input) {
   }
   if (!training.has_deterministic()) {
     training.set_deterministic(job.device == "cpu");
-    job.defaults.emplace_back("training.deterministic", training.deterministic() ? "true" : "false");
+    job.defaults.emplace_back("training.deterministic",
+                              training.deterministic() ? "true" : "false");
   }
   if (!training.has_router_aux_loss_coef()) {
     training.set_router_aux_loss_coef(input.model.router_aux_loss_coef);

@@ -1,4 +1,5 @@
-// A job's spec with every default filled that the planner decides, and the choices read as types. Pure.
+// A job's spec with every default filled that the planner decides, and the choices read as types.
+// Pure.
 #pragma once
 
 #include <cstdint>
@@ -6,19 +7,19 @@
 #include <utility>
 #include <vector>
 
-#include "coordinator/plan/planner.h"
 #include "common/model/rank_memory.h"
+#include "coordinator/plan/planner.h"
 
 namespace switchyard::coordinator {
 
 struct ResolvedJob {
-  v1::JobSpec spec;            // all defaults filled but mesh.ranks, expert_parallel and the micro-batch
-  std::string device;          // "cpu" or "cuda"
+  v1::JobSpec spec;    // all defaults filled but mesh.ranks, expert_parallel and the micro-batch
+  std::string device;  // "cpu" or "cuda"
   DeviceKind device_kind = DeviceKind::kCpu;
   Precision precision = Precision::kFloat32;
   OptimizerProfile optimizer = OptimizerProfile::kExact;
-  int64_t global_batch = 1;    // sequences
-  int64_t sequence_length = 1; // tokens
+  int64_t global_batch = 1;                                   // sequences
+  int64_t sequence_length = 1;                                // tokens
   std::vector<std::pair<std::string, std::string>> defaults;  // field -> value, in the order filled
 };
 

@@ -27,11 +27,12 @@ double MatrixSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
   // Causal: half of 4 x S x heads x head_dim; the backward recomputes the scores.
   const double attention = layers * 2 * static_cast<double>(rank.sequence_length) * query;
   return 6 * dense / rates.dense_flops + 6 * expert / rates.expert_flops +
-         attention / rates.attention_forward_flops + 2.5 * attention / rates.attention_backward_flops;
+         attention / rates.attention_forward_flops +
+         2.5 * attention / rates.attention_backward_flops;
 }
 
-// Bytes a token moves through memory outside GEMMs: about 79 rows of the hidden size a layer with 8 experts,
-// fused as the engine fuses them.
+// Bytes a token moves through memory outside GEMMs: about 79 rows of the hidden size a layer with 8
+// experts, fused as the engine fuses them.
 double ElementwiseSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
   const double rows = static_cast<double>(rank.model.num_layers) * 79;
   return rows * static_cast<double>(rank.model.hidden_size) * ElementBytes(rank.precision) /
@@ -43,8 +44,9 @@ double ExchangeSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
   const ModelShape& model = rank.model;
   const double rows =
       ExpectedRemoteRanks(model.num_experts, model.experts_per_token, rank.expert_parallel);
-  return 4 * static_cast<double>(model.num_moe_layers()) * rows * static_cast<double>(model.hidden_size) *
-         ElementBytes(rank.precision) / rates.link_bytes_per_second;
+  return 4 * static_cast<double>(model.num_moe_layers()) * rows *
+         static_cast<double>(model.hidden_size) * ElementBytes(rank.precision) /
+         rates.link_bytes_per_second;
 }
 
 // Reduce-scatter of gradients and all-gather of parameters; gradients are float32 once accumulated.
@@ -85,7 +87,8 @@ StepTime PredictStep(const ThroughputInput& input) {
   const double local_experts = expert_parameters / static_cast<double>(rank.expert_parallel);
 
   StepTime time;
-  time.compute = tokens * (MatrixSeconds(rank, rates) + ElementwiseSeconds(rank, rates)) / input.devices;
+  time.compute =
+      tokens * (MatrixSeconds(rank, rates) + ElementwiseSeconds(rank, rates)) / input.devices;
   time.exchange = tokens * ExchangeSeconds(rank, rates) / std::min(1.0, input.devices);
   time.reduction = ReductionSeconds(input, replicated, local_experts);
   // Gradient read twice (clip, update); weight, moments and master read and written.
@@ -100,7 +103,8 @@ StepTime PredictStep(const ThroughputInput& input) {
                   (static_cast<double>(model.num_layers) * rates.layer_seconds +
                    moe_layers * experts_here * rates.expert_seconds) /
                   std::min(1.0, input.devices);
-  if (rank.expert_parallel > 1) time.overhead += micro_batches * 8 * moe_layers * rates.barrier_seconds;
+  if (rank.expert_parallel > 1)
+    time.overhead += micro_batches * 8 * moe_layers * rates.barrier_seconds;
   if (rank.ranks > 1) {
     time.overhead += (2 * static_cast<double>(model.num_layers) + 4) * rates.barrier_seconds;
   }

@@ -1,5 +1,5 @@
-// Predicted time of an optimizer step from measured rates. Pure arithmetic; what it does not know (other load
-// on the machine, stragglers) it does not guess.
+// Predicted time of an optimizer step from measured rates. Pure arithmetic; what it does not know
+// (other load on the machine, stragglers) it does not guess.
 #pragma once
 
 #include <cstdint>
@@ -10,19 +10,19 @@
 namespace switchyard::coordinator {
 
 struct ThroughputInput {
-  RankMemoryInput rank;    // model, mesh and batch
+  RankMemoryInput rank;  // model, mesh and batch
   DeviceRates rates;
-  double devices = 1;      // of `rates` a rank has: 1 GPU, or so many cores
-  int nodes = 1;           // that the mesh spans
+  double devices = 1;  // of `rates` a rank has: 1 GPU, or so many cores
+  int nodes = 1;       // that the mesh spans
 };
 
 // Seconds of one optimizer step by what takes them. Nothing is assumed to overlap.
 struct StepTime {
-  double compute = 0;      // GEMMs, attention, elementwise passes
-  double exchange = 0;     // dispatch and combine of tokens
-  double reduction = 0;    // gradients and parameters of ZeRO-1
+  double compute = 0;    // GEMMs, attention, elementwise passes
+  double exchange = 0;   // dispatch and combine of tokens
+  double reduction = 0;  // gradients and parameters of ZeRO-1
   double optimizer = 0;
-  double overhead = 0;     // fixed cost of launches and meetings
+  double overhead = 0;  // fixed cost of launches and meetings
   double Total() const { return compute + exchange + reduction + optimizer + overhead; }
 };
 

@@ -44,7 +44,8 @@ int64_t TotalSteps(const v1::JobSpec& spec, const v1::Plan& plan, int64_t train_
   const auto sequences = static_cast<double>(train_sequences);
   // An epoch ends with a step of its own, filled with empty sequences.
   const double whole = std::floor(epochs);
-  const double steps = whole * std::ceil(sequences / batch) + std::ceil((epochs - whole) * sequences / batch);
+  const double steps =
+      whole * std::ceil(sequences / batch) + std::ceil((epochs - whole) * sequences / batch);
   return std::max<int64_t>(1, std::llround(steps));
 }
 
@@ -52,12 +53,13 @@ TrainerConfig MakeTrainerConfig(const TrainerConfigInput& input) {
   SWITCHYARD_CHECK(input.plan.feasible(), "only a feasible plan can be launched");
   v1::JobSpec spec = input.spec;
   ApplyDefaults(spec);
-  // What the planner decided by device and model is among the plan's defaults only; the model's own weight of
-  // the load-balancing loss has no other source here.
+  // What the planner decided by device and model is among the plan's defaults only; the model's own
+  // weight of the load-balancing loss has no other source here.
   if (!spec.training().has_router_aux_loss_coef()) {
     const auto& defaults = input.plan.defaults();
     const auto it = defaults.find("training.router_aux_loss_coef");
-    spec.mutable_training()->set_router_aux_loss_coef(it == defaults.end() ? 0 : std::stod(it->second));
+    spec.mutable_training()->set_router_aux_loss_coef(it == defaults.end() ? 0
+                                                                           : std::stod(it->second));
   }
   TrainerConfig config;
   config.set_job(input.job_name);

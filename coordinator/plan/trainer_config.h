@@ -17,7 +17,7 @@ struct TrainerConfigInput {
   std::string job_name;        // resource name
   std::string job_uid;
   int64_t epoch = 0;
-  std::string resume_from;     // checkpoint directory or empty
+  std::string resume_from;  // checkpoint directory or empty
 };
 
 // Optimizer steps of the job: spec.training.steps, or epochs times the prepared sequences over the

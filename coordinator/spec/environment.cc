@@ -66,7 +66,8 @@ void CheckDataFile(const std::string& field, const std::string& path, FieldCheck
   } else if (!fs::is_regular_file(status)) {
     checks.Add(field, absl::StrCat("is ", Quote(path), "; it is not a file"));
   } else if (::access(path.c_str(), R_OK) != 0) {
-    checks.Add(field, absl::StrCat("is ", Quote(path), "; it cannot be read (", std::strerror(errno), ")"));
+    checks.Add(field, absl::StrCat("is ", Quote(path), "; it cannot be read (",
+                                   std::strerror(errno), ")"));
   } else if (fs::file_size(path, error) == 0) {
     checks.Add(field, absl::StrCat("is ", Quote(path), "; the file is empty"));
   }
@@ -95,8 +96,9 @@ Environment InspectEnvironment(const v1::JobSpec& spec, const std::string& job_u
 
   const std::string& output = spec.checkpoint().output();
   if (IsInside(output, spec.model())) {
-    checks.Add("checkpoint.output", absl::StrCat("is ", Quote(output), ", inside the model directory ",
-                                                 Quote(spec.model()), "; name a directory of the job's own"));
+    checks.Add("checkpoint.output",
+               absl::StrCat("is ", Quote(output), ", inside the model directory ",
+                            Quote(spec.model()), "; name a directory of the job's own"));
   } else {
     const OutputDirectory directory = InspectOutputDirectory(output, job_uid);
     environment.disk_free_bytes = directory.free_bytes;

@@ -1,7 +1,8 @@
 // What a spec's paths lead to, looked at before a job is queued: model, data and output.
 //
-// Touches the file system (the only part of spec/ that does) and never for long: headers are read, data is not.
-// It sees what the coordinator's machine sees; before launch every node proves that it sees the same.
+// Touches the file system (the only part of spec/ that does) and never for long: headers are read,
+// data is not. It sees what the coordinator's machine sees; before launch every node proves that it
+// sees the same.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ struct Environment {
   int64_t disk_free_bytes = -1;            // where checkpoint.output is or would be; -1 unknown
 };
 
-// `spec` has passed ValidateSpec. `job_uid` is the job's own, so that it may find its earlier checkpoints in
-// checkpoint.output; empty for a job that does not exist yet.
+// `spec` has passed ValidateSpec. `job_uid` is the job's own, so that it may find its earlier
+// checkpoints in checkpoint.output; empty for a job that does not exist yet.
 Environment InspectEnvironment(const v1::JobSpec& spec, const std::string& job_uid);
 
 }  // namespace switchyard::coordinator

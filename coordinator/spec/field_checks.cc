@@ -66,14 +66,15 @@ bool FieldChecks::CheckPath(const std::string& field, const std::string& value,
     return false;
   }
   if (value.size() > kMaxPathBytes) {
-    Add(field, absl::StrCat("is ", value.size(), " bytes long; a path may have at most ", kMaxPathBytes));
+    Add(field,
+        absl::StrCat("is ", value.size(), " bytes long; a path may have at most ", kMaxPathBytes));
     return false;
   }
-  const bool printable = std::all_of(value.begin(), value.end(), [](unsigned char c) {
-    return c >= 0x20 && c != 0x7f;
-  });
+  const bool printable = std::all_of(value.begin(), value.end(),
+                                     [](unsigned char c) { return c >= 0x20 && c != 0x7f; });
   if (!printable) {
-    Add(field, absl::StrCat("is ", Quote(value), "; a path may not contain NUL or control characters"));
+    Add(field,
+        absl::StrCat("is ", Quote(value), "; a path may not contain NUL or control characters"));
     return false;
   }
   if (value[0] != '/') {
@@ -82,7 +83,8 @@ bool FieldChecks::CheckPath(const std::string& field, const std::string& value,
   }
   for (const auto& part : absl::StrSplit(value, '/')) {
     if (part != "..") continue;
-    Add(field, absl::StrCat("is ", Quote(value), "; must not contain \"..\", write the path it means"));
+    Add(field,
+        absl::StrCat("is ", Quote(value), "; must not contain \"..\", write the path it means"));
     return false;
   }
   return true;

@@ -1,7 +1,7 @@
 // Checks of single fields, shared by the rules of validate.cc.
 //
-// Collects violations; every description has the value and the fix. Long values are clipped, so that a hostile
-// spec cannot make a large answer.
+// Collects violations; every description has the value and the fix. Long values are clipped, so
+// that a hostile spec cannot make a large answer.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ std::string Quote(const std::string& value);
 struct Range {
   double low = 0;
   double high = std::numeric_limits<double>::infinity();
-  bool low_open = false;   // low itself is not allowed
+  bool low_open = false;  // low itself is not allowed
   bool high_open = false;
 };
 

@@ -27,33 +27,39 @@ struct TensorRange {
 };
 
 // Empty when the ranges of a header fill its `data_bytes`, as the format demands.
-std::string CheckRanges(const std::string& file, std::vector<TensorRange> ranges, uint64_t data_bytes) {
+std::string CheckRanges(const std::string& file, std::vector<TensorRange> ranges,
+                        uint64_t data_bytes) {
   std::sort(ranges.begin(), ranges.end(), [](const TensorRange& a, const TensorRange& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
   });
   uint64_t at = 0;
   for (const TensorRange& range : ranges) {
     if (range.begin < at) {
-      return absl::StrCat(file, " is damaged: tensor \"", range.name, "\" overlaps the one before it");
+      return absl::StrCat(file, " is damaged: tensor \"", range.name,
+                          "\" overlaps the one before it");
     }
     if (range.begin > at) {
-      return absl::StrCat(file, " is damaged: bytes ", at, " to ", range.begin, " belong to no tensor");
+      return absl::StrCat(file, " is damaged: bytes ", at, " to ", range.begin,
+                          " belong to no tensor");
     }
     at = range.end;
   }
   if (at > data_bytes) {
-    return absl::StrCat(file, " is truncated: its header describes ", FormatGrouped(static_cast<int64_t>(at)),
-                        " bytes of tensors, the file has ", FormatGrouped(static_cast<int64_t>(data_bytes)));
+    return absl::StrCat(file, " is truncated: its header describes ",
+                        FormatGrouped(static_cast<int64_t>(at)), " bytes of tensors, the file has ",
+                        FormatGrouped(static_cast<int64_t>(data_bytes)));
   }
   if (at < data_bytes) {
-    return absl::StrCat(file, " is damaged: ", data_bytes - at, " bytes at its end belong to no tensor");
+    return absl::StrCat(file, " is damaged: ", data_bytes - at,
+                        " bytes at its end belong to no tensor");
   }
   return "";
 }
 
 std::string CheckHeader(const std::string& file, const std::string& text, uint64_t data_bytes) {
   const Json header = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!header.is_object()) return absl::StrCat(file, " is damaged: its header is not a JSON object");
+  if (!header.is_object())
+    return absl::StrCat(file, " is damaged: its header is not a JSON object");
   std::vector<TensorRange> ranges;
   for (const auto& [name, entry] : header.items()) {
     if (name == "__metadata__") continue;
@@ -62,7 +68,8 @@ std::string CheckHeader(const std::string& file, const std::string& text, uint64
                       entry["data_offsets"][0].is_number_unsigned() &&
                       entry["data_offsets"][1].is_number_unsigned() &&
                       entry["data_offsets"][0] <= entry["data_offsets"][1];
-    if (!good) return absl::StrCat(file, " is damaged: tensor \"", name, "\" has no valid data_offsets");
+    if (!good)
+      return absl::StrCat(file, " is damaged: tensor \"", name, "\" has no valid data_offsets");
     ranges.push_back({name, entry["data_offsets"][0], entry["data_offsets"][1]});
   }
   return CheckRanges(file, std::move(ranges), data_bytes);
@@ -76,16 +83,18 @@ std::string CheckSafetensors(const fs::path& path) {
   if (error || !stream) return absl::StrCat(file, " cannot be read");
   unsigned char prefix[8];
   if (size < sizeof(prefix) || !stream.read(reinterpret_cast<char*>(prefix), sizeof(prefix))) {
-    return absl::StrCat(file, " is truncated: it has ", size, " bytes, a safetensors file at least 8");
+    return absl::StrCat(file, " is truncated: it has ", size,
+                        " bytes, a safetensors file at least 8");
   }
   uint64_t header_bytes = 0;
   for (int i = 7; i >= 0; --i) header_bytes = header_bytes << 8 | prefix[i];
   if (header_bytes > kMaxHeaderBytes) {
-    return absl::StrCat(file, " is no safetensors file: its first 8 bytes claim a header of ", header_bytes,
-                        " bytes");
+    return absl::StrCat(file, " is no safetensors file: its first 8 bytes claim a header of ",
+                        header_bytes, " bytes");
   }
   if (header_bytes > size - sizeof(prefix)) {
-    return absl::StrCat(file, " is truncated: its header has ", header_bytes, " bytes, the file ", size);
+    return absl::StrCat(file, " is truncated: its header has ", header_bytes, " bytes, the file ",
+                        size);
   }
   std::string text(header_bytes, '\0');
   if (!stream.read(text.data(), static_cast<std::streamsize>(header_bytes))) {
@@ -137,7 +146,8 @@ ModelFiles InspectModelFiles(const std::string& directory) {
     for (const auto& entry : fs::directory_iterator(directory, error)) {
       if (entry.path().extension() == ".safetensors") shards.insert(entry.path().filename());
     }
-    if (error) files.problems.push_back(absl::StrCat("it cannot be listed (", error.message(), ")"));
+    if (error)
+      files.problems.push_back(absl::StrCat("it cannot be listed (", error.message(), ")"));
   }
   if (shards.empty() && files.problems.empty()) {
     files.problems.push_back("it has no *.safetensors file");
@@ -155,7 +165,8 @@ ModelFiles InspectModelFiles(const std::string& directory) {
     }
   }
   if (!HasTokenizer(directory)) {
-    files.problems.push_back("it has no tokenizer.json (or tokenizer.model, or vocab.json with merges.txt)");
+    files.problems.push_back(
+        "it has no tokenizer.json (or tokenizer.model, or vocab.json with merges.txt)");
   }
   return files;
 }

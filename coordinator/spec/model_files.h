@@ -1,7 +1,7 @@
 // The files of a Hugging Face model directory, looked at as far as their headers tell.
 //
-// Finds what would stop every rank at once (missing shards, truncated or damaged headers, no tokenizer). What
-// needs the model's shape, tensor names and sizes, is the trainer's to prove.
+// Finds what would stop every rank at once (missing shards, truncated or damaged headers, no
+// tokenizer). What needs the model's shape, tensor names and sizes, is the trainer's to prove.
 #pragma once
 
 #include <cstdint>

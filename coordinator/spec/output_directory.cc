@@ -27,8 +27,8 @@ fs::path ExistingAncestor(fs::path path) {
   return path;
 }
 
-// Empty when a directory can be made in `directory`. Permission bits do not tell: root passes them, and read-only
-// or virtual file systems have them set.
+// Empty when a directory can be made in `directory`. Permission bits do not tell: root passes them,
+// and read-only or virtual file systems have them set.
 std::string TryToWrite(const fs::path& directory) {
   std::error_code error;
   if (!fs::is_directory(directory, error)) {
@@ -36,7 +36,8 @@ std::string TryToWrite(const fs::path& directory) {
   }
   std::string probe = (directory / ".switchyard-probe-XXXXXX").string();
   if (::mkdtemp(probe.data()) == nullptr) {
-    return absl::StrCat("\"", directory.string(), "\" cannot be written (", std::strerror(errno), ")");
+    return absl::StrCat("\"", directory.string(), "\" cannot be written (", std::strerror(errno),
+                        ")");
   }
   ::rmdir(probe.c_str());
   return "";
@@ -62,8 +63,8 @@ std::string FindForeignResult(const fs::path& output, const std::string& job_uid
     const std::string owner = identity.ok() ? identity->job_uid : "";
     if (!owner.empty() && owner == job_uid) continue;
     const std::string name = fs::relative(checkpoint, output).string();
-    return absl::StrCat("it holds ", owner.empty() ? "something else" : "another job's result", " (", name,
-                        owner.empty() ? "" : absl::StrCat(" of job ", owner),
+    return absl::StrCat("it holds ", owner.empty() ? "something else" : "another job's result",
+                        " (", name, owner.empty() ? "" : absl::StrCat(" of job ", owner),
                         "); choose another directory or move that away");
   }
   return "";

@@ -24,15 +24,17 @@ constexpr int64_t kMaxSteps = 1'000'000'000;
 constexpr const char* kIdFix =
     "use 1 to 63 of a-z, 0-9 and \"-\", starting with a letter, not ending with \"-\"";
 
-// Fields that this coordinator does not know: from a newer client, or misspelt in a hand-made message.
+// Fields that this coordinator does not know: from a newer client, or misspelt in a hand-made
+// message.
 void CheckUnknownFields(const google::protobuf::Message& message, const std::string& path,
                         FieldChecks& checks) {
   const auto* reflection = message.GetReflection();
   const auto& unknown = reflection->GetUnknownFields(message);
   if (!unknown.empty()) {
-    checks.Add(path.empty() ? "spec" : path,
-               absl::StrCat("has a field with number ", unknown.field(0).number(),
-                            " that this coordinator does not know; remove it or upgrade the coordinator"));
+    checks.Add(
+        path.empty() ? "spec" : path,
+        absl::StrCat("has a field with number ", unknown.field(0).number(),
+                     " that this coordinator does not know; remove it or upgrade the coordinator"));
   }
   std::vector<const google::protobuf::FieldDescriptor*> fields;
   reflection->ListFields(message, &fields);
@@ -66,17 +68,20 @@ void CheckLabels(const v1::JobSpec& spec, FieldChecks& checks) {
   }
   const auto bad = [](const std::string& text) {
     return text.size() > kMaxLabelBytes ||
-           std::any_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+           std::any_of(text.begin(), text.end(),
+                       [](unsigned char c) { return c < 0x20 || c == 0x7f; });
   };
   for (const auto& [key, value] : spec.labels()) {
     if (key.empty() || bad(key)) {
-      checks.Add("labels", absl::StrCat("has the key ", Quote(key),
-                                        "; keys have 1 to 63 characters, none of them a control character"));
+      checks.Add("labels",
+                 absl::StrCat("has the key ", Quote(key),
+                              "; keys have 1 to 63 characters, none of them a control character"));
     }
     if (bad(value)) {
-      checks.Add(absl::StrCat("labels[", Quote(key), "]"),
-                 absl::StrCat("is ", Quote(value),
-                              "; values have at most 63 characters, none of them a control character"));
+      checks.Add(
+          absl::StrCat("labels[", Quote(key), "]"),
+          absl::StrCat("is ", Quote(value),
+                       "; values have at most 63 characters, none of them a control character"));
     }
   }
 }
@@ -86,8 +91,9 @@ void CheckDataFile(const std::string& field, const std::string& value, FieldChec
   for (const char* suffix : {".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"}) {
     if (absl::EndsWith(value, suffix)) return;
   }
-  checks.Add(field, absl::StrCat("is ", Quote(value),
-                                 "; the file must end with .jsonl, .jsonl.gz, .jsonl.zst or .parquet"));
+  checks.Add(field,
+             absl::StrCat("is ", Quote(value),
+                          "; the file must end with .jsonl, .jsonl.gz, .jsonl.zst or .parquet"));
 }
 
 void CheckData(const v1::DataSpec& data, FieldChecks& checks) {
@@ -107,7 +113,8 @@ void CheckLengthOfTraining(const v1::TrainingSpec& training, FieldChecks& checks
                             FormatNumber(training.epochs()), "; set one of them, not both"));
   }
   if (training.has_epochs()) {
-    checks.CheckNumber("training.epochs", training.epochs(), {.low = 0, .high = 10000, .low_open = true});
+    checks.CheckNumber("training.epochs", training.epochs(),
+                       {.low = 0, .high = 10000, .low_open = true});
   }
   if (training.has_steps()) checks.CheckInteger("training.steps", training.steps(), 1, kMaxSteps);
 }
@@ -146,8 +153,8 @@ void CheckOptimization(const v1::TrainingSpec& training, FieldChecks& checks) {
          training.min_learning_rate_ratio(), share);
   number(training.has_max_grad_norm(), "max_grad_norm", training.max_grad_norm(),
          {.low = 0, .high = 1e9});
-  number(training.has_router_aux_loss_coef(), "router_aux_loss_coef", training.router_aux_loss_coef(),
-         {.low = 0, .high = 100});
+  number(training.has_router_aux_loss_coef(), "router_aux_loss_coef",
+         training.router_aux_loss_coef(), {.low = 0, .high = 100});
   if (training.has_schedule()) {
     checks.CheckChoice("training.schedule", training.schedule(), {"cosine", "linear", "constant"});
   }
@@ -162,15 +169,17 @@ void CheckNumerics(const v1::JobSpec& spec, FieldChecks& checks) {
   if (training.has_precision()) {
     checks.CheckChoice("training.precision", training.precision(), {"float32", "bfloat16"});
   }
-  const bool float32 = training.has_precision() ? training.precision() == "float32"
-                                                : spec.mesh().device() == "cpu";
+  const bool float32 =
+      training.has_precision() ? training.precision() == "float32" : spec.mesh().device() == "cpu";
   if (training.optimizer() == "compact" && float32) {
-    checks.Add("training.optimizer",
-               "is \"compact\"; under float32 weights only \"exact\" exists, set training.precision to "
-               "\"bfloat16\" or training.optimizer to \"exact\"");
+    checks.Add(
+        "training.optimizer",
+        "is \"compact\"; under float32 weights only \"exact\" exists, set training.precision to "
+        "\"bfloat16\" or training.optimizer to \"exact\"");
   }
   if (training.has_deterministic() && !training.deterministic() && spec.mesh().device() == "cpu") {
-    checks.Add("training.deterministic", "is false; training on cpu is always deterministic, remove it");
+    checks.Add("training.deterministic",
+               "is false; training on cpu is always deterministic, remove it");
   }
 }
 
@@ -178,8 +187,9 @@ void CheckEvaluation(const v1::JobSpec& spec, FieldChecks& checks) {
   const int64_t interval = spec.training().eval_interval_steps();
   checks.CheckInteger("training.eval_interval_steps", interval, 0, kMaxSteps);
   if (interval > 0 && spec.data().eval().empty()) {
-    checks.Add("training.eval_interval_steps",
-               absl::StrCat("is ", interval, " but data.eval is empty; set data.eval or remove it"));
+    checks.Add(
+        "training.eval_interval_steps",
+        absl::StrCat("is ", interval, " but data.eval is empty; set data.eval or remove it"));
   }
 }
 
@@ -189,23 +199,26 @@ void CheckMesh(const v1::MeshSpec& mesh, FieldChecks& checks) {
   }
   checks.CheckInteger("mesh.ranks", mesh.ranks(), 0, kMaxRanks);
   checks.CheckInteger("mesh.expert_parallel", mesh.expert_parallel(), 0, kMaxRanks);
-  if (mesh.ranks() > 0 && mesh.expert_parallel() > 0 && mesh.ranks() % mesh.expert_parallel() != 0) {
-    checks.Add("mesh.expert_parallel", absl::StrCat("is ", mesh.expert_parallel(),
-                                                    "; must divide mesh.ranks (", mesh.ranks(), ")"));
+  if (mesh.ranks() > 0 && mesh.expert_parallel() > 0 &&
+      mesh.ranks() % mesh.expert_parallel() != 0) {
+    checks.Add("mesh.expert_parallel",
+               absl::StrCat("is ", mesh.expert_parallel(), "; must divide mesh.ranks (",
+                            mesh.ranks(), ")"));
   }
 }
 
 void CheckCheckpoint(const v1::JobSpec& spec, bool model_ok, FieldChecks& checks) {
   const v1::CheckpointSpec& checkpoint = spec.checkpoint();
   const std::string& output = checkpoint.output();
-  if (checks.CheckPath("checkpoint.output", output, "the absolute path of the job's output directory")) {
+  if (checks.CheckPath("checkpoint.output", output,
+                       "the absolute path of the job's output directory")) {
     const bool inside = model_ok && absl::StartsWith(output + "/", spec.model() + "/");
     if (output.find_first_not_of('/') == std::string::npos) {
       checks.Add("checkpoint.output", "is \"/\"; name a directory of the job's own");
     } else if (inside) {
       checks.Add("checkpoint.output",
-                 absl::StrCat("is ", Quote(output), ", inside the model directory ", Quote(spec.model()),
-                              "; name a directory of the job's own"));
+                 absl::StrCat("is ", Quote(output), ", inside the model directory ",
+                              Quote(spec.model()), "; name a directory of the job's own"));
     }
   }
   checks.CheckInteger("checkpoint.interval_steps", checkpoint.interval_steps(), 0, kMaxSteps);
@@ -227,8 +240,8 @@ std::vector<rpc::Violation> ValidateSpec(const v1::JobSpec& spec) {
   const auto bytes = static_cast<int64_t>(spec.ByteSizeLong());
   if (bytes > kMaxSpecBytes) {
     // Nothing else is looked at: the answer to a hostile spec must cost no more than reading it.
-    checks.Add("spec", absl::StrCat("is ", FormatBytes(static_cast<double>(bytes)), "; must be at most ",
-                                    FormatBytes(kMaxSpecBytes)));
+    checks.Add("spec", absl::StrCat("is ", FormatBytes(static_cast<double>(bytes)),
+                                    "; must be at most ", FormatBytes(kMaxSpecBytes)));
     return checks.Take();
   }
   CheckUnknownFields(spec, "", checks);

@@ -92,8 +92,11 @@ def test_a_higher_priority_job_overtakes_in_the_queue(cluster, tiny, tmp_path):
     cluster.wait_for("projects/default/jobs/running", "JOB_STATE_RUNNING")
     cluster.create(tiny.spec(tmp_path / "b", name="usual", steps=4))
     cluster.create({**tiny.spec(tmp_path / "c", name="urgent", steps=4), "priority": 10})
-    position = {job: cluster.job(f"projects/default/jobs/{job}")["queue_position"] for job in ("urgent", "usual")}
-    assert position == {"urgent": 1, "usual": 2}
+
+    def positions():
+        return [cluster.job(f"projects/default/jobs/{job}")["queue_position"] for job in ("urgent", "usual")]
+
+    wait_until(lambda: positions() == [1, 2], 10, lambda: f"urgent before usual, are {positions()}")
     for job in ("running", "usual", "urgent"):
         cluster.api.call(JOBS, "CancelJob", name=f"projects/default/jobs/{job}")
         cluster.wait_for(f"projects/default/jobs/{job}", "JOB_STATE_CANCELLED")

@@ -15,17 +15,40 @@ using testing::HasSubstr;
 
 // As published with Qwen3-30B-A3B.
 json Qwen3Config() {
-  return {{"architectures", {"Qwen3MoeForCausalLM"}}, {"attention_bias", false}, {"attention_dropout", 0.0},
-          {"bos_token_id", 151643}, {"decoder_sparse_step", 1}, {"eos_token_id", 151645}, {"head_dim", 128},
-          {"hidden_act", "silu"}, {"hidden_size", 2048}, {"initializer_range", 0.02},
-          {"intermediate_size", 6144}, {"max_position_embeddings", 40960}, {"max_window_layers", 48},
-          {"mlp_only_layers", json::array()}, {"model_type", "qwen3_moe"}, {"moe_intermediate_size", 768},
-          {"norm_topk_prob", true}, {"num_attention_heads", 32}, {"num_experts", 128},
-          {"num_experts_per_tok", 8}, {"num_hidden_layers", 48}, {"num_key_value_heads", 4},
-          {"output_router_logits", false}, {"rms_norm_eps", 1e-06}, {"rope_scaling", nullptr},
-          {"rope_theta", 1000000.0}, {"router_aux_loss_coef", 0.001}, {"sliding_window", nullptr},
-          {"tie_word_embeddings", false}, {"torch_dtype", "bfloat16"}, {"transformers_version", "4.51.0"},
-          {"use_cache", true}, {"use_sliding_window", false}, {"vocab_size", 151936}};
+  return {{"architectures", {"Qwen3MoeForCausalLM"}},
+          {"attention_bias", false},
+          {"attention_dropout", 0.0},
+          {"bos_token_id", 151643},
+          {"decoder_sparse_step", 1},
+          {"eos_token_id", 151645},
+          {"head_dim", 128},
+          {"hidden_act", "silu"},
+          {"hidden_size", 2048},
+          {"initializer_range", 0.02},
+          {"intermediate_size", 6144},
+          {"max_position_embeddings", 40960},
+          {"max_window_layers", 48},
+          {"mlp_only_layers", json::array()},
+          {"model_type", "qwen3_moe"},
+          {"moe_intermediate_size", 768},
+          {"norm_topk_prob", true},
+          {"num_attention_heads", 32},
+          {"num_experts", 128},
+          {"num_experts_per_tok", 8},
+          {"num_hidden_layers", 48},
+          {"num_key_value_heads", 4},
+          {"output_router_logits", false},
+          {"rms_norm_eps", 1e-06},
+          {"rope_scaling", nullptr},
+          {"rope_theta", 1000000.0},
+          {"router_aux_loss_coef", 0.001},
+          {"sliding_window", nullptr},
+          {"tie_word_embeddings", false},
+          {"torch_dtype", "bfloat16"},
+          {"transformers_version", "4.51.0"},
+          {"use_cache", true},
+          {"use_sliding_window", false},
+          {"vocab_size", 151936}};
 }
 
 std::string Refusal(json changes) {
@@ -50,9 +73,10 @@ TEST(ModelShapeTest, CountsOfQwen3AreThePublishedOnes) {
   EXPECT_EQ(shape.rope_theta, 1e6);
   EXPECT_EQ(shape.torch_dtype, "bfloat16");
   EXPECT_EQ(shape.pad_token_id, -1);
-  // Head and everything in layers, without embedding and norms, and half of a causal square per layer.
-  const double matrices = 151936.0 * 2048 +
-                          48.0 * (2048.0 * 128 * (32 + 4 + 4 + 32) + 2048.0 * 128 + 8 * 3 * 768.0 * 2048);
+  // Head and everything in layers, without embedding and norms, and half of a causal square per
+  // layer.
+  const double matrices = 151936.0 * 2048 + 48.0 * (2048.0 * 128 * (32 + 4 + 4 + 32) +
+                                                    2048.0 * 128 + 8 * 3 * 768.0 * 2048);
   EXPECT_DOUBLE_EQ(shape.TrainingFlopsPerToken(4096), 6 * matrices + 6.0 * 48 * 4096 * 32 * 128);
 }
 
@@ -82,17 +106,21 @@ TEST(ModelShapeTest, AbsentKeysHaveTheDefaultsOfTransformers) {
 }
 
 TEST(ModelShapeTest, WhatChangesTheMathematicsIsRefusedByName) {
-  EXPECT_THAT(Refusal({{"model_type", "mixtral"}}), HasSubstr("model_type (\"mixtral\") is not supported"));
-  EXPECT_THAT(Refusal({{"rope_scaling", {{"type", "yarn"}, {"factor", 4.0}}}}),
-              AllOf(HasSubstr("rope_scaling.type (\"yarn\")"), HasSubstr("rope_scaling.factor (4.0)")));
-  EXPECT_THAT(Refusal({{"rope_parameters", {{"rope_theta", 1e4}, {"rope_type", "default"}}}}),
-              HasSubstr("rope_parameters.rope_theta (10000.0) contradicts another rope_theta (1e+06)"));
+  EXPECT_THAT(Refusal({{"model_type", "mixtral"}}),
+              HasSubstr("model_type (\"mixtral\") is not supported"));
+  EXPECT_THAT(
+      Refusal({{"rope_scaling", {{"type", "yarn"}, {"factor", 4.0}}}}),
+      AllOf(HasSubstr("rope_scaling.type (\"yarn\")"), HasSubstr("rope_scaling.factor (4.0)")));
+  EXPECT_THAT(
+      Refusal({{"rope_parameters", {{"rope_theta", 1e4}, {"rope_type", "default"}}}}),
+      HasSubstr("rope_parameters.rope_theta (10000.0) contradicts another rope_theta (1e+06)"));
   EXPECT_THAT(Refusal({{"use_sliding_window", true}}), HasSubstr("use_sliding_window (true)"));
   EXPECT_THAT(Refusal({{"attention_bias", true}}), HasSubstr("attention_bias (true)"));
   EXPECT_THAT(Refusal({{"hidden_act", "gelu"}}), HasSubstr("hidden_act (\"gelu\")"));
   EXPECT_THAT(Refusal({{"attention_dropout", 0.1}}), HasSubstr("attention_dropout (0.1)"));
   EXPECT_THAT(Refusal({{"shared_expert_intermediate_size", 512}}), HasSubstr("only 0 is"));
-  EXPECT_THAT(Refusal({{"quantization_config", {{"quant_method", "fp8"}}}}), HasSubstr("quantization_config"));
+  EXPECT_THAT(Refusal({{"quantization_config", {{"quant_method", "fp8"}}}}),
+              HasSubstr("quantization_config"));
   EXPECT_THAT(Refusal({{"logit_scale", 0.5}}), HasSubstr("logit_scale (0.5) is not supported"));
   EXPECT_EQ(Refusal({{"logit_scale", nullptr}}), "accepted");
 }
@@ -104,16 +132,20 @@ TEST(ModelShapeTest, AllViolationsAreNamedAtOnce) {
 }
 
 TEST(ModelShapeTest, HostileNumbersAreRefusedWithoutOverflow) {
-  EXPECT_THAT(Refusal({{"hidden_size", -1}}), HasSubstr("hidden_size (-1) must be an integer from 1"));
+  EXPECT_THAT(Refusal({{"hidden_size", -1}}),
+              HasSubstr("hidden_size (-1) must be an integer from 1"));
   EXPECT_THAT(Refusal({{"vocab_size", UINT64_MAX}}), HasSubstr("vocab_size"));
   EXPECT_THAT(Refusal({{"num_hidden_layers", 1.5}}), HasSubstr("num_hidden_layers (1.5)"));
   EXPECT_THAT(Refusal({{"num_attention_heads", 0}}), HasSubstr("num_attention_heads (0)"));
   EXPECT_THAT(Refusal({{"decoder_sparse_step", 0}}), HasSubstr("decoder_sparse_step (0)"));
-  EXPECT_THAT(Refusal({{"num_experts_per_tok", 129}}), HasSubstr("must be at most num_experts (128)"));
+  EXPECT_THAT(Refusal({{"num_experts_per_tok", 129}}),
+              HasSubstr("must be at most num_experts (128)"));
   EXPECT_THAT(Refusal({{"num_local_experts", 64}}), HasSubstr("contradicts num_experts (128)"));
   EXPECT_THAT(Refusal({{"pad_token_id", 151936}}), HasSubstr("pad_token_id (151936)"));
   EXPECT_THAT(Refusal({{"mlp_only_layers", {"a"}}}), HasSubstr("list of integers"));
-  EXPECT_THAT(Refusal({{"num_experts", 8192}, {"hidden_size", 131072}, {"moe_intermediate_size", 131072},
+  EXPECT_THAT(Refusal({{"num_experts", 8192},
+                       {"hidden_size", 131072},
+                       {"moe_intermediate_size", 131072},
                        {"num_hidden_layers", 2048}}),
               HasSubstr("parameters"));
 }

@@ -10,10 +10,11 @@ namespace {
 
 RankMemoryInput Small() {
   RankMemoryInput in;
-  in.model = ParseModelConfig(R"({"model_type": "qwen3_moe", "hidden_size": 256, "num_hidden_layers": 8,
+  in.model =
+      ParseModelConfig(R"({"model_type": "qwen3_moe", "hidden_size": 256, "num_hidden_layers": 8,
       "vocab_size": 8192, "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 32,
       "num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 128})")
-                 .value();
+          .value();
   in.micro_batch_sequences = 4;
   in.sequence_length = 256;
   return in;
@@ -42,7 +43,8 @@ TEST(RankMemoryTest, SlotsAndBuffersAddUpToTheCategories) {
       std::accumulate(memory.slot_bytes.begin(), memory.slot_bytes.end(), int64_t{0});
   // Besides slots, saved activations count what dispatchers keep.
   EXPECT_LE(slots, memory.saved_activations + memory.gradients - memory.outer_gradient_bytes);
-  EXPECT_GE(slots * 1.02, memory.saved_activations + memory.gradients - memory.outer_gradient_bytes);
+  EXPECT_GE(slots * 1.02,
+            memory.saved_activations + memory.gradients - memory.outer_gradient_bytes);
   EXPECT_EQ(memory.Total(), memory.parameters + memory.gradients + memory.optimizer +
                                 memory.saved_activations + memory.workspace + memory.windows +
                                 memory.logits);

@@ -53,23 +53,24 @@ v1::Plan HandMadePlan() {
 }
 
 TEST(PlanTextTest, ShowsMeshMemorySpeedTimeAndWhatWasRejected) {
-  EXPECT_EQ(RenderPlan(HandMadePlan()),
-            "Plan\n"
-            "  mesh               4 ranks on cpu = 2 expert-parallel x 2 replicas\n"
-            "  batch              32 sequences of 256 tokens a step; a rank takes 8 at once, 1 time\n"
-            "  model              11.5 M parameters, 4.42 M active a token\n"
-            "  numerics           float32, optimizer exact\n"
-            "  speed              1,315 tokens/s predicted\n"
-            "  time               16 m 18 s predicted, 157 steps, 1.29 M tokens\n"
-            "  checkpoints        132 MiB each; 528 MiB needed with those kept, 20.0 GiB free\n"
-            "Memory a rank\n"
-            "  parameters            300 MiB  29.3 % #########\n"
-            "  optimizer             100 MiB   9.8 % ###\n"
-            "  total                 400 MiB  39.1 % of 1.00 GiB\n"
-            "Rejected\n"
-            "  ranks 4    ep 2    micro 4    predicted 1,200 tokens/s, 8.7 % less than 1,315\n"
-            "Defaults\n"
-            "  training.beta1=0.9 training.seed=0\n");
+  EXPECT_EQ(
+      RenderPlan(HandMadePlan()),
+      "Plan\n"
+      "  mesh               4 ranks on cpu = 2 expert-parallel x 2 replicas\n"
+      "  batch              32 sequences of 256 tokens a step; a rank takes 8 at once, 1 time\n"
+      "  model              11.5 M parameters, 4.42 M active a token\n"
+      "  numerics           float32, optimizer exact\n"
+      "  speed              1,315 tokens/s predicted\n"
+      "  time               16 m 18 s predicted, 157 steps, 1.29 M tokens\n"
+      "  checkpoints        132 MiB each; 528 MiB needed with those kept, 20.0 GiB free\n"
+      "Memory a rank\n"
+      "  parameters            300 MiB  29.3 % #########\n"
+      "  optimizer             100 MiB   9.8 % ###\n"
+      "  total                 400 MiB  39.1 % of 1.00 GiB\n"
+      "Rejected\n"
+      "  ranks 4    ep 2    micro 4    predicted 1,200 tokens/s, 8.7 % less than 1,315\n"
+      "Defaults\n"
+      "  training.beta1=0.9 training.seed=0\n");
 }
 
 TEST(PlanTextTest, AnInfeasiblePlanLeadsWithProblemsAndWhatWouldFit) {
@@ -101,7 +102,8 @@ TEST(PlanTextTest, ColoursOnlyWhenAsked) {
 
 TEST(PlanTextTest, SummarizesInOneLine) {
   EXPECT_EQ(SummarizePlan(HandMadePlan()),
-            "4 ranks on cpu = 2 expert-parallel x 2 replicas, micro-batch 8 x 1, 400 MiB of 1.00 GiB a rank, "
+            "4 ranks on cpu = 2 expert-parallel x 2 replicas, micro-batch 8 x 1, 400 MiB of 1.00 "
+            "GiB a rank, "
             "1,315 tokens/s predicted");
   v1::Plan none;
   none.add_problems("no cpu slot is connected");

@@ -27,16 +27,21 @@ ModelShape RandomModel() {
   model.intermediate_size = 64 * *rc::gen::inRange<int64_t>(1, 100);
   model.moe_intermediate_size = 32 * *rc::gen::inRange<int64_t>(1, 64);
   model.num_experts = *rc::gen::element<int64_t>(0, 1, 4, 6, 16, 60, 128);
-  model.experts_per_token = model.num_experts == 0 ? 0 : *rc::gen::inRange<int64_t>(1, std::min<int64_t>(9, model.num_experts + 1));
+  model.experts_per_token =
+      model.num_experts == 0
+          ? 0
+          : *rc::gen::inRange<int64_t>(1, std::min<int64_t>(9, model.num_experts + 1));
   model.is_moe_layer.assign(static_cast<size_t>(model.num_layers), model.num_experts > 0);
   model.tie_word_embeddings = *rc::gen::arbitrary<bool>();
   return model;
 }
 
 v1::JobSpec RandomSpec() {
-  v1::JobSpec spec = SpecOf(*rc::gen::element(8, 128, 1000, 4096, 32768), *rc::gen::inRange(1, 200));
+  v1::JobSpec spec =
+      SpecOf(*rc::gen::element(8, 128, 1000, 4096, 32768), *rc::gen::inRange(1, 200));
   if (*rc::gen::inRange(0, 3) == 0) spec.mutable_mesh()->set_ranks(*rc::gen::inRange(1, 13));
-  if (*rc::gen::inRange(0, 3) == 0) spec.mutable_mesh()->set_expert_parallel(*rc::gen::inRange(1, 9));
+  if (*rc::gen::inRange(0, 3) == 0)
+    spec.mutable_mesh()->set_expert_parallel(*rc::gen::inRange(1, 9));
   if (*rc::gen::inRange(0, 4) == 0) {
     spec.mutable_training()->set_micro_batch_sequences(*rc::gen::inRange(1, 20));
   }
@@ -54,7 +59,8 @@ std::vector<PlannerSlot> RandomSlots() {
   const int64_t memory = *rc::gen::inRange<int64_t>(1, 150) * kGiB;
   std::vector<PlannerSlot> slots =
       *rc::gen::arbitrary<bool>()
-          ? GpuSlots(nodes, *rc::gen::inRange(1, 9), *rc::gen::element<std::string>("NVIDIA H200", "other"), memory)
+          ? GpuSlots(nodes, *rc::gen::inRange(1, 9),
+                     *rc::gen::element<std::string>("NVIDIA H200", "other"), memory)
           : CpuSlots(nodes, *rc::gen::inRange(1, 5), *rc::gen::inRange(1, 17), memory / 4);
   // Some slots are smaller.
   for (PlannerSlot& slot : slots) {
@@ -76,7 +82,8 @@ PlanInput RandomInput() {
 
 void CheckFeasible(const PlanInput& input, const v1::Plan& plan) {
   // Every expert has one owner in each ep group.
-  const auto mesh = Mesh::Create(plan.ranks(), plan.expert_parallel(), static_cast<int>(input.model.num_experts));
+  const auto mesh =
+      Mesh::Create(plan.ranks(), plan.expert_parallel(), static_cast<int>(input.model.num_experts));
   RC_ASSERT(mesh.ok());
   RC_ASSERT(plan.expert_data_parallel() == mesh->expert_data_parallel());
   for (int first = 0; first < plan.ranks(); first += plan.expert_parallel()) {

@@ -28,8 +28,8 @@ std::vector<std::string> Lines(const google::protobuf::RepeatedPtrField<std::str
   return {lines.begin(), lines.end()};
 }
 
-// Golden plans. Bytes are checked against the model's published counts: 28.991 B expert and 1.541 B other
-// parameters.
+// Golden plans. Bytes are checked against the model's published counts: 28.991 B expert and 1.541 B
+// other parameters.
 
 TEST(GoldenPlanTest, Qwen3On8H200TrainsExactlyWithFourWayExpertParallelism) {
   const v1::Plan plan = MakePlan(Qwen3On(GpuSlots(1, 8, "NVIDIA H200", kH200Bytes)));
@@ -44,7 +44,8 @@ TEST(GoldenPlanTest, Qwen3On8H200TrainsExactlyWithFourWayExpertParallelism) {
   EXPECT_EQ(plan.model_parameters(), 30'532'122'624);
   EXPECT_EQ(plan.total_steps(), 100);
   EXPECT_EQ(plan.total_tokens(), 100 * 64 * 4096);
-  EXPECT_NEAR(static_cast<double>(BytesOf(plan, "parameters")), (28.991e9 / 4 + 1.541e9) * 2, 0.02 * kGiBd);
+  EXPECT_NEAR(static_cast<double>(BytesOf(plan, "parameters")), (28.991e9 / 4 + 1.541e9) * 2,
+              0.02 * kGiBd);
   // float32 sums over the four micro-batches.
   EXPECT_EQ(BytesOf(plan, "gradients"), 2 * BytesOf(plan, "parameters"));
   // 10 bytes of moments and remainder, sharded over all ranks.
@@ -52,7 +53,8 @@ TEST(GoldenPlanTest, Qwen3On8H200TrainsExactlyWithFourWayExpertParallelism) {
   // bfloat16 weights, float32 moments and float32 masters.
   EXPECT_EQ(plan.checkpoint_bytes(), 14 * plan.model_parameters());
   EXPECT_EQ(plan.disk_needed_bytes(), 4 * plan.checkpoint_bytes());
-  // Between the two lower rows of what these kernels could do, 14.6 to 18.5 thousand tokens/s a GPU.
+  // Between the two lower rows of what these kernels could do, 14.6 to 18.5 thousand tokens/s a
+  // GPU.
   EXPECT_THAT(plan.tokens_per_second() / 8, AllOf(Ge(14'600), Le(18'500)));
   EXPECT_THAT(Lines(plan.warnings()), Not(IsEmpty()));
 }
@@ -65,10 +67,11 @@ TEST(GoldenPlanTest, Qwen3On8TimesEightyGibibytesNeedsTheCompactOptimizer) {
   EXPECT_EQ(exact.micro_batch_sequences(), 1);
   EXPECT_GT(exact.memory_bytes_per_rank(), kH100Bytes);
   ASSERT_EQ(exact.problems_size(), 1);
-  EXPECT_THAT(exact.problems(0), HasSubstr("no choice fits: the smallest (ranks 8, expert_parallel 8, "
-                                           "micro_batch_sequences 1) needs 81.0 GiB a rank, but of 80.0 GiB only "
-                                           "76.0 GiB may be used (largest parts: optimizer 35.5 GiB, gradients "
-                                           "19.2 GiB, saved_activations 10.7 GiB)"));
+  EXPECT_THAT(exact.problems(0),
+              HasSubstr("no choice fits: the smallest (ranks 8, expert_parallel 8, "
+                        "micro_batch_sequences 1) needs 81.0 GiB a rank, but of 80.0 GiB only "
+                        "76.0 GiB may be used (largest parts: optimizer 35.5 GiB, gradients "
+                        "19.2 GiB, saved_activations 10.7 GiB)"));
   EXPECT_THAT(Lines(exact.nearest()), ElementsAre("training.optimizer: exact -> compact"));
 
   input.spec.mutable_training()->set_optimizer("compact");
@@ -102,25 +105,31 @@ TEST(PlannerTest, ExplainsTooFewSlotsAndNamesThoseThereAre) {
   input.spec.mutable_mesh()->set_ranks(8);
   const v1::Plan plan = MakePlan(input);
   EXPECT_FALSE(plan.feasible());
-  EXPECT_THAT(Lines(plan.problems()),
-              ElementsAre("mesh.ranks is 8 but only 4 cpu slots are connected (node0 2, node1 2); lower mesh.ranks "
-                          "or start agents with more slots"));
+  EXPECT_THAT(
+      Lines(plan.problems()),
+      ElementsAre(
+          "mesh.ranks is 8 but only 4 cpu slots are connected (node0 2, node1 2); lower mesh.ranks "
+          "or start agents with more slots"));
   EXPECT_THAT(Lines(plan.nearest()), ElementsAre("mesh.ranks: 8 -> 4"));
 }
 
 TEST(PlannerTest, ExplainsThatNoSlotIsConnected) {
   PlanInput input = DemoInput();
   input.slots.clear();
-  EXPECT_THAT(Lines(MakePlan(input).problems()),
-              ElementsAre("no cpu slot is connected; start an agent with --cpu-slots, or set mesh.device to "
-                          "\"cuda\""));
+  EXPECT_THAT(
+      Lines(MakePlan(input).problems()),
+      ElementsAre(
+          "no cpu slot is connected; start an agent with --cpu-slots, or set mesh.device to "
+          "\"cuda\""));
   EXPECT_THAT(Lines(MakePlan(input).nearest()), IsEmpty());
   input = DemoInput();
   input.spec.mutable_mesh()->set_device("cuda");
   EXPECT_THAT(Lines(MakePlan(input).nearest()), ElementsAre("mesh.device: cuda -> auto"));
-  EXPECT_THAT(Lines(MakePlan(input).problems()),
-              ElementsAre("no cuda slot is connected; start an agent on a machine with GPUs, or set mesh.device to "
-                          "\"cpu\""));
+  EXPECT_THAT(
+      Lines(MakePlan(input).problems()),
+      ElementsAre(
+          "no cuda slot is connected; start an agent on a machine with GPUs, or set mesh.device to "
+          "\"cpu\""));
 }
 
 TEST(PlannerTest, RefusesCpuRanksAcrossMemoryDomains) {
@@ -128,9 +137,11 @@ TEST(PlannerTest, RefusesCpuRanksAcrossMemoryDomains) {
   for (PlannerSlot& slot : input.slots) slot.memory_domain = slot.node;
   const v1::Plan plan = MakePlan(input);
   EXPECT_FALSE(plan.feasible());
-  EXPECT_THAT(Lines(plan.problems()),
-              ElementsAre("mesh.ranks is 4 but CPU ranks of one job must share a memory domain and the largest has "
-                          "2 slots (node0 2, node1 2); lower mesh.ranks or start the agents on one machine"));
+  EXPECT_THAT(
+      Lines(plan.problems()),
+      ElementsAre(
+          "mesh.ranks is 4 but CPU ranks of one job must share a memory domain and the largest has "
+          "2 slots (node0 2, node1 2); lower mesh.ranks or start the agents on one machine"));
   EXPECT_THAT(Lines(plan.nearest()), ElementsAre("mesh.ranks: 4 -> 2"));
 }
 
@@ -138,8 +149,9 @@ TEST(PlannerTest, RefusesExpertParallelismThatDoesNotDivide) {
   PlanInput input = DemoInput();
   input.spec.mutable_mesh()->set_expert_parallel(3);
   input.spec.mutable_mesh()->set_ranks(3);
-  EXPECT_THAT(Lines(MakePlan(input).problems()),
-              ElementsAre("mesh.expert_parallel is 3; must divide the model's number of experts (32)"));
+  EXPECT_THAT(
+      Lines(MakePlan(input).problems()),
+      ElementsAre("mesh.expert_parallel is 3; must divide the model's number of experts (32)"));
   input.spec.mutable_mesh()->set_expert_parallel(4);
   EXPECT_THAT(Lines(MakePlan(input).problems()),
               ElementsAre("mesh.expert_parallel is 4; must divide mesh.ranks (3)"));
@@ -152,10 +164,11 @@ TEST(PlannerTest, RefusesWhatTheDiskCannotHoldAndSaysHowManyCheckpointsIt) {
   const v1::Plan plan = MakePlan(input);
   EXPECT_FALSE(plan.feasible());
   ASSERT_EQ(plan.problems_size(), 1);
-  EXPECT_THAT(plan.problems(0), HasSubstr("checkpoint.output needs 493 MiB (checkpoints of 123 MiB, checkpoint.keep "
-                                          "2, one more while saving, and the final model) but only 370 MiB are "
-                                          "free under \"/out/job\"; free space, lower checkpoint.keep or choose "
-                                          "another output"));
+  EXPECT_THAT(plan.problems(0),
+              HasSubstr("checkpoint.output needs 493 MiB (checkpoints of 123 MiB, checkpoint.keep "
+                        "2, one more while saving, and the final model) but only 370 MiB are "
+                        "free under \"/out/job\"; free space, lower checkpoint.keep or choose "
+                        "another output"));
   EXPECT_THAT(Lines(plan.nearest()), ElementsAre("checkpoint.keep: 2 -> 1"));
   input.disk_free_bytes = -1;
   EXPECT_TRUE(MakePlan(input).feasible());
@@ -174,8 +187,8 @@ TEST(PlannerTest, NeverSplitsAnExpertParallelGroupOverGpuNodes) {
   input.spec.mutable_training()->set_optimizer("compact");
   const v1::Plan plan = MakePlan(input);
   EXPECT_LE(plan.expert_parallel(), 2);
-  EXPECT_THAT(plan.rejected(), ::testing::Contains(::testing::Property(&v1::PlanAlternative::reason_code,
-                                                                        "CANNOT_BE_PLACED")));
+  EXPECT_THAT(plan.rejected(), ::testing::Contains(::testing::Property(
+                                   &v1::PlanAlternative::reason_code, "CANNOT_BE_PLACED")));
 }
 
 TEST(PlannerTest, LeavesStepsOpenUntilTheDataIsPrepared) {
@@ -194,16 +207,18 @@ TEST(PlannerTest, PredictsTheTimeOfAllStepsFromTheSpeed) {
   const v1::Plan plan = MakePlan(DemoInput());
   const double seconds =
       static_cast<double>(plan.duration().seconds()) + 1e-9 * plan.duration().nanos();
-  EXPECT_NEAR(seconds, static_cast<double>(plan.total_tokens()) / plan.tokens_per_second(), 0.01 * seconds);
+  EXPECT_NEAR(seconds, static_cast<double>(plan.total_tokens()) / plan.tokens_per_second(),
+              0.01 * seconds);
 }
 
 TEST(PlannerTest, WarnsOfPlacesThatStayEmpty) {
   PlanInput input = DemoInput();
   input.spec.mutable_training()->set_global_batch_sequences(7);
   EXPECT_THAT(Lines(MakePlan(input).warnings()),
-              ::testing::Contains("training.global_batch_sequences (7) is not a multiple of ranks x "
-                                  "micro_batch_sequences (8): 1 of 8 places in every step are filled with empty "
-                                  "sequences"));
+              ::testing::Contains(
+                  "training.global_batch_sequences (7) is not a multiple of ranks x "
+                  "micro_batch_sequences (8): 1 of 8 places in every step are filled with empty "
+                  "sequences"));
 }
 
 TEST(ThroughputModelTest, ExpectsTheNumberOfRemoteRanksOfEvenRouting) {
@@ -224,7 +239,8 @@ TEST(ThroughputModelTest, NoTermIsNegativeAndMoreTokensTakeLonger) {
   for (int micro : {1, 2, 4, 8}) {
     input.rank.micro_batch_sequences = micro;
     const StepTime time = PredictStep(input);
-    EXPECT_THAT((std::vector<double>{time.compute, time.exchange, time.reduction, time.optimizer, time.overhead}),
+    EXPECT_THAT((std::vector<double>{time.compute, time.exchange, time.reduction, time.optimizer,
+                                     time.overhead}),
                 Each(Ge(0)));
     EXPECT_GT(time.Total(), before);
     before = time.Total();

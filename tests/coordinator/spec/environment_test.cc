@@ -80,7 +80,8 @@ TEST_F(EnvironmentTest, ReportsShapeModelBytesAndFreeDiskOfAGoodSpec) {
   EXPECT_THAT(environment.violations, IsEmpty());
   ASSERT_TRUE(environment.model.has_value());
   EXPECT_EQ(environment.model->num_experts, 8);
-  EXPECT_EQ(environment.model_bytes, static_cast<int64_t>(fs::file_size(Path("model/model.safetensors"))));
+  EXPECT_EQ(environment.model_bytes,
+            static_cast<int64_t>(fs::file_size(Path("model/model.safetensors"))));
   EXPECT_GT(environment.disk_free_bytes, 0);
 }
 
@@ -94,8 +95,8 @@ TEST_F(EnvironmentTest, LeavesNothingBehind) {
 
 TEST_F(EnvironmentTest, RefusesAModelDirectoryThatIsNotThere) {
   spec_.set_model(Path("nothing"));
-  EXPECT_THAT(Violations(),
-              ElementsAre(absl::StrCat("model: is \"", Path("nothing"), "\"; there is no such directory")));
+  EXPECT_THAT(Violations(), ElementsAre(absl::StrCat("model: is \"", Path("nothing"),
+                                                     "\"; there is no such directory")));
 }
 
 TEST_F(EnvironmentTest, NamesEveryMissingModelFileAtOnce) {
@@ -119,14 +120,18 @@ TEST_F(EnvironmentTest, RefusesAModelTypeItDoesNotKnowByName) {
 
 TEST_F(EnvironmentTest, RefusesTruncatedSafetensors) {
   Write("model/model.safetensors", Safetensors(kTwoTensors, 20));
-  EXPECT_THAT(Violations(), ElementsAre(Model("model.safetensors is truncated: its header describes 24 bytes of "
-                                              "tensors, the file has 20")));
+  EXPECT_THAT(Violations(),
+              ElementsAre(Model("model.safetensors is truncated: its header describes 24 bytes of "
+                                "tensors, the file has 20")));
   Write("model/model.safetensors", Safetensors(kTwoTensors, 24).substr(0, 50));
-  EXPECT_THAT(Violations(), ElementsAre(Model(absl::StrCat("model.safetensors is truncated: its header has ",
-                                                           strlen(kTwoTensors), " bytes, the file 50"))));
+  EXPECT_THAT(Violations(),
+              ElementsAre(Model(absl::StrCat("model.safetensors is truncated: its header has ",
+                                             strlen(kTwoTensors), " bytes, the file 50"))));
   Write("model/model.safetensors", "abc");
-  EXPECT_THAT(Violations(), ElementsAre(Model("model.safetensors is truncated: it has 3 bytes, a safetensors file "
-                                              "at least 8")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors is truncated: it has 3 bytes, a safetensors file "
+                        "at least 8")));
 }
 
 TEST_F(EnvironmentTest, RefusesHeadersWithOverlappingMissingOrWrongOffsets) {
@@ -135,62 +140,79 @@ TEST_F(EnvironmentTest, RefusesHeadersWithOverlappingMissingOrWrongOffsets) {
                         R"(},"b":{"dtype":"F32","shape":[2],"data_offsets":)", b, "}}");
   };
   Write("model/model.safetensors", Safetensors(header("[0,16]", "[12,20]"), 20));
-  EXPECT_THAT(Violations(),
-              ElementsAre(Model("model.safetensors is damaged: tensor \"b\" overlaps the one before it")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors is damaged: tensor \"b\" overlaps the one before it")));
   Write("model/model.safetensors", Safetensors(header("[0,16]", "[20,28]"), 28));
-  EXPECT_THAT(Violations(),
-              ElementsAre(Model("model.safetensors is damaged: bytes 16 to 20 belong to no tensor")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors is damaged: bytes 16 to 20 belong to no tensor")));
   Write("model/model.safetensors", Safetensors(header("[0,16]", "[24,16]"), 24));
-  EXPECT_THAT(Violations(),
-              ElementsAre(Model("model.safetensors is damaged: tensor \"b\" has no valid data_offsets")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors is damaged: tensor \"b\" has no valid data_offsets")));
   Write("model/model.safetensors", Safetensors(header("[0,16]", "[-16,8]"), 24));
-  EXPECT_THAT(Violations(),
-              ElementsAre(Model("model.safetensors is damaged: tensor \"b\" has no valid data_offsets")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors is damaged: tensor \"b\" has no valid data_offsets")));
   Write("model/model.safetensors", Safetensors("[1, 2]", 0));
   EXPECT_THAT(Violations(),
               ElementsAre(Model("model.safetensors is damaged: its header is not a JSON object")));
   Write("model/model.safetensors", std::string(64, '\xff'));
-  EXPECT_THAT(Violations(), ElementsAre(Model("model.safetensors is no safetensors file: its first 8 bytes claim a "
-                                              "header of 18446744073709551615 bytes")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors is no safetensors file: its first 8 bytes claim a "
+                        "header of 18446744073709551615 bytes")));
 }
 
 TEST_F(EnvironmentTest, RefusesAnIndexThatNamesAShardThatIsMissing) {
   Write("model/model.safetensors.index.json",
         R"({"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}})");
-  EXPECT_THAT(Violations(), ElementsAre(Model("model.safetensors.index.json names model-00002-of-00002.safetensors, "
-                                              "which is missing")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors.index.json names model-00002-of-00002.safetensors, "
+                        "which is missing")));
   Write("model/model.safetensors.index.json", R"({"weight_map": {"a": "../../etc/passwd"}})");
-  EXPECT_THAT(Violations(), ElementsAre(Model("model.safetensors.index.json is damaged: the file of tensor \"a\" is "
-                                              "not a plain file name")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(Model("model.safetensors.index.json is damaged: the file of tensor \"a\" is "
+                        "not a plain file name")));
 }
 
 TEST_F(EnvironmentTest, RefusesDataFilesThatAreMissingOrEmpty) {
   fs::remove(Path("data/train.jsonl"));
   Write("data/eval.jsonl", "");
-  EXPECT_THAT(Violations(),
-              ElementsAre(absl::StrCat("data.train: is \"", Path("data/train.jsonl"), "\"; there is no such file"),
-                          absl::StrCat("data.eval: is \"", Path("data/eval.jsonl"), "\"; the file is empty")));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(
+          absl::StrCat("data.train: is \"", Path("data/train.jsonl"), "\"; there is no such file"),
+          absl::StrCat("data.eval: is \"", Path("data/eval.jsonl"), "\"; the file is empty")));
   spec_.mutable_data()->set_train(Path("data"));
   spec_.mutable_data()->clear_eval();
-  EXPECT_THAT(Violations(), ElementsAre(absl::StrCat("data.train: is \"", Path("data"), "\"; it is not a file")));
+  EXPECT_THAT(Violations(),
+              ElementsAre(absl::StrCat("data.train: is \"", Path("data"), "\"; it is not a file")));
 }
 
 TEST_F(EnvironmentTest, RefusesSequencesLongerThanTheModelsAndExpertParallelThatDoesNotDivide) {
   spec_.mutable_data()->set_sequence_length(513);
   spec_.mutable_mesh()->set_expert_parallel(3);
-  EXPECT_THAT(Violations(),
-              ElementsAre("data.sequence_length: is 513; must be at most the model's max_position_embeddings (512)",
-                          "mesh.expert_parallel: is 3; must divide the model's number of experts (8)"));
+  EXPECT_THAT(
+      Violations(),
+      ElementsAre(
+          "data.sequence_length: is 513; must be at most the model's max_position_embeddings (512)",
+          "mesh.expert_parallel: is 3; must divide the model's number of experts (8)"));
   spec_.mutable_data()->set_sequence_length(0);
   spec_.mutable_mesh()->set_expert_parallel(4);
-  EXPECT_THAT(Violations(), ElementsAre("data.sequence_length: is 4096 by default; must be at most the model's "
-                                        "max_position_embeddings (512)"));
+  EXPECT_THAT(Violations(),
+              ElementsAre("data.sequence_length: is 4096 by default; must be at most the model's "
+                          "max_position_embeddings (512)"));
 }
 
 TEST_F(EnvironmentTest, RefusesAnOutputThatCannotBeWritten) {
   Write("file", "x");
   spec_.mutable_checkpoint()->set_output(Path("file/out"));
-  EXPECT_THAT(Violations(), ElementsAre(Output(absl::StrCat("\"", Path("file"), "\" is not a directory"))));
+  EXPECT_THAT(Violations(),
+              ElementsAre(Output(absl::StrCat("\"", Path("file"), "\" is not a directory"))));
   // Nobody, not even root, makes directories there.
   spec_.mutable_checkpoint()->set_output("/proc/switchyard/out");
   const auto violations = Violations();
@@ -202,28 +224,37 @@ TEST_F(EnvironmentTest, RefusesAnOutputInsideTheModelAlsoThroughALink) {
   fs::create_directory_symlink(Path("model"), Path("link"));
   spec_.mutable_checkpoint()->set_output(Path("link/out"));
   EXPECT_THAT(Violations(),
-              ElementsAre(absl::StrCat("checkpoint.output: is \"", Path("link/out"), "\", inside the model directory "
-                                       "\"", Path("model"), "\"; name a directory of the job's own")));
+              ElementsAre(absl::StrCat("checkpoint.output: is \"", Path("link/out"),
+                                       "\", inside the model directory "
+                                       "\"",
+                                       Path("model"), "\"; name a directory of the job's own")));
 }
 
 TEST_F(EnvironmentTest, RefusesAnOutputThatHoldsAnotherJobsResult) {
-  Write("out/job/final/training_state/state.json", R"({"job_uid": "uid-1", "step": 7, "epoch": 1})");
-  EXPECT_THAT(Violations("uid-2"), ElementsAre(Output("it holds another job's result (final of job uid-1); choose "
-                                                      "another directory or move that away")));
-  EXPECT_THAT(Violations(""), ElementsAre(Output("it holds another job's result (final of job uid-1); choose "
-                                                 "another directory or move that away")));
+  Write("out/job/final/training_state/state.json",
+        R"({"job_uid": "uid-1", "step": 7, "epoch": 1})");
+  EXPECT_THAT(Violations("uid-2"),
+              ElementsAre(Output("it holds another job's result (final of job uid-1); choose "
+                                 "another directory or move that away")));
+  EXPECT_THAT(Violations(""),
+              ElementsAre(Output("it holds another job's result (final of job uid-1); choose "
+                                 "another directory or move that away")));
   EXPECT_THAT(Violations("uid-1"), IsEmpty());
 }
 
 TEST_F(EnvironmentTest, RefusesAnOutputWithCheckpointsOfAnotherJobOrOfNobody) {
-  Write("out/job/checkpoints/step-10/training_state/state.json", R"({"job_uid": "uid-1", "step": 10, "epoch": 1})");
-  Write("out/job/checkpoints/step-20/training_state/state.json", R"({"job_uid": "uid-9", "step": 20, "epoch": 2})");
-  EXPECT_THAT(Violations("uid-1"), ElementsAre(Output("it holds another job's result (checkpoints/step-20 of job "
-                                                      "uid-9); choose another directory or move that away")));
+  Write("out/job/checkpoints/step-10/training_state/state.json",
+        R"({"job_uid": "uid-1", "step": 10, "epoch": 1})");
+  Write("out/job/checkpoints/step-20/training_state/state.json",
+        R"({"job_uid": "uid-9", "step": 20, "epoch": 2})");
+  EXPECT_THAT(Violations("uid-1"),
+              ElementsAre(Output("it holds another job's result (checkpoints/step-20 of job "
+                                 "uid-9); choose another directory or move that away")));
   fs::remove_all(Path("out/job/checkpoints/step-20"));
   Write("out/job/final/config.json", "{}");
-  EXPECT_THAT(Violations("uid-1"), ElementsAre(Output("it holds something else (final); choose another directory or "
-                                                      "move that away")));
+  EXPECT_THAT(Violations("uid-1"),
+              ElementsAre(Output("it holds something else (final); choose another directory or "
+                                 "move that away")));
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 // `check` on meshes of several processes against Transformers.
+#include "worker/trainer/train/check.h"
+
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
@@ -8,7 +10,6 @@
 #include "tests/trainer/support/multi_process.h"
 #include "worker/trainer/checkpoint/safetensors_tensor.h"
 #include "worker/trainer/comm/mesh_groups.h"
-#include "worker/trainer/train/check.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -29,9 +30,11 @@ std::string WriteBatch(const Golden& golden, const std::string& directory) {
   return path;
 }
 
-// Checkpoint tensor `name` of a golden parameter-by-parameter list: one expert's part of a stacked tensor.
+// Checkpoint tensor `name` of a golden parameter-by-parameter list: one expert's part of a stacked
+// tensor.
 at::Tensor GoldenTensor(const Golden& golden, const std::string& prefix, const std::string& name) {
-  if (const auto it = golden.tensors.find(prefix + name); it != golden.tensors.end()) return it->second;
+  if (const auto it = golden.tensors.find(prefix + name); it != golden.tensors.end())
+    return it->second;
   const size_t experts = name.find(".experts.") + 9;
   const std::string stem = prefix + name.substr(0, experts);
   const int64_t expert = std::stoll(name.substr(experts));
@@ -98,16 +101,18 @@ TEST_P(CheckTest, AgreesWithTransformers) {
 
 std::string NameOf(const testing::TestParamInfo<MeshCase>& test) {
   const auto& [name, mesh, steps] = test.param;
-  return name + "_ranks_" + std::to_string(mesh.ranks) + "_ep_" + std::to_string(mesh.expert_parallel);
+  return name + "_ranks_" + std::to_string(mesh.ranks) + "_ep_" +
+         std::to_string(mesh.expert_parallel);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Meshes, CheckTest,
-    testing::Values(MeshCase{"plain", {1, 1}, 3}, MeshCase{"plain", {2, 1}, 3}, MeshCase{"plain", {2, 2}, 3},
-                    MeshCase{"plain", {4, 2}, 3}, MeshCase{"plain", {4, 4}, 3},
-                    MeshCase{"one_key_head_tied", {4, 2}, 3}, MeshCase{"packed_documents", {2, 2}, 0},
-                    MeshCase{"dense_layers", {4, 4}, 0}, MeshCase{"all_dense", {2, 1}, 0},
-                    MeshCase{"unnormalized_weights", {4, 2}, 0}, MeshCase{"one_expert_a_token", {4, 4}, 0}),
+    testing::Values(MeshCase{"plain", {1, 1}, 3}, MeshCase{"plain", {2, 1}, 3},
+                    MeshCase{"plain", {2, 2}, 3}, MeshCase{"plain", {4, 2}, 3},
+                    MeshCase{"plain", {4, 4}, 3}, MeshCase{"one_key_head_tied", {4, 2}, 3},
+                    MeshCase{"packed_documents", {2, 2}, 0}, MeshCase{"dense_layers", {4, 4}, 0},
+                    MeshCase{"all_dense", {2, 1}, 0}, MeshCase{"unnormalized_weights", {4, 2}, 0},
+                    MeshCase{"one_expert_a_token", {4, 4}, 0}),
     NameOf);
 
 }  // namespace

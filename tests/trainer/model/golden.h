@@ -31,7 +31,8 @@ double RelativeError(const at::Tensor& a, const at::Tensor& b);
 
 // A decoder on one rank with all it borrows.
 struct SingleRank {
-  SingleRank(const ModelShape& shape, Precision precision, int64_t tokens, int64_t accumulation = 1);
+  SingleRank(const ModelShape& shape, Precision precision, int64_t tokens,
+             int64_t accumulation = 1);
   MeshCommunicators communicators;
   std::unique_ptr<TokenDispatcher> dispatcher;
   std::unique_ptr<Decoder> decoder;

@@ -1,7 +1,8 @@
 // The decoder against Transformers' eager model in float32.
+#include "tests/trainer/model/golden.h"
+
 #include <gtest/gtest.h>
 
-#include "tests/trainer/model/golden.h"
 #include "worker/trainer/checkpoint/model_io.h"
 
 namespace switchyard::trainer {
@@ -21,7 +22,8 @@ class GoldenTest : public testing::TestWithParam<std::string> {
     return rank;
   }
   LossScale Scale(double share = 1) const {
-    return {1.0 / static_cast<double>(batch_.num_targets), golden_.shape.router_aux_loss_coef * share};
+    return {1.0 / static_cast<double>(batch_.num_targets),
+            golden_.shape.router_aux_loss_coef * share};
   }
   double AuxLoss() const {
     const auto it = golden_.tensors.find("aux_loss");
@@ -31,7 +33,8 @@ class GoldenTest : public testing::TestWithParam<std::string> {
     for (size_t i = 0; i < decoder.parameters().parameters().size(); ++i) {
       const Parameter& p = decoder.parameters().parameters()[i];
       const at::Tensor got = decoder.Gradient(static_cast<int>(i)).mul(factor);
-      EXPECT_LT(RelativeError(got, golden_.tensors.at("grad." + p.name)), kGradientTolerance) << p.name;
+      EXPECT_LT(RelativeError(got, golden_.tensors.at("grad." + p.name)), kGradientTolerance)
+          << p.name;
     }
   }
 

@@ -1,4 +1,5 @@
-// The mixture of experts beyond what the golden cases reach: the local dispatcher, long row lists, bfloat16.
+// The mixture of experts beyond what the golden cases reach: the local dispatcher, long row lists,
+// bfloat16.
 #include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
@@ -78,13 +79,15 @@ TEST(ExpertBankTest, ListsLongerThanTheCapacityGiveTheSameResults) {
     results[run] = {y, dx, dw, gradients.Destination(gate_up).value.clone(),
                     gradients.Destination(gate_up + 1).value.clone()};
   }
-  for (size_t i = 0; i < results[0].size(); ++i) EXPECT_LT(RelativeError(results[1][i], results[0][i]), 1e-6) << i;
+  for (size_t i = 0; i < results[0].size(); ++i)
+    EXPECT_LT(RelativeError(results[1][i], results[0][i]), 1e-6) << i;
 }
 
 TEST(LoadBalanceTest, EvenRoutingHasTheLossTopK) {
   LoadBalance balance(1, 4, at::kCPU);
   const at::Tensor valid = at::full({8}, true, at::kBool);
-  balance.Add(0, at::full({8, 4}, 0.25), at::arange(16, at::kLong).remainder(4).view({8, 2}), valid);
+  balance.Add(0, at::full({8, 4}, 0.25), at::arange(16, at::kLong).remainder(4).view({8, 2}),
+              valid);
   balance.Reduce(*MakeSingleCommunicator(), 0);
   EXPECT_DOUBLE_EQ(balance.loss(), 2);
   EXPECT_NEAR(balance.router_entropy(), std::log(4), 1e-6);
@@ -95,7 +98,8 @@ TEST(DecoderTest, ABatchOfPaddingAloneHasNoLossAndNoGradient) {
   SingleRank rank(SmallShape(), Precision::kFloat32, 32);
   rank.decoder->InitializeRandom(1);
   const at::Tensor ids = at::zeros({2, 16}, at::kLong);
-  const Batch empty = MakeBatch({ids, at::full({2, 16}, -100, at::kLong), {}, at::zeros({2, 16}, at::kBool)}, 97);
+  const Batch empty =
+      MakeBatch({ids, at::full({2, 16}, -100, at::kLong), {}, at::zeros({2, 16}, at::kBool)}, 97);
   const MicroBatchResult result = rank.decoder->ForwardBackward(empty, {1, 0.01});
   EXPECT_EQ(result.tokens, 0);
   EXPECT_EQ(result.cross_entropy_sum, 0);

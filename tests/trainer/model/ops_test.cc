@@ -38,10 +38,14 @@ constexpr double kTolerance = 2e-6;
 constexpr double kBfloat16 = 2e-2;
 
 at::Tensor Leaf(at::IntArrayRef sizes) { return at::randn(sizes).requires_grad_(true); }
-ops::WeightGradient Destination(const at::Tensor& like) { return {at::zeros_like(like), false, {}}; }
+ops::WeightGradient Destination(const at::Tensor& like) {
+  return {at::zeros_like(like), false, {}};
+}
 
 // Gradients of sum(output * grad) at the leaves.
-void RunAutograd(const at::Tensor& output, const at::Tensor& grad) { output.mul(grad).sum().backward(); }
+void RunAutograd(const at::Tensor& output, const at::Tensor& grad) {
+  output.mul(grad).sum().backward();
+}
 
 at::Tensor NormFormula(const at::Tensor& x, const at::Tensor& weight, double eps) {
   return x.mul(at::rsqrt(x.square().mean(-1, true).add(eps))).mul(weight);
@@ -77,11 +81,13 @@ TEST(QkNormRopeTest, ForwardAndBackwardAgreeWithAutograd) {
   const at::Tensor cos = at::zeros({kTokens, kDim / 2}), sin = at::zeros({kTokens, kDim / 2});
   const at::Tensor position = at::arange(kTokens, at::kLong).remainder(37);
   ops::RotaryTables(position, 10000, cos, sin);
-  const ops::QkNormRope op{query_weight.detach(), key_weight.detach(), 1e-6, kHeads, kKeys, kDim, cos, sin};
+  const ops::QkNormRope op{
+      query_weight.detach(), key_weight.detach(), 1e-6, kHeads, kKeys, kDim, cos, sin};
 
   const auto rotate = [&](const at::Tensor& x) {  // as Transformers writes it
     const at::Tensor turned = at::cat({x.slice(2, kDim / 2).neg(), x.slice(2, 0, kDim / 2)}, 2);
-    return x.mul(at::cat({cos, cos}, 1).unsqueeze(1)).add(turned.mul(at::cat({sin, sin}, 1).unsqueeze(1)));
+    return x.mul(at::cat({cos, cos}, 1).unsqueeze(1))
+        .add(turned.mul(at::cat({sin, sin}, 1).unsqueeze(1)));
   };
   const at::Tensor heads = qkv.view({kTokens, -1, kDim});
   const at::Tensor q = rotate(NormFormula(heads.narrow(1, 0, kHeads), query_weight, 1e-6));
@@ -94,7 +100,8 @@ TEST(QkNormRopeTest, ForwardAndBackwardAgreeWithAutograd) {
   ops::QkNormRopeForward(op, qkv.detach(), qk);
   EXPECT_LT(RelativeError(qk, expected.detach()), kTolerance);
   const at::Tensor grad_qkv = at::cat({grad, at::zeros({kTokens, kKeys * kDim})}, 1);
-  const ops::WeightGradient grad_query = Destination(op.query_weight), grad_key = Destination(op.key_weight);
+  const ops::WeightGradient grad_query = Destination(op.query_weight),
+                            grad_key = Destination(op.key_weight);
   ops::QkNormRopeBackward(op, qkv.detach(), grad_qkv, grad_query, grad_key);
   EXPECT_LT(RelativeError(grad_qkv, qkv.grad()), kTolerance);
   EXPECT_LT(RelativeError(grad_query.value, query_weight.grad()), kTolerance);
@@ -102,8 +109,8 @@ TEST(QkNormRopeTest, ForwardAndBackwardAgreeWithAutograd) {
 }
 
 // Plain attention over [T, heads, C] with a mask made from documents.
-at::Tensor AttentionFormula(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v, int64_t share,
-                            const at::Tensor& document) {
+at::Tensor AttentionFormula(const at::Tensor& q, const at::Tensor& k, const at::Tensor& v,
+                            int64_t share, const at::Tensor& document) {
   const at::Tensor keys = k.repeat_interleave(share, 1).transpose(0, 1);
   const at::Tensor values = v.repeat_interleave(share, 1).transpose(0, 1);
   const at::Tensor same = document.unsqueeze(1).eq(document.unsqueeze(0)).tril();
@@ -115,22 +122,27 @@ at::Tensor AttentionFormula(const at::Tensor& q, const at::Tensor& k, const at::
 
 TEST(CausalAttentionTest, ForwardAndBackwardAgreeWithAutogradWithinDocuments) {
   constexpr int64_t kDim = 16;
-  const at::Tensor offset = at::tensor({0, 1, 70, 70, 200}, at::kInt);  // one token, an empty one, long ones
+  const at::Tensor offset =
+      at::tensor({0, 1, 70, 70, 200}, at::kInt);  // one token, an empty one, long ones
   at::Tensor document = at::zeros({200}, at::kLong);
   document.slice(0, 1, 70).fill_(1);
   document.slice(0, 70).fill_(2);
   for (int64_t keys : {1, 2, 4}) {
     const ops::AttentionShape shape{4, keys, kDim};
-    const at::Tensor q = Leaf({200, 4, kDim}), k = Leaf({200, keys, kDim}), v = Leaf({200, keys, kDim});
+    const at::Tensor q = Leaf({200, 4, kDim}), k = Leaf({200, keys, kDim}),
+                     v = Leaf({200, keys, kDim});
     const at::Tensor expected = AttentionFormula(q, k, v, 4 / keys, document);
     const at::Tensor grad = at::randn(expected.sizes());
     RunAutograd(expected, grad);
     const at::Tensor out = at::zeros({200, 4 * kDim}), lse = at::zeros({200, 4});
-    const at::Tensor rows_q = q.detach().flatten(1), rows_k = k.detach().flatten(1), rows_v = v.detach().flatten(1);
+    const at::Tensor rows_q = q.detach().flatten(1), rows_k = k.detach().flatten(1),
+                     rows_v = v.detach().flatten(1);
     ops::CausalAttention(shape, rows_q, rows_k, rows_v, offset, out, lse);
     EXPECT_LT(RelativeError(out, expected.detach().flatten(1)), kTolerance);
-    const at::Tensor dq = at::zeros_like(rows_q), dk = at::zeros_like(rows_k), dv = at::zeros_like(rows_v);
-    ops::CausalAttentionBackward(shape, grad.flatten(1), rows_q, rows_k, rows_v, out, lse, offset, dq, dk, dv);
+    const at::Tensor dq = at::zeros_like(rows_q), dk = at::zeros_like(rows_k),
+                     dv = at::zeros_like(rows_v);
+    ops::CausalAttentionBackward(shape, grad.flatten(1), rows_q, rows_k, rows_v, out, lse, offset,
+                                 dq, dk, dv);
     EXPECT_LT(RelativeError(dq, q.grad().flatten(1)), kTolerance);
     EXPECT_LT(RelativeError(dk, k.grad().flatten(1)), kTolerance);
     EXPECT_LT(RelativeError(dv, v.grad().flatten(1)), kTolerance);
@@ -139,7 +151,8 @@ TEST(CausalAttentionTest, ForwardAndBackwardAgreeWithAutogradWithinDocuments) {
 
 TEST(SwiGluTest, ForwardAndBackwardAgreeWithAutogradWithAndWithoutRowWeights) {
   for (bool weighted : {false, true}) {
-    const at::Tensor gate_up = Leaf({500, 2 * 48}), weight = Leaf({500}), grad = at::randn({500, 48});
+    const at::Tensor gate_up = Leaf({500, 2 * 48}), weight = Leaf({500}),
+                     grad = at::randn({500, 48});
     at::Tensor expected = at::silu(gate_up.slice(1, 0, 48)).mul(gate_up.slice(1, 48));
     if (weighted) expected = expected.mul(weight.unsqueeze(1));
     RunAutograd(expected, grad);
@@ -161,15 +174,21 @@ TEST(SwiGluTest, ForwardAndBackwardAgreeWithAutogradWithAndWithoutRowWeights) {
 TEST(RouterTest, WeightsAndGradientsAgreeWithAutogradAndPaddingIsNotRouted) {
   for (bool renormalize : {false, true}) {
     const ops::RouterRule rule{3, renormalize};
-    const at::Tensor logits = Leaf({40, 8}), grad_weight = at::randn({40, 3}), balance = at::randn({8});
+    const at::Tensor logits = Leaf({40, 8}), grad_weight = at::randn({40, 3}),
+                     balance = at::randn({8});
     const at::Tensor valid = at::arange(40, at::kLong).lt(33);
     const at::Tensor mask = valid.to(at::kFloat).unsqueeze(1);
     const at::Tensor probability = at::softmax(logits, 1);
     auto [chosen, index] = at::topk(probability, 3, 1);
     if (renormalize) chosen = chosen.div(chosen.sum(1, true));
-    chosen.mul(grad_weight).mul(mask).sum().add(probability.mul(balance).mul(mask).sum()).backward();
+    chosen.mul(grad_weight)
+        .mul(mask)
+        .sum()
+        .add(probability.mul(balance).mul(mask).sum())
+        .backward();
 
-    const at::Tensor p = at::zeros({40, 8}), weight = at::zeros({40, 3}), expert = at::zeros({40, 3}, at::kLong);
+    const at::Tensor p = at::zeros({40, 8}), weight = at::zeros({40, 3}),
+                     expert = at::zeros({40, 3}, at::kLong);
     ops::RouteTokens(rule, logits.detach(), valid, p, expert, weight);
     EXPECT_TRUE(expert.slice(0, 0, 33).equal(index.slice(0, 0, 33)));
     EXPECT_TRUE(expert.slice(0, 33).eq(-1).all().item<bool>());
@@ -184,7 +203,8 @@ TEST(CrossEntropyTest, LossAndGradientAgreeWithAutograd) {
   const at::Tensor logits = Leaf({130, 301}), target = at::randint(0, 301, {130}, at::kLong);
   const at::Tensor expected = at::cross_entropy_loss(logits, target, {}, /*reduction=*/0);
   RunAutograd(expected, at::full({130}, 0.25));
-  const at::Tensor in_place = logits.detach().clone(), loss = at::zeros({130}), eval = at::zeros({130});
+  const at::Tensor in_place = logits.detach().clone(), loss = at::zeros({130}),
+                   eval = at::zeros({130});
   ops::CrossEntropy(in_place, target, eval);
   EXPECT_TRUE(in_place.equal(logits.detach()));
   ops::CrossEntropyWithGradient(in_place, target, 0.25, loss);
@@ -195,14 +215,16 @@ TEST(CrossEntropyTest, LossAndGradientAgreeWithAutograd) {
 
 TEST(GroupedGemmTest, PiecesGiveWhatTheWholeListGivesAndEmptyExpertsGetZero) {
   const at::Tensor offset = at::tensor({0, 5, 5, 25, 30}, at::kInt);  // expert 1 has no rows
-  const at::Tensor x = at::randn({30, 12}), weight = at::randn({4, 20, 12}), grad = at::randn({30, 20});
+  const at::Tensor x = at::randn({30, 12}), weight = at::randn({4, 20, 12}),
+                   grad = at::randn({30, 20});
   at::Tensor out = at::zeros({30, 20}), back = at::zeros({30, 12}), dw = at::full({4, 20, 12}, 7.0);
   for (int64_t begin = 0; begin < 30; begin += 8) {
     const int64_t end = std::min<int64_t>(30, begin + 8);
     const ops::ExpertRows piece{offset, begin};
     ops::GroupedGemm(piece, x.slice(0, begin, end), weight, out.slice(0, begin, end));
     ops::GroupedGemmTransposed(piece, grad.slice(0, begin, end), weight, back.slice(0, begin, end));
-    ops::GroupedWeightGradient(piece, grad.slice(0, begin, end), x.slice(0, begin, end), {dw, false, {}});
+    ops::GroupedWeightGradient(piece, grad.slice(0, begin, end), x.slice(0, begin, end),
+                               {dw, false, {}});
   }
   const std::vector<std::pair<int64_t, int64_t>> ranges = {{0, 5}, {5, 5}, {5, 25}, {25, 30}};
   for (int64_t l = 0; l < 4; ++l) {

@@ -22,13 +22,16 @@ ParameterRegistry WholeModel(const ModelShape& shape) {
 
 NamedTensors GatherParameters(const ModelShape& shape, const ParameterRegistry& local,
                               MeshCommunicators& communicators, const CheckpointFiles& files,
-                              const std::string& prefix, const BlockTensors& blocks, Replicas replicas) {
+                              const std::string& prefix, const BlockTensors& blocks,
+                              Replicas replicas) {
   ParameterRegistry whole = WholeModel(shape);
   for (size_t i = 0; i < local.parameters().size(); ++i) {
     const Parameter& p = local.parameters()[i];
     const bool expert = p.kind == ParameterKind::kExpert;
-    at::Tensor part = blocks(p.block).narrow(0, p.offset, p.numel).to(at::kFloat, false, /*copy=*/true);
-    if (replicas == Replicas::kSum) (expert ? communicators.edp : communicators.world)->AllReduce(part);
+    at::Tensor part =
+        blocks(p.block).narrow(0, p.offset, p.numel).to(at::kFloat, false, /*copy=*/true);
+    if (replicas == Replicas::kSum)
+      (expert ? communicators.edp : communicators.world)->AllReduce(part);
     at::Tensor destination = whole.Value(static_cast<int>(i)).view(-1);
     if (expert) {
       communicators.ep->AllGather(part, destination);  // experts lie in ep order
@@ -49,8 +52,11 @@ NamedTensors GatherParameters(const ModelShape& shape, const ParameterRegistry& 
     out.emplace_back(prefix + files.tensor(t).name, by_tensor[t]);
   }
   for (const CheckpointPiece& piece : map->pieces()) {
-    by_tensor[piece.tensor].view(-1).narrow(0, piece.tensor_offset, piece.count)
-        .copy_(whole.Value(piece.parameter).view(-1).narrow(0, piece.parameter_offset, piece.count));
+    by_tensor[piece.tensor]
+        .view(-1)
+        .narrow(0, piece.tensor_offset, piece.count)
+        .copy_(
+            whole.Value(piece.parameter).view(-1).narrow(0, piece.parameter_offset, piece.count));
   }
   return out;
 }

@@ -13,12 +13,14 @@ namespace {
 
 constexpr int64_t kNoTarget = -100;
 
-void CheckRows(const at::Tensor& tensor, const char* name, at::IntArrayRef sizes, at::ScalarType dtype) {
-  TORCH_CHECK(tensor.sizes() == sizes && tensor.scalar_type() == dtype, name, " must be ", dtype, " of shape ",
-              sizes, ", not ", tensor.scalar_type(), " of shape ", tensor.sizes());
+void CheckRows(const at::Tensor& tensor, const char* name, at::IntArrayRef sizes,
+               at::ScalarType dtype) {
+  TORCH_CHECK(tensor.sizes() == sizes && tensor.scalar_type() == dtype, name, " must be ", dtype,
+              " of shape ", sizes, ", not ", tensor.scalar_type(), " of shape ", tensor.sizes());
 }
 
-// Starts of documents in T = B * S, and T: rows, breaks in the positions and the first padding of a row.
+// Starts of documents in T = B * S, and T: rows, breaks in the positions and the first padding of a
+// row.
 at::Tensor DocumentOffsets(const at::Tensor& position, const at::Tensor& valid, int64_t length) {
   const int64_t total = position.numel();
   const int64_t* p = position.const_data_ptr<int64_t>();
@@ -61,7 +63,9 @@ Batch MakeBatch(const RowBatch& rows, int64_t vocab_size) {
   at::Tensor target = at::full_like(rows.labels, kNoTarget);
   target.slice(1, 0, sizes[1] - 1).copy_(rows.labels.slice(1, 1));
   const at::Tensor is_target = target.ne(kNoTarget);
-  TORCH_CHECK(target.ge(0).logical_and_(target.lt(vocab_size)).logical_or_(is_target.logical_not())
+  TORCH_CHECK(target.ge(0)
+                  .logical_and_(target.lt(vocab_size))
+                  .logical_or_(is_target.logical_not())
                   .all()
                   .item<bool>(),
               "labels must be -100 or lie in 0 .. ", vocab_size - 1);

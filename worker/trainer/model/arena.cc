@@ -24,8 +24,8 @@ at::Tensor Arena::Take(at::IntArrayRef sizes, at::ScalarType dtype) {
   int64_t numel = 1;
   for (int64_t size : sizes) numel *= size;
   const int64_t bytes = numel * static_cast<int64_t>(c10::elementSize(dtype));
-  TORCH_CHECK(used_ + Aligned(bytes) <= bytes_, "arena ", name_, " is full: ", used_, " of ", bytes_,
-              " bytes used, ", bytes, " wanted");
+  TORCH_CHECK(used_ + Aligned(bytes) <= bytes_, "arena ", name_, " is full: ", used_, " of ",
+              bytes_, " bytes used, ", bytes, " wanted");
   at::Tensor out = storage_.narrow(0, used_, bytes).view(dtype).view(sizes);
   used_ += Aligned(bytes);
   high_water_ = std::max(high_water_, used_);

@@ -1,7 +1,8 @@
 // A block of memory, allocated once, from which tensors are handed out like from a stack.
 //
-// A step runs without allocation: a scope takes what it needs and gives it back when it ends. The high-water
-// mark says how much of the planned size was needed. Asking for more than there is throws.
+// A step runs without allocation: a scope takes what it needs and gives it back when it ends. The
+// high-water mark says how much of the planned size was needed. Asking for more than there is
+// throws.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -30,11 +30,12 @@ Attention::Attention(const ModelShape& shape, const ParameterRegistry& registry,
 }
 
 ops::QkNormRope Attention::NormRope(const StepContext& context) const {
-  return {query_norm_,      key_norm_,   eps_, shape_.num_heads, shape_.num_kv_heads, shape_.head_dim,
-          context.cos, context.sin};
+  return {query_norm_,         key_norm_,       eps_,        shape_.num_heads,
+          shape_.num_kv_heads, shape_.head_dim, context.cos, context.sin};
 }
 
-void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD, at::Tensor h_TD) {
+void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD,
+                        at::Tensor h_TD) {
   const int64_t tokens = x_TD.size(0);
   const int64_t query = shape_.num_heads * shape_.head_dim;
   const int64_t key = shape_.num_kv_heads * shape_.head_dim;
@@ -74,7 +75,8 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                                qkv_.narrow(1, query + key, key), out_, log_sum_exp_,
                                context.batch.document_offset, grad_qkv.narrow(1, 0, query),
-                               grad_qkv.narrow(1, query, key), grad_qkv.narrow(1, query + key, key));
+                               grad_qkv.narrow(1, query, key),
+                               grad_qkv.narrow(1, query + key, key));
   ops::QkNormRopeBackward(norm_rope, qkv_, grad_qkv, grad_query_norm_, grad_key_norm_);
 
   ops::RmsNorm(x_TD_, input_norm_, eps_, normed);

@@ -1,7 +1,8 @@
 // Grouped-query attention with per-head norms and rotary positions, around it norm and residual:
 // h = x + o_proj(attention(norm(x))).
 //
-// Saves x, qkv before norm and rope, the attention output and its log-sum-exp; the rest is recomputed.
+// Saves x, qkv before norm and rope, the attention output and its log-sum-exp; the rest is
+// recomputed.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,8 +18,8 @@ namespace switchyard::trainer {
 
 class Attention {
  public:
-  Attention(const ModelShape& shape, const ParameterRegistry& registry, const GradientStore& gradients,
-            int layer);
+  Attention(const ModelShape& shape, const ParameterRegistry& registry,
+            const GradientStore& gradients, int layer);
 
   // Writes h_TD. x_TD lies in `slot` and stays until Backward.
   void Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD, at::Tensor h_TD);
@@ -31,7 +32,8 @@ class Attention {
   ops::AttentionShape shape_;
   double eps_;
   at::Tensor input_norm_, query_norm_, key_norm_, qkv_proj_, o_proj_;
-  ops::WeightGradient grad_input_norm_, grad_query_norm_, grad_key_norm_, grad_qkv_proj_, grad_o_proj_;
+  ops::WeightGradient grad_input_norm_, grad_query_norm_, grad_key_norm_, grad_qkv_proj_,
+      grad_o_proj_;
   at::Tensor x_TD_, qkv_, out_, log_sum_exp_;  // saved
 };
 

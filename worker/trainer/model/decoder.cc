@@ -50,15 +50,18 @@ struct Decoder::Parts {
     registry.BindValues(state.Take({registry.total_numel()}, dtype).zero_());
     const bool accumulates = options.gradient_accumulation > 1;
     at::Tensor scratch;
-    if (accumulates && dtype != at::kFloat) scratch = workspace.Take({LargestGradientMatrix(options.shape)}, dtype);
-    workspace_base = workspace.used();
-    gradients = std::make_unique<GradientStore>(registry, slots, dtype, device, accumulates, scratch);
+    if (accumulates && dtype != at::kFloat) {
+      scratch = workspace.Take({LargestGradientMatrix(options.shape)}, dtype);
+    }
+    gradients =
+        std::make_unique<GradientStore>(registry, slots, dtype, device, accumulates, scratch);
     int moe_layers = 0;
     for (int i = 0; i < options.shape.num_layers; ++i) {
       layers.emplace_back(options.shape, registry, *gradients, i, moe_layers);
       if (options.shape.is_moe_layer[i]) ++moe_layers;
     }
-    head = std::make_unique<OutputHead>(options.shape, registry, *gradients, memory.logits_chunk_rows);
+    head =
+        std::make_unique<OutputHead>(options.shape, registry, *gradients, memory.logits_chunk_rows);
     const int embedding_index = registry.Find("model.embed_tokens.weight");
     embedding = registry.Value(embedding_index);
     grad_embedding = gradients->Destination(embedding_index);
@@ -66,8 +69,8 @@ struct Decoder::Parts {
 
   StepContext Context(const Batch& batch) {
     const int64_t tokens = batch.num_sequences * batch.sequence_length;
-    StepContext context{batch,       workspace, options.dispatcher,       balance, {}, {},
-                        dtype, memory.saved_row_capacity};
+    StepContext context{batch, workspace, options.dispatcher,       balance, {},
+                        {},    dtype,     memory.saved_row_capacity};
     const int64_t pairs = options.shape.head_dim / 2;
     context.cos = workspace.Take({tokens, pairs}, at::kFloat);
     context.sin = workspace.Take({tokens, pairs}, at::kFloat);
@@ -96,7 +99,8 @@ struct Decoder::Parts {
     TORCH_CHECK(tokens > 0 && tokens <= options.max_sequences * options.max_sequence_length,
                 "a batch of ", tokens, " tokens does not fit the planned ",
                 options.max_sequences * options.max_sequence_length);
-    for (const at::Tensor& t : {batch.input_id_T, batch.target_T, batch.position_T, batch.valid_T}) {
+    for (const at::Tensor& t :
+         {batch.input_id_T, batch.target_T, batch.position_T, batch.valid_T}) {
       TORCH_CHECK(t.dim() == 1 && t.size(0) == tokens && t.is_contiguous(),
                   "a batch's tensors must be contiguous [", tokens, "]");
     }
@@ -113,7 +117,6 @@ struct Decoder::Parts {
   Arena state;
   std::vector<Arena> slots;
   Arena workspace;
-  int64_t workspace_base = 0;  // what stays taken between steps
   LoadBalance balance;
   std::unique_ptr<GradientStore> gradients;
   std::vector<DecoderLayer> layers;

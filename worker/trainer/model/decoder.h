@@ -1,8 +1,9 @@
-// The model on one rank: forward and backward of a micro-batch, written out, over memory allocated once.
+// The model on one rank: forward and backward of a micro-batch, written out, over memory allocated
+// once.
 //
-// Used by the training loop, `check` and `bench`. Knows nothing of files, optimizers, schedules or steps.
-// Collective: with expert parallelism, or more than one rank, all ranks call the same methods in the same
-// order with micro-batches of the same shape.
+// Used by the training loop, `check` and `bench`. Knows nothing of files, optimizers, schedules or
+// steps. Collective: with expert parallelism, or more than one rank, all ranks call the same
+// methods in the same order with micro-batches of the same shape.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -26,10 +27,10 @@ struct DecoderOptions {
   Mesh mesh;
   int rank = 0;
   MeshCommunicators* communicators = nullptr;  // borrowed
-  TokenDispatcher* dispatcher = nullptr;       // borrowed; may be null for a model without MoE layers
+  TokenDispatcher* dispatcher = nullptr;  // borrowed; may be null for a model without MoE layers
   Precision precision = Precision::kFloat32;
-  int64_t max_sequences = 1;                   // B of the largest micro-batch
-  int64_t max_sequence_length = 1;             // S; only B * S limits a batch
+  int64_t max_sequences = 1;        // B of the largest micro-batch
+  int64_t max_sequence_length = 1;  // S; only B * S limits a batch
   int64_t gradient_accumulation = 1;
 };
 
@@ -45,7 +46,8 @@ struct MicroBatchResult {
   double cross_entropy_sum = 0;  // nats, over this rank's targets
   int64_t targets = 0;           // of this rank
   int64_t tokens = 0;            // of this rank, without padding
-  double aux_loss = 0;           // Transformers' formula, over all layers and all ranks; 0 without MoE layers
+  double aux_loss =
+      0;  // Transformers' formula, over all layers and all ranks; 0 without MoE layers
   double router_entropy = 0;     // nats, mean over this rank's tokens and MoE layers
   at::Tensor tokens_per_expert;  // int64 [MoE layers, E] on the host: this rank's tokens by expert
 };
@@ -78,9 +80,9 @@ class Decoder {
 
   // Adds this micro-batch's gradient of
   //   scale.cross_entropy * sum of cross-entropy + scale.aux * auxiliary loss
-  // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the ranks'
-  // gradients is the gradient of the global loss. Activations take the place of the gradients of the step
-  // before, so without accumulation those must be used up.
+  // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the
+  // ranks' gradients is the gradient of the global loss. Activations take the place of the
+  // gradients of the step before, so without accumulation those must be used up.
   MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale);
   // Cross-entropy only. Overwrites gradients when there is no accumulation.
   EvalResult Evaluate(const Batch& batch);
@@ -89,8 +91,8 @@ class Decoder {
 
   // Call at the start of every optimizer step.
   void ZeroGradients();
-  // This rank's gradient of block `block` (index into parameters().blocks()), contiguous [numel], padding 0;
-  // gradient_dtype(). May be changed in place.
+  // This rank's gradient of block `block` (index into parameters().blocks()), contiguous [numel],
+  // padding 0; gradient_dtype(). May be changed in place.
   at::Tensor BlockGradient(int block);
   // View of one parameter's gradient in its shape.
   at::Tensor Gradient(int parameter);

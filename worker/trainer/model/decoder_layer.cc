@@ -15,7 +15,8 @@ DecoderLayer::DecoderLayer(const ModelShape& shape, const ParameterRegistry& reg
   }
 }
 
-void DecoderLayer::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD, at::Tensor y_TD) {
+void DecoderLayer::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD,
+                           at::Tensor y_TD) {
   const at::Tensor h_TD = slot.Take(x_TD.sizes(), context.dtype);
   attention_.Forward(context, slot, x_TD, h_TD);
   feed_forward_->Forward(context, slot, h_TD, y_TD);

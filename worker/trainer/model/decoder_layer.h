@@ -20,7 +20,8 @@ class DecoderLayer {
   DecoderLayer(const ModelShape& shape, const ParameterRegistry& registry,
                const GradientStore& gradients, int layer, int moe_layer);
 
-  // Writes y_TD, the next layer's input. x_TD lies in `slot`, which also takes what the layer saves.
+  // Writes y_TD, the next layer's input. x_TD lies in `slot`, which also takes what the layer
+  // saves.
   void Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD, at::Tensor y_TD);
   // grad_TD: gradient of y_TD, becomes that of x_TD. Writes the parameters' gradients.
   void Backward(StepContext& context, at::Tensor grad_TD);

@@ -1,4 +1,5 @@
-// The dense feed-forward network with its norm and residual: y = h + down(silu(gate) * up) of norm(h).
+// The dense feed-forward network with its norm and residual: y = h + down(silu(gate) * up) of
+// norm(h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,8 +13,8 @@ namespace switchyard::trainer {
 
 class DenseMlp final : public FeedForward {
  public:
-  DenseMlp(const ModelShape& shape, const ParameterRegistry& registry, const GradientStore& gradients,
-           int layer);
+  DenseMlp(const ModelShape& shape, const ParameterRegistry& registry,
+           const GradientStore& gradients, int layer);
 
   void Forward(StepContext& context, Arena& slot, const at::Tensor& h_TD, at::Tensor y_TD) override;
   void Backward(StepContext& context, at::Tensor grad_TD) override;

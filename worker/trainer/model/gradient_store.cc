@@ -7,9 +7,10 @@
 namespace switchyard::trainer {
 namespace {
 
-// View of parameters index .. index + count - 1, which lie in `flat` from element `start` on, as one matrix.
-at::Tensor Fused(const ParameterRegistry& registry, const at::Tensor& flat, int64_t start, int index,
-                 int count) {
+// View of parameters index .. index + count - 1, which lie in `flat` from element `start` on, as
+// one matrix.
+at::Tensor Fused(const ParameterRegistry& registry, const at::Tensor& flat, int64_t start,
+                 int index, int count) {
   int64_t numel = 0;
   for (int i = index; i < index + count; ++i) numel += registry.parameters()[i].numel;
   return flat.narrow(0, start, numel).view({-1, registry.parameters()[index].shape.back()});
@@ -65,7 +66,8 @@ void GradientStore::ZeroAll() {
 
 at::Tensor FusedValue(const ParameterRegistry& registry, int index, int count) {
   const Parameter& p = registry.parameters().at(index);
-  return Fused(registry, registry.values(), registry.blocks()[p.block].offset + p.offset, index, count);
+  return Fused(registry, registry.values(), registry.blocks()[p.block].offset + p.offset, index,
+               count);
 }
 
 }  // namespace switchyard::trainer

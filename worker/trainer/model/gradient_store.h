@@ -1,8 +1,8 @@
 // Where the gradient of every parameter lies.
 //
-// Without accumulation: the gradients of a decoder layer lie in the slot after its own, those of the outer
-// parameters in a buffer, in the parameter dtype. With accumulation: all in float32, in the registry's layout.
-// Knows nothing of how gradients are computed or reduced.
+// Without accumulation: the gradients of a decoder layer lie in the slot after its own, those of
+// the outer parameters in a buffer, in the parameter dtype. With accumulation: all in float32, in
+// the registry's layout. Knows nothing of how gradients are computed or reduced.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,8 +17,9 @@ namespace switchyard::trainer {
 
 class GradientStore {
  public:
-  // `slots` has one arena more than there are layers, and must outlive the store with its storage. With
-  // `accumulate`, `scratch` (activations' dtype) holds the largest matrix; it may be undefined for float32.
+  // `slots` has one arena more than there are layers, and must outlive the store with its storage.
+  // With `accumulate`, `scratch` (activations' dtype) holds the largest matrix; it may be undefined
+  // for float32.
   GradientStore(const ParameterRegistry& registry, std::vector<Arena>& slots, at::ScalarType dtype,
                 at::Device device, bool accumulate, at::Tensor scratch);
 
@@ -28,8 +29,8 @@ class GradientStore {
   ops::WeightGradient Destination(int index, int count) const;
   // Contiguous [numel] of one block.
   at::Tensor Block(int block) const { return blocks_.at(block); }
-  // Sets the elements between the last parameter and the end of the layer's blocks (kOuterLayer: the outer
-  // block's) to 0: activations may have lain there.
+  // Sets the elements between the last parameter and the end of the layer's blocks (kOuterLayer:
+  // the outer block's) to 0: activations may have lain there.
   void ZeroPadding(int layer);
   void ZeroAll();
   bool accumulates() const { return accumulate_; }

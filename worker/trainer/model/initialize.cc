@@ -37,7 +37,8 @@ void InitializeParameters(const ModelShape& shape, ParameterRegistry& registry, 
       FillNormal(value, shape.initializer_range, StreamSeed(seed, i, 0));
     } else {
       for (int64_t l = 0; l < p.shape[0]; ++l) {
-        FillNormal(value.select(0, l), shape.initializer_range, StreamSeed(seed, i, first_expert + l));
+        FillNormal(value.select(0, l), shape.initializer_range,
+                   StreamSeed(seed, i, first_expert + l));
       }
     }
   }

@@ -48,7 +48,8 @@ double OutputHead::ForwardBackward(StepContext& context, const at::Tensor& x_TD,
   const bool sum_in_float =
       rows > chunk_rows_ && !grad_head.accumulate && context.dtype != at::kFloat;
   if (sum_in_float) {
-    grad_head = {workspace.Take(head_.sizes(), at::kFloat).zero_(), true, grad_head_.value.flatten()};
+    grad_head = {workspace.Take(head_.sizes(), at::kFloat).zero_(), true,
+                 grad_head_.value.flatten()};
   }
   at::Tensor logits = workspace.Take({std::min(rows, chunk_rows_), head_.size(0)}, context.dtype);
   for (int64_t begin = 0; begin < rows; begin += chunk_rows_) {

@@ -18,9 +18,10 @@ class OutputHead {
   OutputHead(const ModelShape& shape, const ParameterRegistry& registry,
              const GradientStore& gradients, int64_t chunk_rows);
 
-  // Summed cross-entropy of x_TD, the last layer's output. Writes grad_TD, the gradient of scale times it by
-  // x_TD, and the parameters' gradients (a tied embedding's as well).
-  double ForwardBackward(StepContext& context, const at::Tensor& x_TD, double scale, at::Tensor grad_TD);
+  // Summed cross-entropy of x_TD, the last layer's output. Writes grad_TD, the gradient of scale
+  // times it by x_TD, and the parameters' gradients (a tied embedding's as well).
+  double ForwardBackward(StepContext& context, const at::Tensor& x_TD, double scale,
+                         at::Tensor grad_TD);
   // Summed cross-entropy only.
   double Forward(StepContext& context, const at::Tensor& x_TD);
   // Logits of all rows, [T, V], newly allocated.

@@ -36,18 +36,18 @@ struct Parameter {
   std::string name;
   std::vector<int64_t> shape;  // on this rank
   ParameterKind kind = ParameterKind::kReplicated;
-  int layer = kOuterLayer;     // decoder layer, or kOuterLayer
-  int block = 0;               // index into blocks()
-  int64_t offset = 0;          // element offset in its block
+  int layer = kOuterLayer;  // decoder layer, or kOuterLayer
+  int block = 0;            // index into blocks()
+  int64_t offset = 0;       // element offset in its block
   int64_t numel = 0;
 };
 
 struct ParameterBlock {
   ParameterKind kind = ParameterKind::kReplicated;
   int layer = kOuterLayer;
-  int64_t offset = 0;        // element offset in the flat value buffer
-  int64_t numel = 0;         // padded
-  int64_t shards = 1;        // members of its ZeRO-1 group
+  int64_t offset = 0;  // element offset in the flat value buffer
+  int64_t numel = 0;   // padded
+  int64_t shards = 1;  // members of its ZeRO-1 group
   int64_t shard_numel() const { return numel / shards; }
 };
 

@@ -17,10 +17,10 @@ struct StepContext {
   Arena& workspace;             // temporaries of one call
   TokenDispatcher* dispatcher;  // null without MoE layers
   LoadBalance& balance;
-  at::Tensor cos;               // float32 [T, C / 2]
+  at::Tensor cos;  // float32 [T, C / 2]
   at::Tensor sin;
-  at::ScalarType dtype;         // of activations
-  int64_t saved_row_capacity;   // rows whose gate/up a MoE layer saves
+  at::ScalarType dtype;        // of activations
+  int64_t saved_row_capacity;  // rows whose gate/up a MoE layer saves
 
   int64_t num_tokens() const { return batch.num_sequences * batch.sequence_length; }  // T
 };

@@ -9,7 +9,8 @@
 namespace switchyard::trainer {
 namespace {
 
-// Calls fn(begin, count) for pieces of at most `capacity` of `rows` rows. An empty list is one empty piece.
+// Calls fn(begin, count) for pieces of at most `capacity` of `rows` rows. An empty list is one
+// empty piece.
 template <typename Fn>
 void ForPieces(int64_t rows, int64_t capacity, const Fn& fn) {
   int64_t begin = 0;

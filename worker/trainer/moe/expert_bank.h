@@ -1,7 +1,9 @@
-// The experts of this rank, applied to rows sorted by expert: down(silu(gate) * up * router weight).
+// The experts of this rank, applied to rows sorted by expert: down(silu(gate) * up * router
+// weight).
 //
-// A list of at most `capacity` rows keeps its gate/up for the backward; a longer one (a bad routing under expert
-// parallelism) is taken in pieces of `capacity` rows and recomputes them. Knows nothing of tokens or ranks.
+// A list of at most `capacity` rows keeps its gate/up for the backward; a longer one (a bad routing
+// under expert parallelism) is taken in pieces of `capacity` rows and recomputes them. Knows
+// nothing of tokens or ranks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -21,8 +23,9 @@ class ExpertBank {
 
   // rows_RD: in the rows, out the experts' results. Takes what it saves from `slot`.
   void Forward(StepContext& context, Arena& slot, const Routing& routing, at::Tensor rows_RD);
-  // rows_RD: the rows as they were before Forward. grad_rows_RD: in the gradient of the results, out that of the
-  // rows. Writes the gradient of the router weights, grad_weight_R (float32), and of the parameters.
+  // rows_RD: the rows as they were before Forward. grad_rows_RD: in the gradient of the results,
+  // out that of the rows. Writes the gradient of the router weights, grad_weight_R (float32), and
+  // of the parameters.
   void Backward(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
                 at::Tensor grad_rows_RD, at::Tensor grad_weight_R);
 

@@ -23,8 +23,8 @@ void LoadBalance::Reset() {
   loss_ = 0;
 }
 
-void LoadBalance::Add(int64_t moe_layer, const at::Tensor& probability_TE, const at::Tensor& expert_TK,
-                      const at::Tensor& valid_T) {
+void LoadBalance::Add(int64_t moe_layer, const at::Tensor& probability_TE,
+                      const at::Tensor& expert_TK, const at::Tensor& valid_T) {
   // Expert -1 of padding is counted in front and dropped.
   const at::Tensor count = at::bincount(expert_TK.flatten().add(1), {}, num_experts_ + 1);
   count_LE_.select(0, moe_layer).copy_(count.narrow(0, 1, num_experts_));
@@ -41,7 +41,8 @@ void LoadBalance::Reduce(Communicator& world, double scale) {
   if (rows == 0) return;
   const at::Tensor count = all.narrow(0, 0, num_experts_);
   const double experts = static_cast<double>(num_experts_);
-  loss_ = experts * count.dot(all.narrow(0, num_experts_, num_experts_)).item<double>() / (rows * rows);
+  loss_ =
+      experts * count.dot(all.narrow(0, num_experts_, num_experts_)).item<double>() / (rows * rows);
   if (scale != 0) {
     grad_probability_ = count.mul(scale * experts / (rows * rows)).to(at::kFloat);
   }

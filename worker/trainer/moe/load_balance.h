@@ -1,9 +1,9 @@
 // The auxiliary load-balancing loss of one micro-batch, pooled over all MoE layers and all ranks.
 //
 //   loss = E * sum_e (count_e / N) (probability_e / N)
-// with N the valid tokens times layers, count_e the choices of expert e and probability_e the sum of its router
-// probabilities. Forward adds layer by layer, one all-reduce follows, then the gradient is known: the same
-// vector over E for every valid token of every layer.
+// with N the valid tokens times layers, count_e the choices of expert e and probability_e the sum
+// of its router probabilities. Forward adds layer by layer, one all-reduce follows, then the
+// gradient is known: the same vector over E for every valid token of every layer.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,8 +27,8 @@ class LoadBalance {
 
   // After Reduce: over all ranks and layers.
   double loss() const { return loss_; }
-  // After Reduce: float32 [E], scale times the derivative by each valid token's probabilities; undefined when
-  // the scale is 0.
+  // After Reduce: float32 [E], scale times the derivative by each valid token's probabilities;
+  // undefined when the scale is 0.
   const at::Tensor& grad_probability_E() const { return grad_probability_; }
   // Of this rank: int64 [MoE layers, E] on the host.
   at::Tensor tokens_per_expert() const;

@@ -1,7 +1,7 @@
 // The mixture of experts with its norm and residual: y = h + combine(experts(dispatch(norm(h)))).
 //
-// Saves h, the router's probabilities and choices, and gate/up of the rows that came here; the rows themselves are
-// dispatched once more in the backward.
+// Saves h, the router's probabilities and choices, and gate/up of the rows that came here; the rows
+// themselves are dispatched once more in the backward.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -18,8 +18,8 @@ namespace switchyard::trainer {
 class MoeLayer final : public FeedForward {
  public:
   // `moe_layer` counts MoE layers only.
-  MoeLayer(const ModelShape& shape, const ParameterRegistry& registry, const GradientStore& gradients,
-           int layer, int moe_layer);
+  MoeLayer(const ModelShape& shape, const ParameterRegistry& registry,
+           const GradientStore& gradients, int layer, int moe_layer);
 
   void Forward(StepContext& context, Arena& slot, const at::Tensor& h_TD, at::Tensor y_TD) override;
   void Backward(StepContext& context, at::Tensor grad_TD) override;

@@ -26,8 +26,8 @@ void Router::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD) 
   context.balance.Add(moe_layer_, probability_TE_, expert_TK_, context.batch.valid_T);
 }
 
-void Router::Backward(StepContext& context, const at::Tensor& x_TD, const at::Tensor& grad_weight_TK,
-                      at::Tensor grad_x_TD) {
+void Router::Backward(StepContext& context, const at::Tensor& x_TD,
+                      const at::Tensor& grad_weight_TK, at::Tensor grad_x_TD) {
   ArenaScope scope(context.workspace);
   at::Tensor grad_logits = context.workspace.Take(probability_TE_.sizes(), context.dtype);
   ops::RouteTokensBackward(rule_, grad_weight_TK, context.balance.grad_probability_E(),

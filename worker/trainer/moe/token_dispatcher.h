@@ -7,9 +7,10 @@
 // Local version (ep = 1): the executable specification. Window version: symmetric windows. State
 // between the calls is the returned Routing, never a member.
 //
-// Order of calls of one MoE layer: Dispatch, Combine | Dispatch, DispatchGradient, CombineGradient. The layer does
-// not save the rows: its backward dispatches the same tokens with the same choices once more, and passes the
-// Routing of that second call on. All ranks of the ep group make the same calls.
+// Order of calls of one MoE layer: Dispatch, Combine | Dispatch, DispatchGradient, CombineGradient.
+// The layer does not save the rows: its backward dispatches the same tokens with the same choices
+// once more, and passes the Routing of that second call on. All ranks of the ep group make the same
+// calls.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,10 +23,10 @@ namespace switchyard::trainer {
 
 // Where the rows of one dispatch lie; saved by the layer for its backward.
 struct Routing {
-  int64_t num_rows = 0;                    // R
+  int64_t num_rows = 0;         // R
   at::Tensor expert_offset_L1;  // int32 [L + 1]: local expert l has rows offset[l] .. offset[l+1]-1
-  at::Tensor weight_R;                     // float32 [R]: router weight of each row
-  std::vector<at::Tensor> private_tensors; // the dispatcher's own bookkeeping
+  at::Tensor weight_R;          // float32 [R]: router weight of each row
+  std::vector<at::Tensor> private_tensors;  // the dispatcher's own bookkeeping
 };
 
 class TokenDispatcher {

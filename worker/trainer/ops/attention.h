@@ -13,18 +13,18 @@ struct AttentionShape {
   int64_t head_dim = 0;      // C; scores are scaled by C^-1/2
 };
 
-// query [T, H C], key and value [T, G C] with any row stride. document_offset: int32 [documents + 1] on the
-// host, from 0 to T; a position attends to the positions of its document up to itself. Writes out [T, H C] and
-// log_sum_exp, float32 [T, H]. Scores and sums in float32.
+// query [T, H C], key and value [T, G C] with any row stride. document_offset: int32 [documents +
+// 1] on the host, from 0 to T; a position attends to the positions of its document up to itself.
+// Writes out [T, H C] and log_sum_exp, float32 [T, H]. Scores and sums in float32.
 void CausalAttention(const AttentionShape& shape, const at::Tensor& query, const at::Tensor& key,
                      const at::Tensor& value, const at::Tensor& document_offset, at::Tensor out,
                      at::Tensor log_sum_exp);
 
 // Writes the gradients of query, key and value, shaped like them.
 void CausalAttentionBackward(const AttentionShape& shape, const at::Tensor& grad_out,
-                             const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
-                             const at::Tensor& out, const at::Tensor& log_sum_exp,
-                             const at::Tensor& document_offset, at::Tensor grad_query,
-                             at::Tensor grad_key, at::Tensor grad_value);
+                             const at::Tensor& query, const at::Tensor& key,
+                             const at::Tensor& value, const at::Tensor& out,
+                             const at::Tensor& log_sum_exp, const at::Tensor& document_offset,
+                             at::Tensor grad_query, at::Tensor grad_key, at::Tensor grad_value);
 
 }  // namespace switchyard::trainer::ops

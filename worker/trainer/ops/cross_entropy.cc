@@ -19,15 +19,15 @@ at::Tensor LogProbabilities(const at::Tensor& logits, const at::Tensor& target, 
 
 void CrossEntropyWithGradient(at::Tensor logits_NV, const at::Tensor& target_N, double scale,
                               at::Tensor loss_N) {
-  ForRowBlocks(logits_NV.device(), logits_NV.size(0), logits_NV.size(1),
-               [&](int64_t, int64_t begin, int64_t end) {
-                 const at::Tensor logits = logits_NV.slice(0, begin, end);
-                 const at::Tensor target = target_N.slice(0, begin, end).unsqueeze(1);
-                 at::Tensor gradient =
-                     LogProbabilities(logits, target, loss_N.slice(0, begin, end)).exp_();
-                 gradient.scatter_add_(1, target, at::full(target.sizes(), -1.0, gradient.options()));
-                 logits.copy_(gradient.mul_(scale));
-               });
+  ForRowBlocks(
+      logits_NV.device(), logits_NV.size(0), logits_NV.size(1),
+      [&](int64_t, int64_t begin, int64_t end) {
+        const at::Tensor logits = logits_NV.slice(0, begin, end);
+        const at::Tensor target = target_N.slice(0, begin, end).unsqueeze(1);
+        at::Tensor gradient = LogProbabilities(logits, target, loss_N.slice(0, begin, end)).exp_();
+        gradient.scatter_add_(1, target, at::full(target.sizes(), -1.0, gradient.options()));
+        logits.copy_(gradient.mul_(scale));
+      });
 }
 
 void CrossEntropy(const at::Tensor& logits_NV, const at::Tensor& target_N, at::Tensor loss_N) {

@@ -5,8 +5,8 @@
 
 namespace switchyard::trainer::ops {
 
-// loss_N (float32): -log softmax(logits_NV)[target]. logits_NV becomes the gradient of scale * sum of loss_N.
-// target_N: int64 in [0, V).
+// loss_N (float32): -log softmax(logits_NV)[target]. logits_NV becomes the gradient of scale * sum
+// of loss_N. target_N: int64 in [0, V).
 void CrossEntropyWithGradient(at::Tensor logits_NV, const at::Tensor& target_N, double scale,
                               at::Tensor loss_N);
 // The same without gradient; logits_NV is left as it is.

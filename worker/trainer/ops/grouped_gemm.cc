@@ -7,8 +7,8 @@
 namespace switchyard::trainer::ops {
 namespace {
 
-// Calls fn(expert, first, count, starts) for each expert with rows in the piece of `n` rows: its rows first ..
-// first + count - 1 of the piece; `starts`: they are the expert's first rows of all.
+// Calls fn(expert, first, count, starts) for each expert with rows in the piece of `n` rows: its
+// rows first .. first + count - 1 of the piece; `starts`: they are the expert's first rows of all.
 template <typename Fn>
 void ForExperts(const ExpertRows& rows, int64_t n, const Fn& fn) {
   const int32_t* offset = rows.offset_L1.const_data_ptr<int32_t>();
@@ -21,7 +21,8 @@ void ForExperts(const ExpertRows& rows, int64_t n, const Fn& fn) {
 
 }  // namespace
 
-void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight, at::Tensor out) {
+void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
+                 at::Tensor out) {
   ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool) {
     at::Tensor part = out.narrow(0, first, count);
     at::mm_out(part, x.narrow(0, first, count), weight.select(0, l).t());

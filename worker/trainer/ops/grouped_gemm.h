@@ -1,7 +1,7 @@
 // Products of rows sorted by expert with one matrix per expert.
 //
-// offset: rows of expert l are offset[l] .. offset[l + 1] - 1 of the whole list. The tensors of rows hold its
-// rows begin .. begin + size - 1, so that long lists can be taken in pieces.
+// offset: rows of expert l are offset[l] .. offset[l + 1] - 1 of the whole list. The tensors of
+// rows hold its rows begin .. begin + size - 1, so that long lists can be taken in pieces.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,13 +19,14 @@ struct ExpertRows {
 };
 
 // out [n, N] = x [n, K] weight[l]^T with weight [L, N, K].
-void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight, at::Tensor out);
+void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
+                 at::Tensor out);
 // out [n, K] = x [n, N] weight[l] with weight [L, N, K].
 void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
                            at::Tensor out);
-// Gradient of weight [L, N, K]: grad^T x over each expert's rows, grad [n, N], x [n, K]. Pieces must come in
-// order: the first piece of an expert sets its gradient (unless that accumulates), later ones add to it. With
-// the piece that begins at 0 experts without any row get zero.
+// Gradient of weight [L, N, K]: grad^T x over each expert's rows, grad [n, N], x [n, K]. Pieces
+// must come in order: the first piece of an expert sets its gradient (unless that accumulates),
+// later ones add to it. With the piece that begins at 0 experts without any row get zero.
 void GroupedWeightGradient(const ExpertRows& rows, const at::Tensor& grad, const at::Tensor& x,
                            const WeightGradient& destination);
 

@@ -37,7 +37,8 @@ at::Tensor Heads(const QkNormRope& op, const at::Tensor& rows, int64_t begin, in
 
 void RotaryTables(const at::Tensor& position_T, double theta, at::Tensor cos, at::Tensor sin) {
   const int64_t pairs = cos.size(1);
-  // In float32, in the order in which Transformers computes it, so that the angles agree to the bit.
+  // In float32, in the order in which Transformers computes it, so that the angles agree to the
+  // bit.
   const at::Tensor exponent =
       at::arange(0, 2 * pairs, 2, cos.options()).div_(static_cast<double>(2 * pairs));
   const at::Tensor frequency = at::pow(theta, exponent).reciprocal_();

@@ -1,7 +1,7 @@
 // Norm of every query and key head, then rotary position embedding in half layout.
 //
-// One row of qkv is [H query heads, G key heads, G value heads] of C elements. With (a, b) the halves of a
-// normed head: (a cos - b sin, b cos + a sin).
+// One row of qkv is [H query heads, G key heads, G value heads] of C elements. With (a, b) the
+// halves of a normed head: (a cos - b sin, b cos + a sin).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -27,7 +27,8 @@ void RotaryTables(const at::Tensor& position_T, double theta, at::Tensor cos, at
 // qk [T, (H + G) C] from qkv [T, (H + 2G) C].
 void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor qk);
 
-// grad_qkv [T, (H + 2G) C] holds the gradient of qk in its first H + G heads; they become the gradient of qkv's.
+// grad_qkv [T, (H + 2G) C] holds the gradient of qk in its first H + G heads; they become the
+// gradient of qkv's.
 void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor grad_qkv,
                         const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight);

@@ -1,8 +1,8 @@
 #include "worker/trainer/ops/rms_norm.h"
 
 #include <ATen/ops/mul.h>
-#include <ATen/ops/zeros.h>
 #include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
 
 #include "worker/trainer/ops/row_blocks.h"
 
@@ -26,8 +26,9 @@ void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps, at::T
   });
 }
 
-void RmsNormBackward(const at::Tensor& grad_out_TD, const at::Tensor& x_TD, const at::Tensor& weight,
-                     double eps, at::Tensor grad_x_TD, const WeightGradient& grad_weight) {
+void RmsNormBackward(const at::Tensor& grad_out_TD, const at::Tensor& x_TD,
+                     const at::Tensor& weight, double eps, at::Tensor grad_x_TD,
+                     const WeightGradient& grad_weight) {
   const int64_t rows = x_TD.size(0), width = x_TD.size(1);
   const int64_t blocks = x_TD.device().is_cpu() ? NumRowBlocks(rows, width) : 1;
   const at::Tensor partial = at::zeros({blocks, width}, x_TD.options().dtype(at::kFloat));

@@ -1,7 +1,7 @@
 // Root-mean-square norm over the last dimension: y = weight * x / sqrt(mean(x^2) + eps).
 //
-// Statistics and arithmetic in float32; the normed value is rounded to x's dtype before it is multiplied by
-// weight (Llama order).
+// Statistics and arithmetic in float32; the normed value is rounded to x's dtype before it is
+// multiplied by weight (Llama order).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,7 +14,8 @@ namespace switchyard::trainer::ops {
 void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps, at::Tensor out_TD);
 
 // grad_x_TD += gradient of the norm's input; writes the gradient of weight.
-void RmsNormBackward(const at::Tensor& grad_out_TD, const at::Tensor& x_TD, const at::Tensor& weight,
-                     double eps, at::Tensor grad_x_TD, const WeightGradient& grad_weight);
+void RmsNormBackward(const at::Tensor& grad_out_TD, const at::Tensor& x_TD,
+                     const at::Tensor& weight, double eps, at::Tensor grad_x_TD,
+                     const WeightGradient& grad_weight);
 
 }  // namespace switchyard::trainer::ops

@@ -1,4 +1,5 @@
-// From router logits to experts and weights: softmax over all experts, the K largest, optionally renormalised.
+// From router logits to experts and weights: softmax over all experts, the K largest, optionally
+// renormalised.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -12,13 +13,14 @@ struct RouterRule {
   bool renormalize = false;  // the K weights of a token sum to 1
 };
 
-// Writes probability_TE (float32), expert_TK (int64) and weight_TK (float32) from logits_TE. Tokens that are
-// not valid_T get expert -1 and weight 0.
+// Writes probability_TE (float32), expert_TK (int64) and weight_TK (float32) from logits_TE. Tokens
+// that are not valid_T get expert -1 and weight 0.
 void RouteTokens(const RouterRule& rule, const at::Tensor& logits_TE, const at::Tensor& valid_T,
                  at::Tensor probability_TE, at::Tensor expert_TK, at::Tensor weight_TK);
 
-// grad_logits_TE from the gradient of the weights and, for each valid token, the gradient grad_probability_E of
-// its probabilities (float32; undefined for none). Rows that are not valid become 0.
+// grad_logits_TE from the gradient of the weights and, for each valid token, the gradient
+// grad_probability_E of its probabilities (float32; undefined for none). Rows that are not valid
+// become 0.
 void RouteTokensBackward(const RouterRule& rule, const at::Tensor& grad_weight_TK,
                          const at::Tensor& grad_probability_E, const at::Tensor& probability_TE,
                          const at::Tensor& expert_TK, const at::Tensor& weight_TK,

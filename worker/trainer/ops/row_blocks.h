@@ -23,8 +23,8 @@ inline int64_t NumRowBlocks(int64_t rows, int64_t row_elements) {
   return (rows + block - 1) / block;
 }
 
-// Calls fn(block, begin, end) for every block of rows: in parallel on CPU; on another device once, with all
-// rows. fn must not touch rows of other blocks.
+// Calls fn(block, begin, end) for every block of rows: in parallel on CPU; on another device once,
+// with all rows. fn must not touch rows of other blocks.
 template <typename Fn>
 void ForRowBlocks(c10::Device device, int64_t rows, int64_t row_elements, const Fn& fn) {
   if (rows == 0) return;
@@ -35,7 +35,8 @@ void ForRowBlocks(c10::Device device, int64_t rows, int64_t row_elements, const 
   const int64_t block = RowsOfBlock(row_elements);
   const int64_t blocks = NumRowBlocks(rows, row_elements);
   at::parallel_for(0, blocks, 1, [&](int64_t first, int64_t last) {
-    const at::AutoDispatchBelowADInplaceOrView no_autograd;  // worker threads do not inherit the guard
+    const at::AutoDispatchBelowADInplaceOrView
+        no_autograd;  // worker threads do not inherit the guard
     for (int64_t i = first; i < last; ++i) fn(i, i * block, std::min(rows, (i + 1) * block));
   });
 }

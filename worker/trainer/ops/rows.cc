@@ -85,9 +85,8 @@ void AddEmbeddingGradientCpu(const at::Tensor& grad_TD, const at::Tensor& id_T, 
 
 void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK, at::Tensor out_TD) {
   if (rows_RD.device().is_cpu()) {
-    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_TD.scalar_type(), "SumChosenRows", [&] {
-      SumChosenRowsCpu<scalar_t>(rows_RD, row_TK, out_TD);
-    });
+    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_TD.scalar_type(), "SumChosenRows",
+                                   [&] { SumChosenRowsCpu<scalar_t>(rows_RD, row_TK, out_TD); });
     return;
   }
   at::Tensor sum = at::zeros(out_TD.sizes(), out_TD.options().dtype(at::kFloat));

@@ -14,7 +14,8 @@ namespace switchyard::trainer::ops {
 // out_TD[t] = sum over k of rows_RD[row_TK[t, k]]; entries of -1 add nothing. row_TK: int64.
 void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK, at::Tensor out_TD);
 
-// destination [V, D] += the sum of grad_TD over the tokens with id_T = v; the row `skipped_id` gets nothing.
+// destination [V, D] += the sum of grad_TD over the tokens with id_T = v; the row `skipped_id` gets
+// nothing.
 void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T, int64_t skipped_id,
                           const WeightGradient& destination);
 

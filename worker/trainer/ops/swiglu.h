@@ -8,9 +8,9 @@ namespace switchyard::trainer::ops {
 // out [R, F] from gate_up [R, 2F]. weight_R: float32 router weights, or undefined for 1.
 void SwiGlu(const at::Tensor& gate_up, const at::Tensor& weight_R, at::Tensor out);
 
-// gate_up [R, 2F] becomes its own gradient; out [R, F] receives the forward's output once more, which the
-// gradient of the next projection needs; grad_weight_R (float32; undefined without weight_R) the gradient of
-// weight_R.
+// gate_up [R, 2F] becomes its own gradient; out [R, F] receives the forward's output once more,
+// which the gradient of the next projection needs; grad_weight_R (float32; undefined without
+// weight_R) the gradient of weight_R.
 void SwiGluBackward(const at::Tensor& grad_out, const at::Tensor& weight_R, at::Tensor gate_up,
                     at::Tensor out, at::Tensor grad_weight_R);
 

@@ -5,10 +5,10 @@
 #include <cstdlib>
 
 // Aborts with file, line and `why` when `condition` is false.
-#define SWITCHYARD_CHECK(condition, why)                                                        \
-  do {                                                                                          \
-    if (!(condition)) {                                                                         \
+#define SWITCHYARD_CHECK(condition, why)                                                           \
+  do {                                                                                             \
+    if (!(condition)) {                                                                            \
       std::fprintf(stderr, "%s:%d: check failed: %s (%s)\n", __FILE__, __LINE__, #condition, why); \
-      std::abort();                                                                             \
-    }                                                                                           \
+      std::abort();                                                                                \
+    }                                                                                              \
   } while (false)

@@ -9,17 +9,17 @@ absl::StatusOr<Mesh> Mesh::Create(int world_size, int expert_parallel, int num_e
     return absl::InvalidArgumentError(absl::StrFormat("ranks (%d) must be at least 1", world_size));
   }
   if (expert_parallel < 1 || world_size % expert_parallel != 0) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "expert_parallel (%d) must divide ranks (%d)", expert_parallel, world_size));
+    return absl::InvalidArgumentError(absl::StrFormat("expert_parallel (%d) must divide ranks (%d)",
+                                                      expert_parallel, world_size));
   }
   if (num_experts == 0 && expert_parallel != 1) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "expert_parallel (%d) must be 1: the model has no experts", expert_parallel));
   }
   if (num_experts % expert_parallel != 0) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "expert_parallel (%d) must divide the model's number of experts (%d)", expert_parallel,
-        num_experts));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("expert_parallel (%d) must divide the model's number of experts (%d)",
+                        expert_parallel, num_experts));
   }
   return Mesh(world_size, expert_parallel, num_experts);
 }

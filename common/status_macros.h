@@ -8,9 +8,9 @@
 #define SWITCHYARD_CONCAT(a, b) SWITCHYARD_CONCAT_INNER(a, b)
 
 // Returns from the enclosing function when `expr`, an absl::Status, is not OK.
-#define SWITCHYARD_RETURN_IF_ERROR(expr)                               \
-  do {                                                                 \
-    if (absl::Status status_ = (expr); !status_.ok()) return status_;  \
+#define SWITCHYARD_RETURN_IF_ERROR(expr)                              \
+  do {                                                                \
+    if (absl::Status status_ = (expr); !status_.ok()) return status_; \
   } while (false)
 
 // `lhs` takes the value of `expr`, an absl::StatusOr, or the enclosing function returns its status.

@@ -47,8 +47,8 @@ __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
   if (p.skip != nullptr && *p.skip != 0) return;
   const float scale = *p.grad_scale;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
-  for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec; at < p.numel;
-       at += stride) {
+  for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec;
+       at < p.numel; at += stride) {
     alignas(16) uint16_t hi[kVec];
     alignas(16) int16_t remainder[kVec];
     float m[kVec], v[kVec], grad[kVec];
@@ -74,10 +74,11 @@ __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
 __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
   if (p.skip != nullptr && *p.skip != 0) return;
   const float scale = *p.grad_scale;
-  const float step_size = p.learning_rate / p.correction1, inverse_correction2 = 1.0f / p.correction2;
+  const float step_size = p.learning_rate / p.correction1,
+              inverse_correction2 = 1.0f / p.correction2;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
-  for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec; at < p.numel;
-       at += stride) {
+  for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec;
+       at < p.numel; at += stride) {
     float w[kVec], m[kVec], v[kVec], grad[kVec];
     Load8(p.weight + at, w);
     Load8(p.compact_exp_avg + at, m);
@@ -90,7 +91,8 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
     alignas(16) uint16_t w_out[kVec], m_out[kVec], v_out[kVec];
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
-      AdamwUpdateApproximate(p, decay_factor, step_size, inverse_correction2, grad[j], w[j], m[j], v[j]);
+      AdamwUpdateApproximate(p, decay_factor, step_size, inverse_correction2, grad[j], w[j], m[j],
+                             v[j]);
       w_out[j] = RoundStochastic(w[j], random.half(3 * j));
       m_out[j] = RoundStochastic(m[j], random.half(3 * j + 1));
       v_out[j] = RoundStochastic(v[j], random.half(3 * j + 2));

@@ -1,9 +1,9 @@
 // AdamW over a flat range of parameters, in two profiles.
 //
-// exact:   weight bfloat16 + int16 remainder = float32 master bit for bit; moments float32; 12 bytes a parameter.
-// compact: weight and moments bfloat16, stochastically rounded; 6 bytes a parameter.
-// Update (Loshchilov & Hutter 2019): g' = g * grad_scale; m = b1 m + (1 - b1) g'; v = b2 v + (1 - b2) g'^2;
-// w = w (1 - lr * decay) - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
+// exact:   weight bfloat16 + int16 remainder = float32 master bit for bit; moments float32; 12
+// bytes a parameter. compact: weight and moments bfloat16, stochastically rounded; 6 bytes a
+// parameter. Update (Loshchilov & Hutter 2019): g' = g * grad_scale; m = b1 m + (1 - b1) g'; v = b2
+// v + (1 - b2) g'^2; w = w (1 - lr * decay) - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).
 #pragma once
 
 #include <cuda_bf16.h>
@@ -13,7 +13,8 @@
 
 namespace switchyard::kernels {
 
-// A run of elements of one checkpoint tensor inside the range. Sorted by begin; begins are multiples of 8.
+// A run of elements of one checkpoint tensor inside the range. Sorted by begin; begins are
+// multiples of 8.
 struct AdamwSegment {
   int64_t begin;          // first element in the range; the run ends where the next begins
   int64_t tensor_offset;  // of that element in the checkpoint tensor
@@ -22,19 +23,19 @@ struct AdamwSegment {
 };
 
 struct AdamwParams {
-  nv_bfloat16* weight;             // [n], 16-byte aligned, as are the others
-  int16_t* remainder;              // [n]; exact only
-  float* exp_avg;                  // [n]; exact only
-  float* exp_avg_sq;               // [n]; exact only
-  nv_bfloat16* compact_exp_avg;    // [n]; compact only
-  nv_bfloat16* compact_exp_avg_sq; // [n]; compact only
-  const nv_bfloat16* grad;         // [n] bfloat16, or null when grad_float32 is given
-  const float* grad_float32;       // [n] accumulated gradient, or null
-  int64_t numel;                   // n, multiple of 8
-  const AdamwSegment* segments;    // device, [num_segments]; the first begins at 0
+  nv_bfloat16* weight;              // [n], 16-byte aligned, as are the others
+  int16_t* remainder;               // [n]; exact only
+  float* exp_avg;                   // [n]; exact only
+  float* exp_avg_sq;                // [n]; exact only
+  nv_bfloat16* compact_exp_avg;     // [n]; compact only
+  nv_bfloat16* compact_exp_avg_sq;  // [n]; compact only
+  const nv_bfloat16* grad;          // [n] bfloat16, or null when grad_float32 is given
+  const float* grad_float32;        // [n] accumulated gradient, or null
+  int64_t numel;                    // n, multiple of 8
+  const AdamwSegment* segments;     // device, [num_segments]; the first begins at 0
   int32_t num_segments;
-  const float* grad_scale;         // device scalar: clip factor
-  const int32_t* skip;             // device scalar: non-zero leaves everything as it is; null for never
+  const float* grad_scale;  // device scalar: clip factor
+  const int32_t* skip;      // device scalar: non-zero leaves everything as it is; null for never
   float learning_rate, beta1, beta2, eps;
   float correction1, correction2;  // 1 - beta1^t, 1 - beta2^t
   uint64_t seed;                   // of the job

@@ -15,14 +15,25 @@ namespace fe = cudnn_frontend;
 using Tensor = std::shared_ptr<fe::graph::Tensor_attributes>;
 
 enum Uid : int64_t {
-  kQuery = 1, kKey, kValue, kOut, kStats, kGradOut, kGradQuery, kGradKey, kGradValue, kLengthQ, kLengthKv,
+  kQuery = 1,
+  kKey,
+  kValue,
+  kOut,
+  kStats,
+  kGradOut,
+  kGradQuery,
+  kGradKey,
+  kGradValue,
+  kLengthQ,
+  kLengthKv,
   kRagged  // and the following RaggedTensor::kCount
 };
 
 // A graph that is being built for one shape.
 class Builder {
  public:
-  explicit Builder(const AttentionOptions& options) : o_(options), graph_(std::make_shared<fe::graph::Graph>()) {
+  explicit Builder(const AttentionOptions& options)
+      : o_(options), graph_(std::make_shared<fe::graph::Graph>()) {
     graph_->set_io_data_type(fe::DataType_t::BFLOAT16)
         .set_intermediate_data_type(fe::DataType_t::FLOAT)
         .set_compute_data_type(fe::DataType_t::FLOAT);
@@ -63,7 +74,8 @@ class Builder {
     const int64_t h = o_.num_heads, s = o_.sequence_length;
     tensor.set_dim({batch(), h, s, 1});
     if (packed()) {
-      tensor.set_stride({s * h, 1, h, 1}).set_ragged_offset(ragged_[static_cast<int>(RaggedTensor::kStats)]);
+      tensor.set_stride({s * h, 1, h, 1})
+          .set_ragged_offset(ragged_[static_cast<int>(RaggedTensor::kStats)]);
     } else {
       tensor.set_stride({h * s, s, 1, 1});
     }
@@ -75,7 +87,8 @@ class Builder {
     options.set_attn_scale(1.0f / std::sqrt(static_cast<float>(o_.head_dim)))
         .set_diagonal_alignment(fe::DiagonalAlignment_t::TOP_LEFT)
         .set_diagonal_band_right_bound(0);
-    if (packed()) options.set_padding_mask(true).set_seq_len_q(length_q_).set_seq_len_kv(length_kv_);
+    if (packed())
+      options.set_padding_mask(true).set_seq_len_q(length_q_).set_seq_len_kv(length_kv_);
     return options;
   }
   fe::graph::Graph& graph() { return *graph_; }
@@ -88,8 +101,8 @@ class Builder {
       return true;
     };
     if (failed(graph_->validate()) || failed(graph_->build_operation_graph(handle)) ||
-        failed(graph_->create_execution_plans({fe::HeurMode_t::A})) || failed(graph_->check_support(handle)) ||
-        failed(graph_->build_plans(handle))) {
+        failed(graph_->create_execution_plans({fe::HeurMode_t::A})) ||
+        failed(graph_->check_support(handle)) || failed(graph_->build_plans(handle))) {
       return nullptr;
     }
     return graph_;
@@ -111,7 +124,8 @@ class Builder {
   std::vector<Tensor> ragged_;
 };
 
-std::shared_ptr<fe::graph::Graph> BuildForward(const AttentionOptions& o, cudnnHandle_t handle, std::string* error) {
+std::shared_ptr<fe::graph::Graph> BuildForward(const AttentionOptions& o, cudnnHandle_t handle,
+                                               std::string* error) {
   Builder b(o);
   const Tensor q = b.Input("query", kQuery, o.num_heads, o.query_stride, RaggedTensor::kQuery);
   const Tensor k = b.Input("key", kKey, o.num_kv_heads, o.key_stride, RaggedTensor::kKey);
@@ -132,7 +146,8 @@ std::shared_ptr<fe::graph::Graph> BuildBackward(const AttentionOptions& o, cudnn
   const Tensor k = b.Input("key", kKey, o.num_kv_heads, o.key_stride, RaggedTensor::kKey);
   const Tensor v = b.Input("value", kValue, o.num_kv_heads, o.value_stride, RaggedTensor::kValue);
   const Tensor out = b.Input("out", kOut, o.num_heads, o.out_stride, RaggedTensor::kOut);
-  const Tensor grad_out = b.Input("grad_out", kGradOut, o.num_heads, o.out_stride, RaggedTensor::kOut);
+  const Tensor grad_out =
+      b.Input("grad_out", kGradOut, o.num_heads, o.out_stride, RaggedTensor::kOut);
   auto stats_attributes = fe::graph::Tensor_attributes();
   stats_attributes.set_name("stats");
   b.Stats(stats_attributes);
@@ -140,11 +155,13 @@ std::shared_ptr<fe::graph::Graph> BuildBackward(const AttentionOptions& o, cudnn
   auto options = b.Options<fe::graph::SDPA_backward_attributes>();
   options.set_name("attention_backward").set_deterministic_algorithm(o.deterministic);
   // Without it the ragged backward takes 8 GB of workspace and twice the time.
-  if (b.packed()) options.set_max_total_seq_len_q(o.num_tokens).set_max_total_seq_len_kv(o.num_tokens);
+  if (b.packed())
+    options.set_max_total_seq_len_q(o.num_tokens).set_max_total_seq_len_kv(o.num_tokens);
   auto [grad_q, grad_k, grad_v] = b.graph().sdpa_backward(q, k, v, out, grad_out, stats, options);
   b.Output(grad_q, "grad_query", kGradQuery, o.num_heads, o.query_stride, RaggedTensor::kQuery);
   b.Output(grad_k, "grad_key", kGradKey, o.num_kv_heads, o.grad_key_stride, RaggedTensor::kGradKey);
-  b.Output(grad_v, "grad_value", kGradValue, o.num_kv_heads, o.grad_value_stride, RaggedTensor::kGradValue);
+  b.Output(grad_v, "grad_value", kGradValue, o.num_kv_heads, o.grad_value_stride,
+           RaggedTensor::kGradValue);
   return b.Finish(handle, error);
 }
 
@@ -152,9 +169,9 @@ class CudnnAttention final : public Attention {
  public:
   explicit CudnnAttention(const AttentionOptions& options) : options_(options) {
     layout_.max_documents = options.max_documents;
-    const int64_t strides[] = {options.query_stride, options.key_stride,      options.value_stride,
-                               options.out_stride,   options.num_heads,       options.grad_key_stride,
-                               options.grad_value_stride};
+    const int64_t strides[] = {
+        options.query_stride, options.key_stride,      options.value_stride,     options.out_stride,
+        options.num_heads,    options.grad_key_stride, options.grad_value_stride};
     std::copy(std::begin(strides), std::end(strides), layout_.row_stride);
   }
   ~CudnnAttention() override {
@@ -173,7 +190,9 @@ class CudnnAttention final : public Attention {
 
   int64_t forward_workspace_bytes() const override { return forward_->get_workspace_size(); }
   int64_t backward_workspace_bytes() const override { return backward_->get_workspace_size(); }
-  int64_t documents_bytes() const override { return options_.max_documents > 0 ? layout_.bytes() : 0; }
+  int64_t documents_bytes() const override {
+    return options_.max_documents > 0 ? layout_.bytes() : 0;
+  }
 
   cudaError_t FillDocuments(const int32_t* document_offset, int32_t num_documents, void* documents,
                             cudaStream_t stream) override {
@@ -230,13 +249,15 @@ std::string Problem(const AttentionOptions& o) {
     return "num_kv_heads must divide num_heads";
   }
   if (o.head_dim != 64 && o.head_dim != 128) return "head_dim must be 64 or 128";
-  if (o.sequence_length <= 0 || o.num_tokens <= 0) return "sequence_length and num_tokens must be positive";
+  if (o.sequence_length <= 0 || o.num_tokens <= 0)
+    return "sequence_length and num_tokens must be positive";
   if (o.max_documents == 0 && o.num_tokens % o.sequence_length != 0) {
     return "num_tokens must be a multiple of sequence_length";
   }
-  for (const int64_t stride : {o.query_stride, o.key_stride, o.value_stride, o.out_stride, o.grad_key_stride,
-                               o.grad_value_stride}) {
-    if (stride < o.head_dim || stride % 8 != 0) return "row strides must be multiples of 8 and hold a row";
+  for (const int64_t stride : {o.query_stride, o.key_stride, o.value_stride, o.out_stride,
+                               o.grad_key_stride, o.grad_value_stride}) {
+    if (stride < o.head_dim || stride % 8 != 0)
+      return "row strides must be multiples of 8 and hold a row";
     if (o.max_documents > 0 && stride * o.num_tokens > INT32_MAX) {
       return "num_tokens times a row stride exceeds the 32-bit offsets of packed documents";
     }

@@ -5,13 +5,14 @@
 namespace switchyard::kernels {
 namespace {
 
-// One block a multiprocessor holds a whole row on the chip between the two passes: 96 KB in registers, 204 KB in
-// shared memory; together V = 153,600. What is longer is read again, from L2 while that holds.
+// One block a multiprocessor holds a whole row on the chip between the two passes: 96 KB in
+// registers, 204 KB in shared memory; together V = 153,600. What is longer is read again, from L2
+// while that holds.
 constexpr int kThreads = 1024;
-constexpr int kRegisterVectors = 6;   // of each thread
+constexpr int kRegisterVectors = 6;  // of each thread
 constexpr int kSharedVectors = 13'056;
 constexpr int kSharedBytes = kSharedVectors * 16;
-constexpr int kUnroll = 4;            // loads in flight past the registers
+constexpr int kUnroll = 4;  // loads in flight past the registers
 
 // Running maximum and sum of exponentials of one thread.
 struct OnlineSoftmax {
@@ -33,7 +34,8 @@ struct OnlineSoftmax {
   }
 };
 
-__device__ __forceinline__ void StoreGradient(uint4* to, const uint4& raw, float maximum, float scale) {
+__device__ __forceinline__ void StoreGradient(uint4* to, const uint4& raw, float maximum,
+                                              float scale) {
   float x[kVec];
   Unpack8(raw, x);
 #pragma unroll
@@ -93,7 +95,8 @@ __global__ void __launch_bounds__(kThreads, 1) CrossEntropyKernel(CrossEntropyPa
     const uint4 raw = v - kFirstShared < kSharedVectors ? shared[v - kFirstShared] : row[v];
     StoreGradient(row + v, raw, maximum, scale);
   }
-  // The target's element again, by the thread that wrote it, so that no element pays for a comparison.
+  // The target's element again, by the thread that wrote it, so that no element pays for a
+  // comparison.
   if (thread == static_cast<int>(target / kVec) % kThreads) {
     logits[target] = __float2bfloat16_rn(__expf(target_logit - maximum) * scale - p.scale);
   }
@@ -104,8 +107,8 @@ __global__ void __launch_bounds__(kThreads, 1) CrossEntropyKernel(CrossEntropyPa
 cudaError_t CrossEntropyInPlace(const CrossEntropyParams& p, cudaStream_t stream) {
   if (p.num_tokens < 0 || p.vocab <= 0 || p.vocab % kVec != 0) return cudaErrorInvalidValue;
   if (p.num_tokens == 0) return cudaSuccess;
-  const cudaError_t error = cudaFuncSetAttribute(CrossEntropyKernel,
-                                                 cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  const cudaError_t error = cudaFuncSetAttribute(
+      CrossEntropyKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (error != cudaSuccess) return error;
   CrossEntropyKernel<<<p.num_tokens, kThreads, kSharedBytes, stream>>>(p);
   return cudaGetLastError();

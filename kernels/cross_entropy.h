@@ -8,18 +8,19 @@
 
 namespace switchyard::kernels {
 
-// loss = logsumexp(logits) - logits[target]; grad = (softmax - onehot(target)) * scale. Rows whose target is
-// negative get loss 0 and gradient 0.
+// loss = logsumexp(logits) - logits[target]; grad = (softmax - onehot(target)) * scale. Rows whose
+// target is negative get loss 0 and gradient 0.
 struct CrossEntropyParams {
-  nv_bfloat16* logits_TV;    // [T, V], in: logits, out: gradient; 16-byte aligned
-  const int64_t* target_T;   // [T]; negative for none
-  float* loss_T;             // [T], nats, not scaled
-  int64_t num_tokens;        // T
-  int32_t vocab;             // V, multiple of 8
-  float scale;               // 1 / targets of the global batch
+  nv_bfloat16* logits_TV;   // [T, V], in: logits, out: gradient; 16-byte aligned
+  const int64_t* target_T;  // [T]; negative for none
+  float* loss_T;            // [T], nats, not scaled
+  int64_t num_tokens;       // T
+  int32_t vocab;            // V, multiple of 8
+  float scale;              // 1 / targets of the global batch
 };
 
-// Reads and writes T * V * 2 bytes once each; the second read of a row comes from L2. Deterministic.
+// Reads and writes T * V * 2 bytes once each; the second read of a row comes from L2.
+// Deterministic.
 cudaError_t CrossEntropyInPlace(const CrossEntropyParams& params, cudaStream_t stream);
 
 }  // namespace switchyard::kernels

@@ -21,15 +21,18 @@ int KeyBits(int32_t vocab) {
   return bits;
 }
 
-__global__ void PrepareKernel(const int64_t* id, int64_t num_tokens, int32_t* keys, int32_t* tokens) {
+__global__ void PrepareKernel(const int64_t* id, int64_t num_tokens, int32_t* keys,
+                              int32_t* tokens) {
   const int64_t t = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
   if (t >= num_tokens) return;
   keys[t] = static_cast<int32_t>(id[t]);
   tokens[t] = static_cast<int32_t>(t);
 }
 
-// Block i works when sorted position i begins a run of equal keys; radix sort is stable, so tokens rise.
-__global__ void SumRunsKernel(EmbeddingGradientParams p, const int32_t* keys, const int32_t* tokens) {
+// Block i works when sorted position i begins a run of equal keys; radix sort is stable, so tokens
+// rise.
+__global__ void SumRunsKernel(EmbeddingGradientParams p, const int32_t* keys,
+                              const int32_t* tokens) {
   const int64_t first = blockIdx.x;
   const int32_t key = keys[first];
   if (first > 0 && keys[first - 1] == key) return;
@@ -50,7 +53,8 @@ __global__ void SumRunsKernel(EmbeddingGradientParams p, const int32_t* keys, co
 size_t SortBytes(int64_t num_tokens, int32_t vocab) {
   size_t bytes = 0;
   cub::DeviceRadixSort::SortPairs(nullptr, bytes, static_cast<const int32_t*>(nullptr),
-                                  static_cast<int32_t*>(nullptr), static_cast<const int32_t*>(nullptr),
+                                  static_cast<int32_t*>(nullptr),
+                                  static_cast<const int32_t*>(nullptr),
                                   static_cast<int32_t*>(nullptr), num_tokens, 0, KeyBits(vocab));
   return bytes;
 }
@@ -61,8 +65,10 @@ int64_t EmbeddingGradientWorkspaceBytes(int64_t num_tokens, int32_t vocab) {
   return 4 * Layout(num_tokens).array_bytes + static_cast<int64_t>(SortBytes(num_tokens, vocab));
 }
 
-cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace, cudaStream_t stream) {
-  if (p.num_tokens < 0 || p.num_tokens > INT32_MAX || p.vocab <= 0 || p.hidden <= 0 || p.hidden % kVec != 0) {
+cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
+                              cudaStream_t stream) {
+  if (p.num_tokens < 0 || p.num_tokens > INT32_MAX || p.vocab <= 0 || p.hidden <= 0 ||
+      p.hidden % kVec != 0) {
     return cudaErrorInvalidValue;
   }
   if (p.num_tokens == 0) return cudaSuccess;
@@ -72,10 +78,11 @@ cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
   size_t bytes = SortBytes(p.num_tokens, p.vocab);
   const cudaError_t error = cub::DeviceRadixSort::SortPairs(
       static_cast<char*>(workspace) + 4 * layout.array_bytes, bytes, layout.array(workspace, 0),
-      layout.array(workspace, 1), layout.array(workspace, 2), layout.array(workspace, 3), p.num_tokens, 0,
-      KeyBits(p.vocab), stream);
+      layout.array(workspace, 1), layout.array(workspace, 2), layout.array(workspace, 3),
+      p.num_tokens, 0, KeyBits(p.vocab), stream);
   if (error != cudaSuccess) return error;
-  SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(p, layout.array(workspace, 1), layout.array(workspace, 3));
+  SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(p, layout.array(workspace, 1),
+                                                  layout.array(workspace, 3));
   return cudaGetLastError();
 }
 

@@ -8,17 +8,20 @@ namespace {
 constexpr int kBlocks = 132 * 4;
 constexpr int kMaxThreads = 640;
 
-// C / 16 lanes hold a head: lane l has elements 8l .. 8l+7 of each half, so that a rotation stays in a lane.
-// A block has one group of lanes for each head of a token and walks over tokens, so that a thread keeps its
-// head's gamma. Groups beyond the last head work on head 0 without storing: shuffles need whole warps.
+// C / 16 lanes hold a head: lane l has elements 8l .. 8l+7 of each half, so that a rotation stays
+// in a lane. A block has one group of lanes for each head of a token and walks over tokens, so that
+// a thread keeps its head's gamma. Groups beyond the last head work on head 0 without storing:
+// shuffles need whole warps.
 template <int kHeadDim>
 struct Group {
   static constexpr int kLanes = kHeadDim / 16;
   static constexpr int kHalf = kHeadDim / 2;
 
   __device__ Group(int num_heads, int num_kv_heads)
-      : lane(threadIdx.x % kLanes), active(static_cast<int>(threadIdx.x) / kLanes < num_heads + num_kv_heads),
-        head(active ? static_cast<int>(threadIdx.x) / kLanes : 0), is_query(head < num_heads) {}
+      : lane(threadIdx.x % kLanes),
+        active(static_cast<int>(threadIdx.x) / kLanes < num_heads + num_kv_heads),
+        head(active ? static_cast<int>(threadIdx.x) / kLanes : 0),
+        is_query(head < num_heads) {}
 
   __device__ void Load(const nv_bfloat16* p, float (&low)[kVec], float (&high)[kVec]) const {
     Load8(p + lane * kVec, low);
@@ -30,7 +33,8 @@ struct Group {
   }
   // cos and sin of this lane's pairs.
   __device__ void LoadAngles(const float2* table, int32_t position, float2 (&angle)[kVec]) const {
-    const float4* from = reinterpret_cast<const float4*>(table + static_cast<int64_t>(position) * kHalf + lane * kVec);
+    const float4* from = reinterpret_cast<const float4*>(
+        table + static_cast<int64_t>(position) * kHalf + lane * kVec);
 #pragma unroll
     for (int j = 0; j < kVec / 2; ++j) {
       const float4 two = __ldg(from + j);
@@ -76,7 +80,8 @@ __global__ void __launch_bounds__(kMaxThreads) ForwardKernel(QkNormRopeForwardPa
 
 // Sums of dgamma: row b of `partial` [blocks, 2C] has block b's query part, then its key part.
 template <int kHeadDim>
-__global__ void __launch_bounds__(kMaxThreads) BackwardKernel(QkNormRopeBackwardParams p, float* partial) {
+__global__ void __launch_bounds__(kMaxThreads)
+    BackwardKernel(QkNormRopeBackwardParams p, float* partial) {
   const Group<kHeadDim> group(p.num_heads, p.num_kv_heads);
   const int heads = p.num_heads + p.num_kv_heads;
   float gamma_low[kVec], gamma_high[kVec], sum_low[kVec] = {}, sum_high[kVec] = {};
@@ -149,7 +154,8 @@ int Threads(int heads, int head_dim) { return (heads * (head_dim / 16) + 31) / 3
 
 template <typename Params>
 bool Valid(const Params& p) {
-  return p.num_tokens >= 0 && p.num_heads > 0 && p.num_kv_heads > 0 && (p.head_dim == 64 || p.head_dim == 128) &&
+  return p.num_tokens >= 0 && p.num_heads > 0 && p.num_kv_heads > 0 &&
+         (p.head_dim == 64 || p.head_dim == 128) &&
          Threads(p.num_heads + p.num_kv_heads, p.head_dim) <= kMaxThreads;
 }
 
@@ -157,8 +163,8 @@ template <int kHeadDim>
 cudaError_t LaunchBackward(const QkNormRopeBackwardParams& p, float* partial, cudaStream_t stream) {
   const int heads = p.num_heads + p.num_kv_heads;
   const int shared_bytes = heads * kHeadDim * static_cast<int>(sizeof(float));
-  const cudaError_t error =
-      cudaFuncSetAttribute(BackwardKernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  const cudaError_t error = cudaFuncSetAttribute(
+      BackwardKernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error != cudaSuccess) return error;
   BackwardKernel<kHeadDim><<<kBlocks, Threads(heads, kHeadDim), shared_bytes, stream>>>(p, partial);
   return cudaGetLastError();
@@ -182,11 +188,12 @@ int64_t QkNormRopeBackwardWorkspaceBytes(int32_t head_dim) {
   return static_cast<int64_t>(kBlocks) * 2 * head_dim * sizeof(float);
 }
 
-cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& p, void* workspace, cudaStream_t stream) {
+cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& p, void* workspace,
+                               cudaStream_t stream) {
   if (!Valid(p)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
-  const cudaError_t error =
-      p.head_dim == 128 ? LaunchBackward<128>(p, partial, stream) : LaunchBackward<64>(p, partial, stream);
+  const cudaError_t error = p.head_dim == 128 ? LaunchBackward<128>(p, partial, stream)
+                                              : LaunchBackward<64>(p, partial, stream);
   if (error != cudaSuccess) return error;
   SumGammaKernel<<<2 * p.head_dim / 32, kSumColumnThreads, 0, stream>>>(
       partial, kBlocks, p.head_dim, p.grad_q_gamma_C, p.grad_k_gamma_C);
@@ -198,7 +205,8 @@ cudaError_t FillRopeTable(float2* table, int32_t positions, int32_t head_dim, do
   if (positions < 0 || head_dim <= 0 || head_dim % 2 != 0) return cudaErrorInvalidValue;
   if (positions == 0) return cudaSuccess;
   const int64_t total = static_cast<int64_t>(positions) * (head_dim / 2);
-  FillRopeTableKernel<<<(total + 255) / 256, 256, 0, stream>>>(table, positions, head_dim / 2, theta);
+  FillRopeTableKernel<<<(total + 255) / 256, 256, 0, stream>>>(table, positions, head_dim / 2,
+                                                               theta);
   return cudaGetLastError();
 }
 

@@ -1,4 +1,5 @@
-// RMSNorm of each query and key head followed by rotary position embedding (half layout), and the gradient.
+// RMSNorm of each query and key head followed by rotary position embedding (half layout), and the
+// gradient.
 //
 // The pre-norm projections stay as they are: the backward recomputes from them.
 #pragma once
@@ -14,16 +15,16 @@ namespace switchyard::kernels {
 // [H query heads | G key heads]. n = x * rsqrt(mean(x^2) + eps) * gamma over a head, then with
 // a = position / theta^(2i / C): (n[i], n[i + C/2]) turned by angle a.
 struct QkNormRopeForwardParams {
-  const nv_bfloat16* qkv_T;         // [T, (H + 2G) * C], 16-byte aligned
-  const nv_bfloat16* q_gamma_C;     // [C]
-  const nv_bfloat16* k_gamma_C;     // [C]
-  const int32_t* position_T;        // [T] in [0, table rows)
-  const float2* rope_table;         // [positions, C / 2] of (cos, sin)
-  nv_bfloat16* qk_T;                // [T, (H + G) * C]
-  int64_t num_tokens;               // T
-  int32_t num_heads;                // H
-  int32_t num_kv_heads;             // G
-  int32_t head_dim;                 // C: 64 or 128; (H + G) * C at most 10,240
+  const nv_bfloat16* qkv_T;      // [T, (H + 2G) * C], 16-byte aligned
+  const nv_bfloat16* q_gamma_C;  // [C]
+  const nv_bfloat16* k_gamma_C;  // [C]
+  const int32_t* position_T;     // [T] in [0, table rows)
+  const float2* rope_table;      // [positions, C / 2] of (cos, sin)
+  nv_bfloat16* qk_T;             // [T, (H + G) * C]
+  int64_t num_tokens;            // T
+  int32_t num_heads;             // H
+  int32_t num_kv_heads;          // G
+  int32_t head_dim;              // C: 64 or 128; (H + G) * C at most 10,240
   float eps;
 };
 
@@ -31,15 +32,15 @@ struct QkNormRopeForwardParams {
 cudaError_t QkNormRopeForward(const QkNormRopeForwardParams& params, cudaStream_t stream);
 
 struct QkNormRopeBackwardParams {
-  const nv_bfloat16* qkv_T;         // [T, (H + 2G) * C], the forward's
+  const nv_bfloat16* qkv_T;  // [T, (H + 2G) * C], the forward's
   const nv_bfloat16* q_gamma_C;
   const nv_bfloat16* k_gamma_C;
   const int32_t* position_T;
   const float2* rope_table;
-  const nv_bfloat16* grad_qk_T;     // [T, (H + G) * C]
-  nv_bfloat16* grad_qkv_T;          // [T, (H + 2G) * C]: the q and k parts are written
-  nv_bfloat16* grad_q_gamma_C;      // [C], overwritten
-  nv_bfloat16* grad_k_gamma_C;      // [C], overwritten
+  const nv_bfloat16* grad_qk_T;  // [T, (H + G) * C]
+  nv_bfloat16* grad_qkv_T;       // [T, (H + 2G) * C]: the q and k parts are written
+  nv_bfloat16* grad_q_gamma_C;   // [C], overwritten
+  nv_bfloat16* grad_k_gamma_C;   // [C], overwritten
   int64_t num_tokens;
   int32_t num_heads;
   int32_t num_kv_heads;
@@ -52,7 +53,8 @@ int64_t QkNormRopeBackwardWorkspaceBytes(int32_t head_dim);
 cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& params, void* workspace,
                                cudaStream_t stream);
 
-// Fills table[p][i] = (cos, sin) of p / theta^(2i / C) for p < positions; angles in double precision.
+// Fills table[p][i] = (cos, sin) of p / theta^(2i / C) for p < positions; angles in double
+// precision.
 cudaError_t FillRopeTable(float2* table, int32_t positions, int32_t head_dim, double theta,
                           cudaStream_t stream);
 

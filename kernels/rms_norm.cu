@@ -10,7 +10,8 @@ namespace {
 constexpr int kMaxVectorsPerThread = 2;
 constexpr int kMaxThreads = 512;
 constexpr int kMaxHidden = kMaxThreads * kMaxVectorsPerThread * kVec;
-constexpr int kBackwardBlocks = 528;  // four a multiprocessor; the rows of a block are summed in registers
+constexpr int kBackwardBlocks =
+    528;  // four a multiprocessor; the rows of a block are summed in registers
 
 // One block a token; each thread keeps its part of the row in registers between the two passes.
 __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwardParams p) {
@@ -54,10 +55,11 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwa
   }
 }
 
-// Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`. All of a row's
-// loads are issued before the reduction, which would otherwise stand between them.
+// Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`. All of
+// a row's loads are issued before the reduction, which would otherwise stand between them.
 template <int kVectors>
-__global__ void __launch_bounds__(kMaxThreads) RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
+__global__ void __launch_bounds__(kMaxThreads)
+    RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
   const int vectors = p.hidden / kVec;
   const bool has_residual = p.residual_gradient_TD != nullptr;
   float gamma[kVectors][kVec] = {}, grad_gamma[kVectors][kVec] = {};
@@ -149,8 +151,8 @@ cudaError_t RmsNormBackward(const RmsNormBackwardParams& p, void* workspace, cud
   } else {
     RmsNormBackwardKernel<2><<<kBackwardBlocks, kMaxThreads, 0, stream>>>(p, partial);
   }
-  SumRowsKernel<<<(p.hidden + 31) / 32, kSumColumnThreads, 0, stream>>>(partial, kBackwardBlocks, p.hidden,
-                                                                   p.grad_gamma_D);
+  SumRowsKernel<<<(p.hidden + 31) / 32, kSumColumnThreads, 0, stream>>>(partial, kBackwardBlocks,
+                                                                        p.hidden, p.grad_gamma_D);
   return cudaGetLastError();
 }
 

@@ -12,21 +12,23 @@ namespace switchyard::kernels {
 
 inline constexpr int kMaxAddends = 8;
 
-// sum = x + addend[0] + ... in float32, rounded to bfloat16; y = sum * rsqrt(mean(sum^2) + eps) * gamma.
+// sum = x + addend[0] + ... in float32, rounded to bfloat16; y = sum * rsqrt(mean(sum^2) + eps) *
+// gamma.
 struct RmsNormForwardParams {
   const nv_bfloat16* x_TD;                    // [T, D], 16-byte aligned
   const nv_bfloat16* addend_TD[kMaxAddends];  // [T, D] each; the first num_addends are read
   int num_addends;                            // 0 to kMaxAddends
-  nv_bfloat16* sum_TD;                        // [T, D]; may alias x or an addend; null when num_addends is 0
-  const nv_bfloat16* gamma_D;                 // [D]
-  nv_bfloat16* y_TD;                          // [T, D]; must not alias an input
-  float* rstd_T;                              // [T]
-  int64_t num_tokens;                         // T >= 0
-  int32_t hidden;                             // D, multiple of 8, at most 8192
+  nv_bfloat16* sum_TD;         // [T, D]; may alias x or an addend; null when num_addends is 0
+  const nv_bfloat16* gamma_D;  // [D]
+  nv_bfloat16* y_TD;           // [T, D]; must not alias an input
+  float* rstd_T;               // [T]
+  int64_t num_tokens;          // T >= 0
+  int32_t hidden;              // D, multiple of 8, at most 8192
   float eps;
 };
 
-// Moves 2 * T * D * (3 + num_addends) bytes. Deterministic. cudaErrorInvalidValue when a limit is broken.
+// Moves 2 * T * D * (3 + num_addends) bytes. Deterministic. cudaErrorInvalidValue when a limit is
+// broken.
 cudaError_t RmsNormForward(const RmsNormForwardParams& params, cudaStream_t stream);
 
 // With n = x * rstd: dx = rstd * (dy * gamma - n * mean(dy * gamma * n)) + residual_gradient;
@@ -40,12 +42,13 @@ struct RmsNormBackwardParams {
   nv_bfloat16* grad_x_TD;                   // [T, D]; may alias grad_y
   nv_bfloat16* grad_gamma_D;                // [D], overwritten
   int64_t num_tokens;
-  int32_t hidden;                           // D, multiple of 8, at most 8192
+  int32_t hidden;  // D, multiple of 8, at most 8192
 };
 
 // Bytes of `workspace` for RmsNormBackward, 16-byte aligned.
 int64_t RmsNormBackwardWorkspaceBytes(int32_t hidden);
 // Moves 2 * T * D * 4 bytes. Deterministic.
-cudaError_t RmsNormBackward(const RmsNormBackwardParams& params, void* workspace, cudaStream_t stream);
+cudaError_t RmsNormBackward(const RmsNormBackwardParams& params, void* workspace,
+                            cudaStream_t stream);
 
 }  // namespace switchyard::kernels

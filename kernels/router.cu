@@ -31,8 +31,8 @@ __device__ __forceinline__ void Softmax(const nv_bfloat16* logits, int lane, flo
   for (int i = 0; i < kPerLane; ++i) p[i] *= scale;
 }
 
-// One warp a token. Each round takes the largest remaining probability; positive floats order as integers,
-// so probability and expert are packed into one key and reduced together.
+// One warp a token. Each round takes the largest remaining probability; positive floats order as
+// integers, so probability and expert are packed into one key and reduced together.
 template <int kPerLane>
 __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p, float* partial) {
   __shared__ int32_t counts[kMaxRouterExperts];
@@ -41,7 +41,8 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p,
   for (int e = threadIdx.x; e < p.num_experts; e += kThreads) counts[e] = 0;
   __syncthreads();
   float sum[kPerLane] = {};
-  for (int64_t token = blockIdx.x * kWarps + warp; token < p.num_tokens; token += gridDim.x * kWarps) {
+  for (int64_t token = blockIdx.x * kWarps + warp; token < p.num_tokens;
+       token += gridDim.x * kWarps) {
     float probability[kPerLane], remaining[kPerLane];
     Softmax<kPerLane>(p.logits_TE + token * p.num_experts, lane, probability);
 #pragma unroll
@@ -98,7 +99,8 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p,
 }
 
 // One warp an expert.
-__global__ void SumProbabilityKernel(const float* partial, int blocks, int num_experts, float* out) {
+__global__ void SumProbabilityKernel(const float* partial, int blocks, int num_experts,
+                                     float* out) {
   const int expert = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (expert >= num_experts) return;
   float sum = 0.0f;
@@ -152,20 +154,31 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(RouterBackwardParams 
 }
 
 bool Valid(int64_t num_tokens, int32_t num_experts, int32_t top_k) {
-  return num_tokens >= 0 && num_experts > 0 && num_experts % 32 == 0 && num_experts <= kMaxRouterExperts &&
-         top_k > 0 && top_k <= kMaxTopK && top_k <= num_experts;
+  return num_tokens >= 0 && num_experts > 0 && num_experts % 32 == 0 &&
+         num_experts <= kMaxRouterExperts && top_k > 0 && top_k <= kMaxTopK && top_k <= num_experts;
 }
 
 // Calls launch<kPerLane>() for the smallest supported number of experts a lane.
 template <typename Launch>
 cudaError_t DispatchPerLane(int num_experts, Launch launch) {
   switch (num_experts / 32) {
-    case 1: launch.template operator()<1>(); break;
-    case 2: launch.template operator()<2>(); break;
-    case 4: launch.template operator()<4>(); break;
-    case 8: launch.template operator()<8>(); break;
-    case 16: launch.template operator()<kMaxPerLane>(); break;
-    default: return cudaErrorInvalidValue;
+    case 1:
+      launch.template operator()<1>();
+      break;
+    case 2:
+      launch.template operator()<2>();
+      break;
+    case 4:
+      launch.template operator()<4>();
+      break;
+    case 8:
+      launch.template operator()<8>();
+      break;
+    case 16:
+      launch.template operator()<kMaxPerLane>();
+      break;
+    default:
+      return cudaErrorInvalidValue;
   }
   return cudaGetLastError();
 }
@@ -183,8 +196,8 @@ cudaError_t RouterForward(const RouterForwardParams& p, void* workspace, cudaStr
     ForwardKernel<kPerLane><<<kForwardBlocks, kThreads, 0, stream>>>(p, partial);
   });
   if (error != cudaSuccess || p.probability_sum_E == nullptr) return error;
-  SumProbabilityKernel<<<(p.num_experts + 7) / 8, 256, 0, stream>>>(partial, kForwardBlocks, p.num_experts,
-                                                                   p.probability_sum_E);
+  SumProbabilityKernel<<<(p.num_experts + 7) / 8, 256, 0, stream>>>(
+      partial, kForwardBlocks, p.num_experts, p.probability_sum_E);
   return cudaGetLastError();
 }
 

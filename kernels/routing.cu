@@ -16,7 +16,8 @@ __device__ void FillMasks(const RoutingParams& p, int64_t first_token, unsigned 
     const int64_t token = first_token + i / p.top_k;
     if (token >= p.num_tokens) break;
     const int expert = p.expert_TK[first_token * p.top_k + i] - p.first_expert;
-    if (expert >= 0 && expert < p.num_local_experts) atomicOr(&masks[expert], 1ull << (i / p.top_k));
+    if (expert >= 0 && expert < p.num_local_experts)
+      atomicOr(&masks[expert], 1ull << (i / p.top_k));
   }
   __syncthreads();
 }
@@ -30,7 +31,8 @@ __global__ void CountKernel(RoutingParams p, int32_t* counts) {
   }
 }
 
-// One block. counts become, in place, the rows of the expert in earlier chunks; then offsets by expert.
+// One block. counts become, in place, the rows of the expert in earlier chunks; then offsets by
+// expert.
 __global__ void ScanKernel(RoutingParams p, int32_t* counts, int num_chunks) {
   __shared__ int32_t totals[kMaxExperts];
   for (int e = threadIdx.x; e < p.num_local_experts; e += blockDim.x) {
@@ -39,11 +41,14 @@ __global__ void ScanKernel(RoutingParams p, int32_t* counts, int num_chunks) {
       int32_t count[kScanUnroll];
 #pragma unroll
       for (int i = 0; i < kScanUnroll; ++i) {
-        count[i] = first + i < num_chunks ? counts[static_cast<int64_t>(first + i) * p.num_local_experts + e] : 0;
+        count[i] = first + i < num_chunks
+                       ? counts[static_cast<int64_t>(first + i) * p.num_local_experts + e]
+                       : 0;
       }
 #pragma unroll
       for (int i = 0; i < kScanUnroll; ++i) {
-        if (first + i < num_chunks) counts[static_cast<int64_t>(first + i) * p.num_local_experts + e] = sum;
+        if (first + i < num_chunks)
+          counts[static_cast<int64_t>(first + i) * p.num_local_experts + e] = sum;
         sum += count[i];
       }
     }
@@ -60,7 +65,8 @@ __global__ void ScanKernel(RoutingParams p, int32_t* counts, int num_chunks) {
     __syncthreads();
   }
   if (threadIdx.x == 0) p.expert_offset_L1[0] = 0;
-  for (int e = threadIdx.x; e < p.num_local_experts; e += blockDim.x) p.expert_offset_L1[e + 1] = totals[e];
+  for (int e = threadIdx.x; e < p.num_local_experts; e += blockDim.x)
+    p.expert_offset_L1[e + 1] = totals[e];
 }
 
 __global__ void AssignKernel(RoutingParams p, const int32_t* before) {
@@ -95,9 +101,10 @@ __global__ void __launch_bounds__(kRowThreads) GatherKernel(GatherRowsParams p) 
   const int vectors = p.hidden / kVec, lane = threadIdx.x % 32;
   const int64_t rows = *p.num_rows;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kRowThreads / 32);
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kRowThreads / 32) + threadIdx.x / 32; row < rows;
-       row += warps) {
-    const uint4* from = reinterpret_cast<const uint4*>(p.x_TD + static_cast<int64_t>(p.token_of_row_R[row]) * p.hidden);
+  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kRowThreads / 32) + threadIdx.x / 32;
+       row < rows; row += warps) {
+    const uint4* from = reinterpret_cast<const uint4*>(
+        p.x_TD + static_cast<int64_t>(p.token_of_row_R[row]) * p.hidden);
     uint4* to = reinterpret_cast<uint4*>(p.rows_RD + row * p.hidden);
     for (int first = lane; first < vectors; first += 32 * kUnroll) {
       uint4 v[kUnroll];
@@ -107,7 +114,8 @@ __global__ void __launch_bounds__(kRowThreads) GatherKernel(GatherRowsParams p) 
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        if (first + 32 * u < vectors) __stcs(to + first + 32 * u, v[u]);  // not read again soon: keep x in L2
+        if (first + 32 * u < vectors)
+          __stcs(to + first + 32 * u, v[u]);  // not read again soon: keep x in L2
       }
     }
   }
@@ -143,8 +151,8 @@ int64_t RoutingWorkspaceBytes(const RoutingParams& p) {
 }
 
 cudaError_t BuildRouting(const RoutingParams& p, void* workspace, cudaStream_t stream) {
-  if (p.num_tokens < 0 || p.num_local_experts <= 0 || p.num_local_experts > kMaxExperts || p.top_k <= 0 ||
-      p.top_k > 32) {
+  if (p.num_tokens < 0 || p.num_local_experts <= 0 || p.num_local_experts > kMaxExperts ||
+      p.top_k <= 0 || p.top_k > 32) {
     return cudaErrorInvalidValue;
   }
   int32_t* counts = static_cast<int32_t*>(workspace);

@@ -1,7 +1,7 @@
 // Which row of the expert-sorted list each (token, choice) gets, and moving rows there and back.
 //
-// Rows are sorted by expert, within an expert by token: no atomics decide an order, so every result is
-// bitwise deterministic.
+// Rows are sorted by expert, within an expert by token: no atomics decide an order, so every result
+// is bitwise deterministic.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -12,16 +12,17 @@
 namespace switchyard::kernels {
 
 struct RoutingParams {
-  const int32_t* expert_TK;       // [T, K]; experts of one token are distinct; outside [first, first + L) = not here
-  const float* weight_TK;         // [T, K]
-  int32_t* expert_offset_L1;      // [L + 1]: exclusive prefix sum of rows; [L] = R
-  int32_t* row_of_choice_TK;      // [T, K]: row, or -1
-  int32_t* token_of_row_R;        // [R]
-  float* weight_of_row_R;         // [R]
-  int64_t num_tokens;             // T
+  const int32_t* expert_TK;   // [T, K]; experts of one token are distinct; outside [first, first +
+                              // L) = not here
+  const float* weight_TK;     // [T, K]
+  int32_t* expert_offset_L1;  // [L + 1]: exclusive prefix sum of rows; [L] = R
+  int32_t* row_of_choice_TK;  // [T, K]: row, or -1
+  int32_t* token_of_row_R;    // [R]
+  float* weight_of_row_R;     // [R]
+  int64_t num_tokens;         // T
   int32_t first_expert;
-  int32_t num_local_experts;      // L, at most 512
-  int32_t top_k;                  // K, at most 32
+  int32_t num_local_experts;  // L, at most 512
+  int32_t top_k;              // K, at most 32
 };
 
 int64_t RoutingWorkspaceBytes(const RoutingParams& params);
@@ -34,19 +35,19 @@ struct GatherRowsParams {
   nv_bfloat16* rows_RD;           // [max_rows, D]
   const int32_t* num_rows;        // device: R
   int64_t max_rows;
-  int32_t hidden;                 // D, multiple of 8
+  int32_t hidden;  // D, multiple of 8
 };
 cudaError_t GatherRows(const GatherRowsParams& params, cudaStream_t stream);
 
-// y[t] = sum over choices k with row_of_choice[t][k] >= 0 of rows[row], float32 in choice order; zero when
-// there is none. Moves 2 * (R + T) * D bytes.
+// y[t] = sum over choices k with row_of_choice[t][k] >= 0 of rows[row], float32 in choice order;
+// zero when there is none. Moves 2 * (R + T) * D bytes.
 struct CombineRowsParams {
   const nv_bfloat16* rows_RD;
   const int32_t* row_of_choice_TK;
-  nv_bfloat16* y_TD;              // [T, D]
+  nv_bfloat16* y_TD;  // [T, D]
   int64_t num_tokens;
-  int32_t hidden;                 // D, multiple of 8
-  int32_t top_k;                  // at most 32
+  int32_t hidden;  // D, multiple of 8
+  int32_t top_k;   // at most 32
 };
 cudaError_t CombineRows(const CombineRowsParams& params, cudaStream_t stream);
 

@@ -20,7 +20,8 @@ __device__ double BlockSumDouble(double v) {
 }
 
 template <typename T>
-__global__ void __launch_bounds__(kThreads) PartialKernel(const T* x, int64_t numel, double* partial) {
+__global__ void __launch_bounds__(kThreads)
+    PartialKernel(const T* x, int64_t numel, double* partial) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
   double total = 0.0;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec; at < numel;

@@ -9,10 +9,11 @@
 namespace switchyard::kernels {
 
 struct SumOfSquaresParams {
-  const nv_bfloat16* x;      // [n] bfloat16, or null when x_float32 is given; 16-byte aligned
-  const float* x_float32;    // [n], or null
-  int64_t numel;             // n, multiple of 8
-  double* sum;               // device scalar; += with `accumulate`, else overwritten. NaN and infinity carry over
+  const nv_bfloat16* x;    // [n] bfloat16, or null when x_float32 is given; 16-byte aligned
+  const float* x_float32;  // [n], or null
+  int64_t numel;           // n, multiple of 8
+  double*
+      sum;  // device scalar; += with `accumulate`, else overwritten. NaN and infinity carry over
   bool accumulate;
 };
 

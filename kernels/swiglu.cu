@@ -15,8 +15,8 @@ __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardPar
   const int64_t rows = p.num_rows != nullptr ? *p.num_rows : p.max_rows;
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kThreads / 32);
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32; row < rows;
-       row += warps) {
+  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+       row < rows; row += warps) {
     const nv_bfloat16* gate_up = p.gate_up_R2F + row * 2 * p.ffn;
     const float weight = p.weight_R != nullptr ? p.weight_R[row] : 1.0f;
     for (int first = lane * kVec; first < p.ffn; first += 32 * kVec * kUnroll) {
@@ -33,7 +33,8 @@ __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardPar
         const int at = first + u * 32 * kVec;
         if (at >= p.ffn) continue;
 #pragma unroll
-        for (int j = 0; j < kVec; ++j) gate[u][j] = gate[u][j] * Sigmoid(gate[u][j]) * up[u][j] * weight;
+        for (int j = 0; j < kVec; ++j)
+          gate[u][j] = gate[u][j] * Sigmoid(gate[u][j]) * up[u][j] * weight;
         Store8(p.h_RF + row * p.ffn + at, gate[u]);
       }
     }
@@ -44,8 +45,8 @@ __global__ void __launch_bounds__(kThreads) SwigluBackwardKernel(SwigluBackwardP
   const int64_t rows = p.num_rows != nullptr ? *p.num_rows : p.max_rows;
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kThreads / 32);
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32; row < rows;
-       row += warps) {
+  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+       row < rows; row += warps) {
     const nv_bfloat16* gate_up = p.gate_up_R2F + row * 2 * p.ffn;
     nv_bfloat16* grad_gate_up = p.grad_gate_up_R2F + row * 2 * p.ffn;
     const float weight = p.weight_R != nullptr ? p.weight_R[row] : 1.0f;

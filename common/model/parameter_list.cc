@@ -56,8 +56,9 @@ std::vector<ParameterSpec> ListParameters(const ModelShape& shape, int64_t exper
 
 int64_t LargestGradientMatrix(const ModelShape& m) {
   const bool has_dense_layers = m.num_moe_layers() < m.num_layers;
-  const int64_t side = std::max({m.vocab_size, (m.num_heads + 2 * m.num_kv_heads) * m.head_dim, m.num_experts,
-                                 2 * m.moe_intermediate_size, has_dense_layers ? 2 * m.intermediate_size : 0});
+  const int64_t side =
+      std::max({m.vocab_size, (m.num_heads + 2 * m.num_kv_heads) * m.head_dim, m.num_experts,
+                2 * m.moe_intermediate_size, has_dense_layers ? 2 * m.intermediate_size : 0});
   return side * m.hidden_size;
 }
 

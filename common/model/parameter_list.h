@@ -26,8 +26,8 @@ struct ParameterSpec {
 // product computes (q, k, v; gate, up) are neighbours. `experts` is the number of experts held.
 std::vector<ParameterSpec> ListParameters(const ModelShape& shape, int64_t experts);
 
-// Elements of the largest weight gradient that one product computes: q, k and v together, gate and up together,
-// one expert at a time.
+// Elements of the largest weight gradient that one product computes: q, k and v together, gate and
+// up together, one expert at a time.
 int64_t LargestGradientMatrix(const ModelShape& shape);
 
 // Elements of a block that is cut into `shards` equal parts of whole kShardAlignment.

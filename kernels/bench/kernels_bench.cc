@@ -1,9 +1,10 @@
-// Every kernel at the shapes of Qwen3-30B-A3B: time, GB/s, and the share of the device's measured copy rate.
+// Every kernel at the shapes of Qwen3-30B-A3B: time, GB/s, and the share of the device's measured
+// copy rate.
 //
 //   kernels_bench [--benchmark_filter=REGEX]
 //
-// Bytes are what each launcher's comment says it must move. Working sets are larger than L2 unless the name
-// ends in "/4096" (one sequence, as in training).
+// Bytes are what each launcher's comment says it must move. Working sets are larger than L2 unless
+// the name ends in "/4096" (one sequence, as in training).
 #include <benchmark/benchmark.h>
 #include <cuda_runtime_api.h>
 
@@ -18,10 +19,10 @@
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding_gradient.h"
 #include "kernels/qk_norm_rope.h"
+#include "kernels/reference/bf16.h"
 #include "kernels/rms_norm.h"
 #include "kernels/router.h"
 #include "kernels/routing.h"
-#include "kernels/reference/bf16.h"
 #include "kernels/sum_of_squares.h"
 #include "kernels/swiglu.h"
 
@@ -71,7 +72,8 @@ DevicePtr<T> Zeros(int64_t n) {
   return DevicePtr<T>(p);
 }
 
-// Times `launch` by events; each iteration is kBatch launches, so that launch gaps are as in a training step.
+// Times `launch` by events; each iteration is kBatch launches, so that launch gaps are as in a
+// training step.
 double Seconds(const std::function<cudaError_t()>& launch, int batch) {
   static cudaEvent_t start = nullptr, stop = nullptr;
   if (start == nullptr) {
@@ -92,7 +94,9 @@ double CopyRate() {
   static const double rate = [] {
     constexpr int64_t kBytes = 1 << 30;
     auto from = Zeros<char>(kBytes), to = Zeros<char>(kBytes);
-    const auto copy = [&] { return cudaMemcpyAsync(to.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice); };
+    const auto copy = [&] {
+      return cudaMemcpyAsync(to.get(), from.get(), kBytes, cudaMemcpyDeviceToDevice);
+    };
     Seconds(copy, 3);
     return 2.0 * kBytes / Seconds(copy, 10);
   }();
@@ -113,8 +117,8 @@ void Run(benchmark::State& state, double bytes, const std::function<cudaError_t(
   state.counters["of_copy"] = rate / copy_rate;
 }
 
-constexpr int kHidden = 2048, kHeads = 32, kKvHeads = 4, kHeadDim = 128, kExperts = 128, kTopK = 8, kFfn = 768,
-              kVocab = 151'936;
+constexpr int kHidden = 2048, kHeads = 32, kKvHeads = 4, kHeadDim = 128, kExperts = 128, kTopK = 8,
+              kFfn = 768, kVocab = 151'936;
 
 void RmsNormForward(benchmark::State& state) {
   const int64_t tokens = state.range(0), n = tokens * kHidden;
@@ -129,20 +133,23 @@ void RmsNormForward(benchmark::State& state) {
 
 void RmsNormBackward(benchmark::State& state) {
   const int64_t tokens = state.range(0), n = tokens * kHidden;
-  auto x = Normal(n), grad = Normal(n), residual = Normal(n), out = Normal(n), gamma = Normal(kHidden),
-       grad_gamma = Normal(kHidden);
+  auto x = Normal(n), grad = Normal(n), residual = Normal(n), out = Normal(n),
+       gamma = Normal(kHidden), grad_gamma = Normal(kHidden);
   auto rstd = Zeros<float>(tokens);
   auto workspace = Zeros<char>(RmsNormBackwardWorkspaceBytes(kHidden));
-  const RmsNormBackwardParams p{x.get(), gamma.get(), rstd.get(), grad.get(), residual.get(), out.get(),
-                                grad_gamma.get(), tokens, kHidden};
+  const RmsNormBackwardParams p{x.get(),   gamma.get(),      rstd.get(), grad.get(), residual.get(),
+                                out.get(), grad_gamma.get(), tokens,     kHidden};
   Run(state, 8.0 * n, [&] { return kernels::RmsNormBackward(p, workspace.get(), nullptr); });
 }
 
 struct Rope {
   explicit Rope(int64_t tokens)
-      : qkv(Normal(tokens * (kHeads + 2 * kKvHeads) * kHeadDim)), qk(Normal(tokens * (kHeads + kKvHeads) * kHeadDim)),
-        grad_qkv(Normal(tokens * (kHeads + 2 * kKvHeads) * kHeadDim)), gamma(Normal(kHeadDim)),
-        grad_gamma(Normal(2 * kHeadDim)), table(Zeros<float2>(4096 * kHeadDim / 2)) {
+      : qkv(Normal(tokens * (kHeads + 2 * kKvHeads) * kHeadDim)),
+        qk(Normal(tokens * (kHeads + kKvHeads) * kHeadDim)),
+        grad_qkv(Normal(tokens * (kHeads + 2 * kKvHeads) * kHeadDim)),
+        gamma(Normal(kHeadDim)),
+        grad_gamma(Normal(2 * kHeadDim)),
+        table(Zeros<float2>(4096 * kHeadDim / 2)) {
     std::vector<int32_t> positions(tokens);
     for (int64_t t = 0; t < tokens; ++t) positions[t] = t % 4096;
     position = Upload(positions);
@@ -156,18 +163,31 @@ struct Rope {
 void QkNormRopeForward(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   Rope r(tokens);
-  const QkNormRopeForwardParams p{r.qkv.get(), r.gamma.get(), r.gamma.get(), r.position.get(), r.table.get(),
-                                  r.qk.get(), tokens, kHeads, kKvHeads, kHeadDim, 1e-6f};
-  Run(state, 4.0 * tokens * (kHeads + kKvHeads) * kHeadDim, [&] { return kernels::QkNormRopeForward(p, nullptr); });
+  const QkNormRopeForwardParams p{r.qkv.get(),   r.gamma.get(), r.gamma.get(), r.position.get(),
+                                  r.table.get(), r.qk.get(),    tokens,        kHeads,
+                                  kKvHeads,      kHeadDim,      1e-6f};
+  Run(state, 4.0 * tokens * (kHeads + kKvHeads) * kHeadDim,
+      [&] { return kernels::QkNormRopeForward(p, nullptr); });
 }
 
 void QkNormRopeBackward(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   Rope r(tokens);
   auto workspace = Zeros<char>(QkNormRopeBackwardWorkspaceBytes(kHeadDim));
-  const QkNormRopeBackwardParams p{r.qkv.get(), r.gamma.get(), r.gamma.get(), r.position.get(), r.table.get(),
-                                   r.qk.get(), r.grad_qkv.get(), r.grad_gamma.get(), r.grad_gamma.get() + kHeadDim,
-                                   tokens, kHeads, kKvHeads, kHeadDim, 1e-6f};
+  const QkNormRopeBackwardParams p{r.qkv.get(),
+                                   r.gamma.get(),
+                                   r.gamma.get(),
+                                   r.position.get(),
+                                   r.table.get(),
+                                   r.qk.get(),
+                                   r.grad_qkv.get(),
+                                   r.grad_gamma.get(),
+                                   r.grad_gamma.get() + kHeadDim,
+                                   tokens,
+                                   kHeads,
+                                   kKvHeads,
+                                   kHeadDim,
+                                   1e-6f};
   Run(state, 6.0 * tokens * (kHeads + kKvHeads) * kHeadDim,
       [&] { return kernels::QkNormRopeBackward(p, workspace.get(), nullptr); });
 }
@@ -184,17 +204,21 @@ void SwigluBackward(benchmark::State& state) {
   const int64_t rows = state.range(0), n = rows * kFfn;
   auto gate_up = Normal(2 * n), grad_h = Normal(n), grad = Normal(2 * n), h = Normal(n);
   auto weight = Zeros<float>(rows), grad_weight = Zeros<float>(rows);
-  const SwigluBackwardParams p{gate_up.get(), weight.get(), grad_h.get(), grad.get(), h.get(), grad_weight.get(),
-                               rows, nullptr, kFfn};
+  const SwigluBackwardParams p{gate_up.get(),     weight.get(), grad_h.get(), grad.get(), h.get(),
+                               grad_weight.get(), rows,         nullptr,      kFfn};
   Run(state, 12.0 * n, [&] { return kernels::SwigluBackward(p, nullptr); });
 }
 
 struct Routed {
   explicit Routed(int64_t tokens)
-      : logits(Normal(tokens * kExperts)), expert(Zeros<int32_t>(tokens * kTopK)), count(Zeros<int32_t>(kExperts)),
-        weight(Zeros<float>(tokens * kTopK)), probability(Zeros<float>(kExperts)),
+      : logits(Normal(tokens * kExperts)),
+        expert(Zeros<int32_t>(tokens * kTopK)),
+        count(Zeros<int32_t>(kExperts)),
+        weight(Zeros<float>(tokens * kTopK)),
+        probability(Zeros<float>(kExperts)),
         workspace(Zeros<char>(RouterForwardWorkspaceBytes(kExperts))) {
-    forward = {logits.get(), expert.get(), weight.get(), count.get(), probability.get(), tokens, kExperts, kTopK, true};
+    forward = {logits.get(), expert.get(), weight.get(), count.get(), probability.get(),
+               tokens,       kExperts,     kTopK,        true};
     Check(kernels::RouterForward(forward, workspace.get(), nullptr));
   }
   DevicePtr<nv_bfloat16> logits;
@@ -214,17 +238,35 @@ void RouterBackward(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   Routed r(tokens);
   auto grad = Normal(tokens * kExperts);
-  const RouterBackwardParams p{r.logits.get(), r.expert.get(), r.weight.get(), r.probability.get(), grad.get(), tokens,
-                               kExperts, kTopK, true};
+  const RouterBackwardParams p{r.logits.get(),
+                               r.expert.get(),
+                               r.weight.get(),
+                               r.probability.get(),
+                               grad.get(),
+                               tokens,
+                               kExperts,
+                               kTopK,
+                               true};
   Run(state, 4.0 * tokens * kExperts, [&] { return kernels::RouterBackward(p, nullptr); });
 }
 
 struct Rows {
   explicit Rows(int64_t tokens)
-      : routed(tokens), offset(Zeros<int32_t>(kExperts + 1)), row(Zeros<int32_t>(tokens * kTopK)),
-        token(Zeros<int32_t>(tokens * kTopK)), row_weight(Zeros<float>(tokens * kTopK)) {
-    params = {routed.expert.get(), routed.weight.get(), offset.get(), row.get(), token.get(), row_weight.get(),
-              tokens, 0, kExperts, kTopK};
+      : routed(tokens),
+        offset(Zeros<int32_t>(kExperts + 1)),
+        row(Zeros<int32_t>(tokens * kTopK)),
+        token(Zeros<int32_t>(tokens * kTopK)),
+        row_weight(Zeros<float>(tokens * kTopK)) {
+    params = {routed.expert.get(),
+              routed.weight.get(),
+              offset.get(),
+              row.get(),
+              token.get(),
+              row_weight.get(),
+              tokens,
+              0,
+              kExperts,
+              kTopK};
     workspace = Zeros<char>(RoutingWorkspaceBytes(params));
     Check(kernels::BuildRouting(params, workspace.get(), nullptr));
   }
@@ -237,14 +279,16 @@ struct Rows {
 
 void BuildRouting(benchmark::State& state) {
   Rows r(state.range(0));
-  Run(state, 20.0 * state.range(0) * kTopK, [&] { return kernels::BuildRouting(r.params, r.workspace.get(), nullptr); });
+  Run(state, 20.0 * state.range(0) * kTopK,
+      [&] { return kernels::BuildRouting(r.params, r.workspace.get(), nullptr); });
 }
 
 void GatherRows(benchmark::State& state) {
   const int64_t tokens = state.range(0), rows = tokens * kTopK;
   Rows r(tokens);
   auto x = Normal(tokens * kHidden), out = Normal(rows * kHidden);
-  const GatherRowsParams p{x.get(), r.token.get(), out.get(), r.offset.get() + kExperts, rows, kHidden};
+  const GatherRowsParams p{x.get(), r.token.get(), out.get(), r.offset.get() + kExperts,
+                           rows,    kHidden};
   Run(state, 2.0 * (rows + tokens) * kHidden, [&] { return kernels::GatherRows(p, nullptr); });
 }
 
@@ -271,10 +315,12 @@ void EmbeddingGradient(benchmark::State& state) {
   std::mt19937 rng(2);
   for (auto& id : ids) id = rng() % kVocab;
   auto id = Upload(ids);
-  auto grad = Normal(tokens * kHidden), table = Zeros<nv_bfloat16>(static_cast<int64_t>(kVocab) * kHidden);
+  auto grad = Normal(tokens * kHidden),
+       table = Zeros<nv_bfloat16>(static_cast<int64_t>(kVocab) * kHidden);
   auto workspace = Zeros<char>(EmbeddingGradientWorkspaceBytes(tokens, kVocab));
   const EmbeddingGradientParams p{id.get(), grad.get(), table.get(), tokens, kVocab, kHidden};
-  Run(state, 6.0 * tokens * kHidden, [&] { return kernels::EmbeddingGradient(p, workspace.get(), nullptr); });
+  Run(state, 6.0 * tokens * kHidden,
+      [&] { return kernels::EmbeddingGradient(p, workspace.get(), nullptr); });
 }
 
 void SumOfSquares(benchmark::State& state) {
@@ -289,23 +335,27 @@ void SumOfSquares(benchmark::State& state) {
 template <bool kCompact>
 void Adamw(benchmark::State& state) {
   const int64_t n = state.range(0);
-  auto weight = Normal(n), grad = Normal(n), m16 = Normal(kCompact ? n : 8), v16 = Zeros<nv_bfloat16>(kCompact ? n : 8);
+  auto weight = Normal(n), grad = Normal(n), m16 = Normal(kCompact ? n : 8),
+       v16 = Zeros<nv_bfloat16>(kCompact ? n : 8);
   auto remainder = Zeros<int16_t>(kCompact ? 8 : n);
   auto m = Zeros<float>(kCompact ? 8 : n), v = Zeros<float>(kCompact ? 8 : n);
   auto scale = Upload(std::vector<float>{1.0f});
-  auto segments = Upload(std::vector<AdamwSegment>{{0, 0, 1, 0.1f}, {4096, 0, 2, 0.0f}, {8192, 0, 3, 0.1f}});
+  auto segments =
+      Upload(std::vector<AdamwSegment>{{0, 0, 1, 0.1f}, {4096, 0, 2, 0.0f}, {8192, 0, 3, 0.1f}});
   AdamwParams p{};
-  p.weight = weight.get(), p.remainder = remainder.get(), p.exp_avg = m.get(), p.exp_avg_sq = v.get();
+  p.weight = weight.get(), p.remainder = remainder.get(), p.exp_avg = m.get(),
+  p.exp_avg_sq = v.get();
   p.compact_exp_avg = m16.get(), p.compact_exp_avg_sq = v16.get(), p.grad = grad.get(), p.numel = n;
   p.segments = segments.get(), p.num_segments = 3, p.grad_scale = scale.get();
-  p.learning_rate = 1e-5f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f, p.correction1 = 0.1f, p.correction2 = 1e-3f;
+  p.learning_rate = 1e-5f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f, p.correction1 = 0.1f,
+  p.correction2 = 1e-3f;
   p.step = 1;
   Run(state, (kCompact ? 14.0 : 26.0) * n,
       [&] { return kCompact ? AdamwCompact(p, nullptr) : AdamwExact(p, nullptr); });
 }
 
 #define SWITCHYARD_BENCH(function, ...) \
-  BENCHMARK(function)->UseManualTime()->MinTime(0.1)->Unit(benchmark::kMicrosecond)__VA_ARGS__
+  BENCHMARK(function)->UseManualTime()->MinTime(0.1)->Unit(benchmark::kMicrosecond) __VA_ARGS__
 SWITCHYARD_BENCH(RmsNormForward, ->Arg(4096)->Arg(32768));
 SWITCHYARD_BENCH(RmsNormBackward, ->Arg(4096)->Arg(32768));
 SWITCHYARD_BENCH(QkNormRopeForward, ->Arg(4096)->Arg(16384));

@@ -37,7 +37,8 @@ SWITCHYARD_HOST_DEVICE inline float BitsFloat(uint32_t bits) {
 
 // float32 master = (hi << 16) + remainder; hi is the bfloat16 weight, rounded half up in magnitude.
 SWITCHYARD_HOST_DEVICE inline float JoinMaster(uint16_t hi, int16_t remainder) {
-  return BitsFloat((static_cast<uint32_t>(hi) << 16) + static_cast<uint32_t>(static_cast<int32_t>(remainder)));
+  return BitsFloat((static_cast<uint32_t>(hi) << 16) +
+                   static_cast<uint32_t>(static_cast<int32_t>(remainder)));
 }
 
 SWITCHYARD_HOST_DEVICE inline void SplitMaster(float master, uint16_t& hi, int16_t& remainder) {
@@ -49,7 +50,8 @@ SWITCHYARD_HOST_DEVICE inline void SplitMaster(float master, uint16_t& hi, int16
 // Rounds to bfloat16 up or down with probability by distance; `random` has 16 random bits.
 SWITCHYARD_HOST_DEVICE inline uint16_t RoundStochastic(float v, uint32_t random) {
   const uint32_t bits = FloatBits(v);
-  if ((bits & 0x7f800000u) == 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | ((bits & 0xffffu) != 0));
+  if ((bits & 0x7f800000u) == 0x7f800000u)
+    return static_cast<uint16_t>(bits >> 16 | ((bits & 0xffffu) != 0));
   return static_cast<uint16_t>((bits + (random & 0xffffu)) >> 16);
 }
 
@@ -58,10 +60,13 @@ SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, float weigh
                                                float& weight, float& exp_avg, float& exp_avg_sq) {
 #ifdef __CUDA_ARCH__
   exp_avg = __fadd_rn(__fmul_rn(p.beta1, exp_avg), __fmul_rn(1.0f - p.beta1, grad));
-  exp_avg_sq = __fadd_rn(__fmul_rn(p.beta2, exp_avg_sq), __fmul_rn(1.0f - p.beta2, __fmul_rn(grad, grad)));
+  exp_avg_sq =
+      __fadd_rn(__fmul_rn(p.beta2, exp_avg_sq), __fmul_rn(1.0f - p.beta2, __fmul_rn(grad, grad)));
   const float denominator = __fadd_rn(__fsqrt_rn(__fdiv_rn(exp_avg_sq, p.correction2)), p.eps);
-  const float step = __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, p.correction1)), denominator);
-  weight = __fsub_rn(__fmul_rn(weight, __fsub_rn(1.0f, __fmul_rn(p.learning_rate, weight_decay))), step);
+  const float step =
+      __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, p.correction1)), denominator);
+  weight =
+      __fsub_rn(__fmul_rn(weight, __fsub_rn(1.0f, __fmul_rn(p.learning_rate, weight_decay))), step);
 #else
   exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
   exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
@@ -72,11 +77,12 @@ SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, float weigh
 }
 
 #ifdef __CUDACC__
-// The same with approximate division and square root (relative error about 2^-22): for values that are
-// rounded to bfloat16 next, where IEEE division would cost more than the memory traffic.
-__device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, float decay_factor, float step_size,
-                                                       float inverse_correction2, float grad, float& weight,
-                                                       float& exp_avg, float& exp_avg_sq) {
+// The same with approximate division and square root (relative error about 2^-22): for values that
+// are rounded to bfloat16 next, where IEEE division would cost more than the memory traffic.
+__device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, float decay_factor,
+                                                       float step_size, float inverse_correction2,
+                                                       float grad, float& weight, float& exp_avg,
+                                                       float& exp_avg_sq) {
   exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
   exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
   float root;
@@ -85,22 +91,24 @@ __device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, flo
 }
 #endif
 
-// The 24 half-words that round eight neighbouring elements (weight, exp_avg, exp_avg_sq of each): element j
-// takes words 3j, 3j + 1, 3j + 2. `offset` is the first element's place in its checkpoint tensor; a multiple
-// of 8 on any mesh.
+// The 24 half-words that round eight neighbouring elements (weight, exp_avg, exp_avg_sq of each):
+// element j takes words 3j, 3j + 1, 3j + 2. `offset` is the first element's place in its checkpoint
+// tensor; a multiple of 8 on any mesh.
 struct AdamwRandom {
   uint32_t word[12];
-  SWITCHYARD_HOST_DEVICE uint32_t half(int i) const { return i % 2 == 0 ? word[i / 2] : word[i / 2] >> 16; }
+  SWITCHYARD_HOST_DEVICE uint32_t half(int i) const {
+    return i % 2 == 0 ? word[i / 2] : word[i / 2] >> 16;
+  }
 };
 
-SWITCHYARD_HOST_DEVICE inline AdamwRandom DrawAdamw(uint64_t seed, uint32_t step, uint32_t tensor_id,
-                                                    int64_t offset) {
+SWITCHYARD_HOST_DEVICE inline AdamwRandom DrawAdamw(uint64_t seed, uint32_t step,
+                                                    uint32_t tensor_id, int64_t offset) {
   AdamwRandom random;
   const uint64_t group = static_cast<uint64_t>(offset) / 8;
   for (uint32_t i = 0; i < 3; ++i) {
     const PhiloxWords words =
-        Philox4x32({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32) | (i << 28), tensor_id,
-                     step}},
+        Philox4x32({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32) | (i << 28),
+                     tensor_id, step}},
                    static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
     for (int j = 0; j < 4; ++j) random.word[i * 4 + j] = words.word[j];
   }

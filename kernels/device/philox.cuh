@@ -1,6 +1,6 @@
-// Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a counter and a key
-// give 128 random bits, so a draw depends on what it is for, never on which thread makes it. Seven rounds are
-// the fewest that pass BigCrush there; rounding needs no more.
+// Philox4x32-7 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011): a counter
+// and a key give 128 random bits, so a draw depends on what it is for, never on which thread makes
+// it. Seven rounds are the fewest that pass BigCrush there; rounding needs no more.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,8 @@ struct PhiloxWords {
 #ifdef __CUDACC__
 __host__ __device__
 #endif
-inline PhiloxWords Philox4x32(PhiloxWords counter, uint32_t key0, uint32_t key1) {
+    inline PhiloxWords
+    Philox4x32(PhiloxWords counter, uint32_t key0, uint32_t key1) {
   for (int round = 0; round < 7; ++round) {
     const uint64_t a = static_cast<uint64_t>(0xD2511F53u) * counter.word[0];
     const uint64_t b = static_cast<uint64_t>(0xCD9E8D57u) * counter.word[2];

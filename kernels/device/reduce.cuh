@@ -9,7 +9,8 @@ namespace switchyard::kernels {
 template <int kWidth = 32>
 __device__ __forceinline__ float WarpSum(float v) {
 #pragma unroll
-  for (int offset = kWidth / 2; offset > 0; offset /= 2) v += __shfl_xor_sync(~0u, v, offset, kWidth);
+  for (int offset = kWidth / 2; offset > 0; offset /= 2)
+    v += __shfl_xor_sync(~0u, v, offset, kWidth);
   return v;
 }
 
@@ -19,8 +20,8 @@ __device__ __forceinline__ float WarpMax(float v) {
   return v;
 }
 
-// Sum over the block; every thread gets it. blockDim.x a multiple of 32, at most 1024. Call again only
-// after all threads have used the result of the call before: it begins with a barrier.
+// Sum over the block; every thread gets it. blockDim.x a multiple of 32, at most 1024. Call again
+// only after all threads have used the result of the call before: it begins with a barrier.
 __device__ __forceinline__ float BlockSum(float v) {
   __shared__ float partial[32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -43,8 +44,9 @@ __device__ __forceinline__ float BlockMax(float v) {
   return WarpMax(v);
 }
 
-// Sums column `32 * blockIdx.x + warp` of partial [rows, columns] in a fixed order, with coalesced reads.
-// Launch with kSumColumnThreads threads. Returns the column in the one lane that has its sum, else -1.
+// Sums column `32 * blockIdx.x + warp` of partial [rows, columns] in a fixed order, with coalesced
+// reads. Launch with kSumColumnThreads threads. Returns the column in the one lane that has its
+// sum, else -1.
 inline constexpr int kSumColumnThreads = 1024;
 __device__ __forceinline__ int SumColumn(const float* partial, int rows, int columns, float& sum) {
   __shared__ float tile[32][33];
@@ -53,7 +55,8 @@ __device__ __forceinline__ int SumColumn(const float* partial, int rows, int col
   sum = 0.0f;
   if (column < columns) {
 #pragma unroll 8
-    for (int row = group; row < rows; row += 32) sum += partial[static_cast<int64_t>(row) * columns + column];
+    for (int row = group; row < rows; row += 32)
+      sum += partial[static_cast<int64_t>(row) * columns + column];
   }
   tile[group][lane] = sum;
   __syncthreads();

@@ -46,6 +46,8 @@ __device__ __forceinline__ void Store8(float* p, const float (&v)[8]) {
 }
 
 // Rounds to bfloat16 and back.
-__device__ __forceinline__ float RoundBf16(float v) { return __bfloat162float(__float2bfloat16_rn(v)); }
+__device__ __forceinline__ float RoundBf16(float v) {
+  return __bfloat162float(__float2bfloat16_rn(v));
+}
 
 }  // namespace switchyard::kernels

@@ -25,7 +25,8 @@ class Row {
 
   const std::vector<double>& probability() const { return probability_; }
   int64_t kv_at(size_t i, int64_t stride, int c) const {
-    return (begin_ + static_cast<int64_t>(i)) * stride + head_ / (o_.num_heads / o_.num_kv_heads) * o_.head_dim + c;
+    return (begin_ + static_cast<int64_t>(i)) * stride +
+           head_ / (o_.num_heads / o_.num_kv_heads) * o_.head_dim + c;
   }
   int64_t at(int64_t stride, int c) const { return token_ * stride + head_ * o_.head_dim + c; }
   double Query(int c) const { return ToFloat(b_.query[at(o_.query_stride, c)]); }
@@ -41,7 +42,8 @@ class Row {
 };
 
 template <typename Fn>
-void ForRows(const AttentionOptions& o, const std::vector<int32_t>& offset, const AttentionBuffers& b, Fn fn) {
+void ForRows(const AttentionOptions& o, const std::vector<int32_t>& offset,
+             const AttentionBuffers& b, Fn fn) {
   for (size_t d = 0; d + 1 < offset.size(); ++d) {
     for (int64_t t = offset[d]; t < offset[d + 1]; ++t) {
       for (int h = 0; h < o.num_heads; ++h) fn(Row(o, b, offset[d], t, h));
@@ -51,19 +53,23 @@ void ForRows(const AttentionOptions& o, const std::vector<int32_t>& offset, cons
 
 }  // namespace
 
-void AttentionForward(const AttentionOptions& o, const std::vector<int32_t>& offset, const AttentionBuffers& b) {
+void AttentionForward(const AttentionOptions& o, const std::vector<int32_t>& offset,
+                      const AttentionBuffers& b) {
   ForRows(o, offset, b, [&](const Row& row) {
     for (int c = 0; c < o.head_dim; ++c) {
       double sum = 0;
-      for (size_t i = 0; i < row.probability().size(); ++i) sum += row.probability()[i] * row.Value(i, c);
+      for (size_t i = 0; i < row.probability().size(); ++i)
+        sum += row.probability()[i] * row.Value(i, c);
       b.out[row.at(o.out_stride, c)] = ToBf16(sum);
     }
   });
 }
 
-void AttentionBackward(const AttentionOptions& o, const std::vector<int32_t>& offset, const AttentionBuffers& b) {
+void AttentionBackward(const AttentionOptions& o, const std::vector<int32_t>& offset,
+                       const AttentionBuffers& b) {
   const double scale = 1 / std::sqrt(static_cast<double>(o.head_dim));
-  std::vector<double> grad_key(o.num_tokens * o.grad_key_stride), grad_value(o.num_tokens * o.grad_value_stride);
+  std::vector<double> grad_key(o.num_tokens * o.grad_key_stride),
+      grad_value(o.num_tokens * o.grad_value_stride);
   ForRows(o, offset, b, [&](const Row& row) {
     const std::vector<double>& p = row.probability();
     std::vector<double> grad(p.size()), grad_query(o.head_dim);
@@ -83,7 +89,8 @@ void AttentionBackward(const AttentionOptions& o, const std::vector<int32_t>& of
         grad_key[row.kv_at(i, o.grad_key_stride, c)] += score * row.Query(c);
       }
     }
-    for (int c = 0; c < o.head_dim; ++c) b.grad_query[row.at(o.query_stride, c)] = ToBf16(grad_query[c]);
+    for (int c = 0; c < o.head_dim; ++c)
+      b.grad_query[row.at(o.query_stride, c)] = ToBf16(grad_query[c]);
   });
   for (int64_t t = 0; t < o.num_tokens; ++t) {
     for (int c = 0; c < o.num_kv_heads * o.head_dim; ++c) {

@@ -59,7 +59,8 @@ void RouterForward(const RouterForwardParams& p) {
     std::iota(order.begin(), order.end(), 0);
     // Equal logits have equal probabilities; stable order puts the lower expert first.
     std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
-      return ToFloat(p.logits_TE[t * p.num_experts + a]) > ToFloat(p.logits_TE[t * p.num_experts + b]);
+      return ToFloat(p.logits_TE[t * p.num_experts + a]) >
+             ToFloat(p.logits_TE[t * p.num_experts + b]);
     });
     double total = 0;
     for (int k = 0; k < p.top_k; ++k) total += probability[order[k]];
@@ -84,7 +85,8 @@ void RouterBackward(const RouterBackwardParams& p) {
       total = 0;
       for (int k = 0; k < p.top_k; ++k) total += probability[p.expert_TK[t * p.top_k + k]];
       for (int k = 0; k < p.top_k; ++k) {
-        weighted += p.grad_weight_TK[t * p.top_k + k] * probability[p.expert_TK[t * p.top_k + k]] / total;
+        weighted +=
+            p.grad_weight_TK[t * p.top_k + k] * probability[p.expert_TK[t * p.top_k + k]] / total;
       }
     }
     for (int k = 0; k < p.top_k; ++k) {

@@ -22,7 +22,8 @@ void RmsNormForward(const RmsNormForwardParams& p) {
     }
     const double rstd = 1 / std::sqrt(square / p.hidden + p.eps);
     p.rstd_T[t] = static_cast<float>(rstd);
-    for (int d = 0; d < p.hidden; ++d) p.y_TD[row + d] = ToBf16(sum[d] * rstd * ToFloat(p.gamma_D[d]));
+    for (int d = 0; d < p.hidden; ++d)
+      p.y_TD[row + d] = ToBf16(sum[d] * rstd * ToFloat(p.gamma_D[d]));
   }
 }
 
@@ -39,7 +40,8 @@ void RmsNormBackward(const RmsNormBackwardParams& p) {
     }
     for (int d = 0; d < p.hidden; ++d) {
       const double n = ToFloat(p.x_TD[row + d]) * rstd;
-      double dx = rstd * (ToFloat(p.grad_y_TD[row + d]) * ToFloat(p.gamma_D[d]) - n * dot / p.hidden);
+      double dx =
+          rstd * (ToFloat(p.grad_y_TD[row + d]) * ToFloat(p.gamma_D[d]) - n * dot / p.hidden);
       if (p.residual_gradient_TD != nullptr) dx += ToFloat(p.residual_gradient_TD[row + d]);
       p.grad_x_TD[row + d] = ToBf16(dx);
     }
@@ -61,7 +63,8 @@ Head LoadHead(const Params& p, int64_t token, int head) {
   const int row_heads = p.num_heads + 2 * p.num_kv_heads;
   Head h{p.qkv_T + (token * row_heads + head) * p.head_dim, 0};
   double square = 0;
-  for (int i = 0; i < p.head_dim; ++i) square += static_cast<double>(ToFloat(h.x[i])) * ToFloat(h.x[i]);
+  for (int i = 0; i < p.head_dim; ++i)
+    square += static_cast<double>(ToFloat(h.x[i])) * ToFloat(h.x[i]);
   h.rstd = 1 / std::sqrt(square / p.head_dim + p.eps);
   return h;
 }
@@ -77,7 +80,8 @@ void QkNormRopeForward(const QkNormRopeForwardParams& p) {
       nv_bfloat16* out = p.qk_T + (t * heads + h) * p.head_dim;
       for (int i = 0; i < half; ++i) {
         const float2 angle = p.rope_table[static_cast<int64_t>(p.position_T[t]) * half + i];
-        const double a = head.n(i) * ToFloat(gamma[i]), b = head.n(i + half) * ToFloat(gamma[i + half]);
+        const double a = head.n(i) * ToFloat(gamma[i]),
+                     b = head.n(i + half) * ToFloat(gamma[i + half]);
         out[i] = ToBf16(a * angle.x - b * angle.y);
         out[i + half] = ToBf16(b * angle.x + a * angle.y);
       }

@@ -26,7 +26,8 @@ void AdamwExact(const AdamwParams& p) {
   if (p.skip != nullptr && *p.skip != 0) return;
   for (int64_t i = 0; i < p.numel; ++i) {
     float weight = JoinMaster(Bits(p.weight[i]), p.remainder[i]);
-    AdamwUpdate(p, FindSegment(p, i).weight_decay, Gradient(p, i), weight, p.exp_avg[i], p.exp_avg_sq[i]);
+    AdamwUpdate(p, FindSegment(p, i).weight_decay, Gradient(p, i), weight, p.exp_avg[i],
+                p.exp_avg_sq[i]);
     uint16_t hi;
     SplitMaster(weight, hi, p.remainder[i]);
     p.weight[i] = FromBits(hi);

@@ -1,7 +1,8 @@
-// Plain host versions of every kernel: same parameter structs with host pointers, loops, double accumulation.
+// Plain host versions of every kernel: same parameter structs with host pointers, loops, double
+// accumulation.
 //
-// The specification that kernels are tested against; not fast, not used by the trainer. Scratch is allocated,
-// so there is no workspace argument.
+// The specification that kernels are tested against; not fast, not used by the trainer. Scratch is
+// allocated, so there is no workspace argument.
 #pragma once
 
 #include "kernels/adamw.h"

@@ -18,7 +18,8 @@ AttentionOptions Options(const Case& c) {
   o.num_tokens = c.tokens, o.sequence_length = c.sequence_length;
   o.max_documents = c.offsets.empty() ? 0 : 16;
   o.deterministic = c.deterministic;
-  // As the engine lays them out: normed q and k in one buffer, v in the projection's, gradients of k and v apart.
+  // As the engine lays them out: normed q and k in one buffer, v in the projection's, gradients of
+  // k and v apart.
   o.query_stride = o.key_stride = (c.heads + c.kv_heads) * c.head_dim;
   o.value_stride = (c.heads + 2 * c.kv_heads) * c.head_dim;
   o.out_stride = c.heads * c.head_dim;
@@ -36,27 +37,32 @@ TEST_P(AttentionTest, ForwardAndBackwardMatchTheReference) {
   const auto attention = Attention::Create(o, &error);
   ASSERT_NE(attention, nullptr) << error;
 
-  Buffer<nv_bfloat16> qk(c.tokens * o.query_stride), qkv(c.tokens * o.value_stride), out(c.tokens * o.out_stride),
-      grad_out(c.tokens * o.out_stride), grad_qk(c.tokens * o.query_stride),
-      grad_key(c.tokens * o.grad_key_stride), grad_value(c.tokens * o.grad_value_stride);
+  Buffer<nv_bfloat16> qk(c.tokens * o.query_stride), qkv(c.tokens * o.value_stride),
+      out(c.tokens * o.out_stride), grad_out(c.tokens * o.out_stride),
+      grad_qk(c.tokens * o.query_stride), grad_key(c.tokens * o.grad_key_stride),
+      grad_value(c.tokens * o.grad_value_stride);
   Buffer<float> stats(c.tokens * c.heads);
   FillNormal(qk);
   FillNormal(qkv);
   FillNormal(grad_out);
   FillNormal(grad_qk);  // the key part stays as it is
   std::vector<int32_t> offsets = c.offsets;
-  for (int32_t t = 0; c.offsets.empty() && t <= c.tokens; t += static_cast<int32_t>(c.sequence_length)) {
+  for (int32_t t = 0; c.offsets.empty() && t <= c.tokens;
+       t += static_cast<int32_t>(c.sequence_length)) {
     offsets.push_back(t);
   }
   Buffer<int32_t> device_offsets(offsets.size());
   std::copy(offsets.begin(), offsets.end(), device_offsets.host());
   device_offsets.Upload();
-  Buffer<char> documents(attention->documents_bytes() + 1), workspace(std::max(
-      attention->forward_workspace_bytes(), attention->backward_workspace_bytes()) + 1);
+  Buffer<char> documents(attention->documents_bytes() + 1),
+      workspace(
+          std::max(attention->forward_workspace_bytes(), attention->backward_workspace_bytes()) +
+          1);
   if (!c.offsets.empty()) {
-    ASSERT_EQ(attention->FillDocuments(device_offsets.device(), static_cast<int32_t>(offsets.size()) - 1,
-                                       documents.device(), nullptr),
-              cudaSuccess);
+    ASSERT_EQ(
+        attention->FillDocuments(device_offsets.device(), static_cast<int32_t>(offsets.size()) - 1,
+                                 documents.device(), nullptr),
+        cudaSuccess);
   }
   const auto buffers = [&](auto pointer) {
     AttentionBuffers b;
@@ -81,22 +87,27 @@ TEST_P(AttentionTest, ForwardAndBackwardMatchTheReference) {
   EXPECT_LT(RelativeError(grad_value), 6e-3);
 
   if (!c.deterministic) return;
-  const std::vector<nv_bfloat16> first[] = {grad_qk.Download(), grad_key.Download(), grad_value.Download()};
+  const std::vector<nv_bfloat16> first[] = {grad_qk.Download(), grad_key.Download(),
+                                            grad_value.Download()};
   for (int i = 0; i < 5; ++i) {
     ASSERT_TRUE(attention->Backward(device, workspace.device(), nullptr));
-    const std::vector<nv_bfloat16> again[] = {grad_qk.Download(), grad_key.Download(), grad_value.Download()};
+    const std::vector<nv_bfloat16> again[] = {grad_qk.Download(), grad_key.Download(),
+                                              grad_value.Download()};
     for (int j = 0; j < 3; ++j) {
-      EXPECT_EQ(std::memcmp(first[j].data(), again[j].data(), again[j].size() * sizeof(nv_bfloat16)), 0);
+      EXPECT_EQ(
+          std::memcmp(first[j].data(), again[j].data(), again[j].size() * sizeof(nv_bfloat16)), 0);
     }
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     Shapes, AttentionTest,
-    testing::Values(Case{"dense", 8, 2, 128, 512, 256, {}, false}, Case{"head_dim_64", 4, 4, 64, 300, 300, {}, false},
-                    Case{"deterministic", 8, 2, 128, 512, 512, {}, true},
-                    Case{"packed", 8, 2, 128, 512, 512, {0, 100, 101, 101, 400, 512}, false},
-                    Case{"packed_deterministic", 8, 2, 128, 512, 512, {0, 100, 101, 101, 400, 512}, true}),
+    testing::Values(
+        Case{"dense", 8, 2, 128, 512, 256, {}, false},
+        Case{"head_dim_64", 4, 4, 64, 300, 300, {}, false},
+        Case{"deterministic", 8, 2, 128, 512, 512, {}, true},
+        Case{"packed", 8, 2, 128, 512, 512, {0, 100, 101, 101, 400, 512}, false},
+        Case{"packed_deterministic", 8, 2, 128, 512, 512, {0, 100, 101, 101, 400, 512}, true}),
     [](const auto& test) { return test.param.name; });
 
 TEST(AttentionOptionsTest, ErrorsSayWhatIsWrong) {

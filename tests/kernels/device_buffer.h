@@ -21,8 +21,8 @@ inline bool HaveGpu() {
 #define SWITCHYARD_REQUIRE_GPU() \
   if (!HaveGpu()) GTEST_SKIP() << "no GPU on this machine: the kernel was built but not run"
 
-// n elements on the host and on the device. Outputs begin as garbage on both sides (different garbage), so
-// that an element nobody wrote is noticed.
+// n elements on the host and on the device. Outputs begin as garbage on both sides (different
+// garbage), so that an element nobody wrote is noticed.
 template <typename T>
 class Buffer {
  public:
@@ -40,11 +40,13 @@ class Buffer {
   size_t size() const { return host_.size(); }
   T& operator[](size_t i) { return host_[i]; }
   void Upload() {
-    EXPECT_EQ(cudaMemcpy(device_, host_.data(), host_.size() * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(device_, host_.data(), host_.size() * sizeof(T), cudaMemcpyHostToDevice),
+              cudaSuccess);
   }
   std::vector<T> Download() const {
     std::vector<T> out(host_.size());
-    EXPECT_EQ(cudaMemcpy(out.data(), device_, out.size() * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(out.data(), device_, out.size() * sizeof(T), cudaMemcpyDeviceToHost),
+              cudaSuccess);
     return out;
   }
 
@@ -100,7 +102,8 @@ bool SameBytes(Buffer<T>& b) {
   return SameBytes(b, b.size());
 }
 
-// Rounding to bfloat16 alone gives about 1.7e-3 in the worst case of this measure; float32 sums under 1e-5.
+// Rounding to bfloat16 alone gives about 1.7e-3 in the worst case of this measure; float32 sums
+// under 1e-5.
 inline constexpr double kBf16Tolerance = 2.0e-3;
 inline constexpr double kFloatTolerance = 1.0e-5;
 

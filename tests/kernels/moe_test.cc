@@ -11,7 +11,8 @@ namespace {
 const auto host = [](auto& b) { return b.host(); };
 const auto device = [](auto& b) { return b.device(); };
 
-class SwigluTest : public testing::TestWithParam<std::tuple<int, int, bool>> {};  // rows, ffn, weighted
+class SwigluTest : public testing::TestWithParam<std::tuple<int, int, bool>> {
+};  // rows, ffn, weighted
 
 TEST_P(SwigluTest, ForwardAndBackwardMatchTheReference) {
   SWITCHYARD_REQUIRE_GPU();
@@ -29,13 +30,20 @@ TEST_P(SwigluTest, ForwardAndBackwardMatchTheReference) {
   num_rows.Upload();
   const bool use_weight = weighted;
   const auto forward = [&](auto pointer) {
-    return SwigluForwardParams{pointer(gate_up), use_weight ? pointer(weight) : nullptr, pointer(h), max_rows,
+    return SwigluForwardParams{pointer(gate_up),  use_weight ? pointer(weight) : nullptr,
+                               pointer(h),        max_rows,
                                pointer(num_rows), ffn};
   };
   const auto backward = [&](auto pointer) {
-    return SwigluBackwardParams{pointer(gate_up), use_weight ? pointer(weight) : nullptr, pointer(grad_h),
-                                pointer(grad_gate_up), pointer(h_again),
-                                use_weight ? pointer(grad_weight) : nullptr, max_rows, pointer(num_rows), ffn};
+    return SwigluBackwardParams{pointer(gate_up),
+                                use_weight ? pointer(weight) : nullptr,
+                                pointer(grad_h),
+                                pointer(grad_gate_up),
+                                pointer(h_again),
+                                use_weight ? pointer(grad_weight) : nullptr,
+                                max_rows,
+                                pointer(num_rows),
+                                ffn};
   };
   reference::SwigluForward(forward(host));
   ASSERT_EQ(SwigluForward(forward(device), nullptr), cudaSuccess);
@@ -74,8 +82,9 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   std::fill_n(count.host(), s.experts, 0);
   count.Upload();
   const auto forward = [&](auto pointer) {
-    return RouterForwardParams{pointer(logits), pointer(expert), pointer(weight), pointer(count),
-                               pointer(probability_sum), s.tokens, s.experts, s.top_k, s.renormalise};
+    return RouterForwardParams{
+        pointer(logits), pointer(expert), pointer(weight), pointer(count), pointer(probability_sum),
+        s.tokens,        s.experts,       s.top_k,         s.renormalise};
   };
   Buffer<float> workspace(RouterForwardWorkspaceBytes(s.experts) / sizeof(float));
   reference::RouterForward(forward(host));
@@ -85,9 +94,15 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   EXPECT_LT(RelativeError(weight), kBf16Tolerance);
   EXPECT_LT(RelativeError(probability_sum), kFloatTolerance);
   const auto backward = [&](auto pointer) {
-    return RouterBackwardParams{pointer(logits), pointer(expert), pointer(grad_weight),
-                                s.balance ? pointer(balance) : nullptr, pointer(grad_logits), s.tokens,
-                                s.experts, s.top_k, s.renormalise};
+    return RouterBackwardParams{pointer(logits),
+                                pointer(expert),
+                                pointer(grad_weight),
+                                s.balance ? pointer(balance) : nullptr,
+                                pointer(grad_logits),
+                                s.tokens,
+                                s.experts,
+                                s.top_k,
+                                s.renormalise};
   };
   reference::RouterBackward(backward(host));
   ASSERT_EQ(RouterBackward(backward(device), nullptr), cudaSuccess);
@@ -95,15 +110,17 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RouterTest,
-                         testing::Values(RouterShape{4096, 128, 8, true, true}, RouterShape{1, 32, 1, false, false},
-                                         RouterShape{333, 64, 4, false, true}, RouterShape{50, 512, 22, true, false},
+                         testing::Values(RouterShape{4096, 128, 8, true, true},
+                                         RouterShape{1, 32, 1, false, false},
+                                         RouterShape{333, 64, 4, false, true},
+                                         RouterShape{50, 512, 22, true, false},
                                          RouterShape{1000, 256, 8, true, true}));
 
 TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
   SWITCHYARD_REQUIRE_GPU();
   for (const auto& [tokens, experts, first, local, top_k] :
-       {std::tuple{1000, 128, 0, 128, 8}, std::tuple{517, 128, 64, 64, 8}, std::tuple{64, 16, 4, 4, 4},
-        std::tuple{1, 8, 0, 8, 2}, std::tuple{300, 8, 0, 4, 4}}) {
+       {std::tuple{1000, 128, 0, 128, 8}, std::tuple{517, 128, 64, 64, 8},
+        std::tuple{64, 16, 4, 4, 4}, std::tuple{1, 8, 0, 8, 2}, std::tuple{300, 8, 0, 4, 4}}) {
     const size_t choices = static_cast<size_t>(tokens) * top_k;
     Buffer<int32_t> expert(choices), offset(local + 1), row(choices), token(choices), num_rows(1);
     Buffer<float> weight(choices), row_weight(choices);
@@ -117,8 +134,9 @@ TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
     }
     expert.Upload();
     const auto params = [&](auto pointer) {
-      return RoutingParams{pointer(expert), pointer(weight), pointer(offset), pointer(row), pointer(token),
-                           pointer(row_weight), tokens, first, local, top_k};
+      return RoutingParams{
+          pointer(expert),     pointer(weight), pointer(offset), pointer(row), pointer(token),
+          pointer(row_weight), tokens,          first,           local,        top_k};
     };
     Buffer<int32_t> workspace(RoutingWorkspaceBytes(params(device)) / sizeof(int32_t));
     reference::BuildRouting(params(host));
@@ -136,8 +154,12 @@ TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
     num_rows[0] = rows;
     num_rows.Upload();
     const auto gather = [&](auto pointer) {
-      return GatherRowsParams{pointer(x), pointer(token), pointer(gathered), pointer(num_rows),
-                              static_cast<int64_t>(choices), kHidden};
+      return GatherRowsParams{pointer(x),
+                              pointer(token),
+                              pointer(gathered),
+                              pointer(num_rows),
+                              static_cast<int64_t>(choices),
+                              kHidden};
     };
     reference::GatherRows(gather(host));
     ASSERT_EQ(GatherRows(gather(device), nullptr), cudaSuccess);

@@ -4,7 +4,8 @@
 namespace switchyard::kernels {
 namespace {
 
-class RmsNormTest : public testing::TestWithParam<std::tuple<int, int, int>> {};  // tokens, hidden, addends
+class RmsNormTest : public testing::TestWithParam<std::tuple<int, int, int>> {
+};  // tokens, hidden, addends
 
 TEST_P(RmsNormTest, ForwardAndBackwardMatchTheReference) {
   SWITCHYARD_REQUIRE_GPU();
@@ -40,24 +41,27 @@ TEST_P(RmsNormTest, ForwardAndBackwardMatchTheReference) {
   const auto backward = [&](auto pointer) {
     RmsNormBackwardParams p{};
     p.x_TD = pointer(x), p.gamma_D = pointer(gamma), p.rstd_T = pointer(rstd);
-    p.grad_y_TD = pointer(grad_y), p.grad_x_TD = pointer(grad_x), p.grad_gamma_D = pointer(grad_gamma);
+    p.grad_y_TD = pointer(grad_y), p.grad_x_TD = pointer(grad_x),
+    p.grad_gamma_D = pointer(grad_gamma);
     p.residual_gradient_TD = addends > 0 ? pointer(residual) : nullptr;
     p.num_tokens = tokens, p.hidden = hidden;
     return p;
   };
   Buffer<float> workspace(RmsNormBackwardWorkspaceBytes(hidden) / sizeof(float));
-  // rstd of x alone when nothing was added; of the sum otherwise: either way any rstd is a valid input.
+  // rstd of x alone when nothing was added; of the sum otherwise: either way any rstd is a valid
+  // input.
   reference::RmsNormBackward(backward([](auto& b) { return b.host(); }));
-  ASSERT_EQ(RmsNormBackward(backward([](auto& b) { return b.device(); }), workspace.device(), nullptr),
-            cudaSuccess);
+  ASSERT_EQ(
+      RmsNormBackward(backward([](auto& b) { return b.device(); }), workspace.device(), nullptr),
+      cudaSuccess);
   EXPECT_LT(RelativeError(grad_x), kBf16Tolerance);
   EXPECT_LT(RelativeError(grad_gamma), kBf16Tolerance);
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormTest,
-                         testing::Values(std::tuple{1, 8, 0}, std::tuple{300, 64, 1}, std::tuple{517, 2048, 2},
-                                         std::tuple{33, 4096, 1}, std::tuple{5, 8192, 0},
-                                         std::tuple{129, 1032, 1}));
+                         testing::Values(std::tuple{1, 8, 0}, std::tuple{300, 64, 1},
+                                         std::tuple{517, 2048, 2}, std::tuple{33, 4096, 1},
+                                         std::tuple{5, 8192, 0}, std::tuple{129, 1032, 1}));
 
 TEST(RmsNormTest, RefusesAHiddenSizeThatIsNoMultipleOfEight) {
   RmsNormForwardParams p{};
@@ -73,8 +77,8 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
   const size_t qkv_size = static_cast<size_t>(tokens) * (heads + 2 * kv_heads) * head_dim;
   const size_t qk_size = static_cast<size_t>(tokens) * (heads + kv_heads) * head_dim;
   constexpr int kPositions = 5000;
-  Buffer<nv_bfloat16> qkv(qkv_size), q_gamma(head_dim), k_gamma(head_dim), qk(qk_size), grad_qk(qk_size),
-      grad_qkv(qkv_size), grad_q_gamma(head_dim), grad_k_gamma(head_dim);
+  Buffer<nv_bfloat16> qkv(qkv_size), q_gamma(head_dim), k_gamma(head_dim), qk(qk_size),
+      grad_qk(qk_size), grad_qkv(qkv_size), grad_q_gamma(head_dim), grad_k_gamma(head_dim);
   Buffer<int32_t> position(tokens);
   Buffer<float2> table(static_cast<size_t>(kPositions) * head_dim / 2);
   FillNormal(qkv);
@@ -87,19 +91,40 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
   const std::vector<float2> filled = table.Download();
   for (size_t i = 0; i < filled.size(); ++i) {
     const int half = head_dim / 2, p = i / half;
-    const double angle = p * static_cast<double>(static_cast<float>(std::pow(1e6, -double(i % half) / half)));
+    const double angle =
+        p * static_cast<double>(static_cast<float>(std::pow(1e6, -double(i % half) / half)));
     ASSERT_NEAR(filled[i].x, std::cos(angle), 1e-6);
     ASSERT_NEAR(filled[i].y, std::sin(angle), 1e-6);
     table[i] = filled[i];
   }
   const auto forward = [&](auto pointer) {
-    return QkNormRopeForwardParams{pointer(qkv), pointer(q_gamma), pointer(k_gamma), pointer(position),
-                                   pointer(table), pointer(qk), tokens, heads, kv_heads, head_dim, 1e-6f};
+    return QkNormRopeForwardParams{pointer(qkv),
+                                   pointer(q_gamma),
+                                   pointer(k_gamma),
+                                   pointer(position),
+                                   pointer(table),
+                                   pointer(qk),
+                                   tokens,
+                                   heads,
+                                   kv_heads,
+                                   head_dim,
+                                   1e-6f};
   };
   const auto backward = [&](auto pointer) {
-    return QkNormRopeBackwardParams{pointer(qkv), pointer(q_gamma), pointer(k_gamma), pointer(position),
-                                    pointer(table), pointer(grad_qk), pointer(grad_qkv), pointer(grad_q_gamma),
-                                    pointer(grad_k_gamma), tokens, heads, kv_heads, head_dim, 1e-6f};
+    return QkNormRopeBackwardParams{pointer(qkv),
+                                    pointer(q_gamma),
+                                    pointer(k_gamma),
+                                    pointer(position),
+                                    pointer(table),
+                                    pointer(grad_qk),
+                                    pointer(grad_qkv),
+                                    pointer(grad_q_gamma),
+                                    pointer(grad_k_gamma),
+                                    tokens,
+                                    heads,
+                                    kv_heads,
+                                    head_dim,
+                                    1e-6f};
   };
   const auto host = [](auto& b) { return b.host(); };
   const auto device = [](auto& b) { return b.device(); };

@@ -11,8 +11,9 @@ const auto host = [](auto& b) { return b.host(); };
 const auto device = [](auto& b) { return b.device(); };
 
 TEST(SplitMasterTest, JoinsBackToTheSameFloatForEveryKindOfValue) {
-  for (uint32_t bits : {0u, 1u, 0x80000000u, 0x00007fffu, 0x00008000u, 0x3f800000u, 0x3f807fffu, 0x3f808000u,
-                        0x3fffffffu, 0xbf7fffffu, 0x7f7fffffu, 0x00800000u, 0xc2f6e979u}) {
+  for (uint32_t bits :
+       {0u, 1u, 0x80000000u, 0x00007fffu, 0x00008000u, 0x3f800000u, 0x3f807fffu, 0x3f808000u,
+        0x3fffffffu, 0xbf7fffffu, 0x7f7fffffu, 0x00800000u, 0xc2f6e979u}) {
     uint16_t hi;
     int16_t remainder;
     SplitMaster(std::bit_cast<float>(bits), hi, remainder);
@@ -30,7 +31,8 @@ TEST(RoundStochasticTest, IsUnbiasedAndKeepsExactValues) {
   EXPECT_NEAR(sum / kDraws, value, 1e-7);
   EXPECT_EQ(RoundStochastic(1.0f, 0xffff), 0x3f80);
   EXPECT_EQ(RoundStochastic(INFINITY, 0xffff), 0x7f80);
-  EXPECT_TRUE(std::isnan(std::bit_cast<float>(static_cast<uint32_t>(RoundStochastic(NAN, 0xffff)) << 16)));
+  EXPECT_TRUE(
+      std::isnan(std::bit_cast<float>(static_cast<uint32_t>(RoundStochastic(NAN, 0xffff)) << 16)));
 }
 
 class AdamwTest : public testing::TestWithParam<bool> {};  // bfloat16 or float32 gradient
@@ -38,7 +40,8 @@ class AdamwTest : public testing::TestWithParam<bool> {};  // bfloat16 or float3
 TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
   SWITCHYARD_REQUIRE_GPU();
   constexpr int64_t kNumel = 200'000;
-  Buffer<nv_bfloat16> weight(kNumel), grad(kNumel), compact_weight(kNumel), compact_m(kNumel), compact_v(kNumel);
+  Buffer<nv_bfloat16> weight(kNumel), grad(kNumel), compact_weight(kNumel), compact_m(kNumel),
+      compact_v(kNumel);
   Buffer<int16_t> remainder(kNumel);
   Buffer<float> m(kNumel), v(kNumel), grad_float32(kNumel), scale(1);
   Buffer<AdamwSegment> segments(3);
@@ -61,7 +64,8 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
     FillNormal(grad_float32, 0.1);
     const auto params = [&](auto pointer, bool compact) {
       AdamwParams p{};
-      p.weight = compact ? pointer(compact_weight) : pointer(weight), p.remainder = pointer(remainder);
+      p.weight = compact ? pointer(compact_weight) : pointer(weight),
+      p.remainder = pointer(remainder);
       p.exp_avg = pointer(m), p.exp_avg_sq = pointer(v);
       p.compact_exp_avg = pointer(compact_m), p.compact_exp_avg_sq = pointer(compact_v);
       if (bf16_gradient) {
@@ -69,7 +73,8 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
       } else {
         p.grad_float32 = pointer(grad_float32);
       }
-      p.numel = kNumel, p.segments = pointer(segments), p.num_segments = 3, p.grad_scale = pointer(scale);
+      p.numel = kNumel, p.segments = pointer(segments), p.num_segments = 3,
+      p.grad_scale = pointer(scale);
       p.learning_rate = 1e-3f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f;
       p.correction1 = 1 - std::pow(0.9f, static_cast<float>(step));
       p.correction2 = 1 - std::pow(0.999f, static_cast<float>(step));
@@ -84,8 +89,8 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
     EXPECT_TRUE(SameBytes(remainder));
     EXPECT_TRUE(SameBytes(m));
     EXPECT_TRUE(SameBytes(v));
-    // The device divides approximately, so a draw near its threshold may round the other way: rarely, and by
-    // one unit. Wrong random words would differ in half of all elements.
+    // The device divides approximately, so a draw near its threshold may round the other way:
+    // rarely, and by one unit. Wrong random words would differ in half of all elements.
     for (Buffer<nv_bfloat16>* b : {&compact_weight, &compact_m, &compact_v}) {
       const std::vector<nv_bfloat16> values = b->Download();
       int64_t different = 0;
@@ -130,7 +135,8 @@ TEST(SumOfSquaresTest, MatchesTheReferenceAndCarriesNan) {
   FillNormal(x);
   sum[0] = 5, sum.Upload();
   const auto params = [&](auto pointer) {
-    return SumOfSquaresParams{pointer(x), nullptr, static_cast<int64_t>(x.size()), pointer(sum), true};
+    return SumOfSquaresParams{pointer(x), nullptr, static_cast<int64_t>(x.size()), pointer(sum),
+                              true};
   };
   reference::SumOfSquares(params(host));
   ASSERT_EQ(SumOfSquares(params(device), workspace.device(), nullptr), cudaSuccess);
@@ -153,7 +159,8 @@ TEST_P(CrossEntropyTest, LossAndGradientMatchTheReference) {
   for (int t = 0; t < tokens; ++t) target[t] = t % 5 == 3 ? -100 : (t * 7919) % vocab;
   target.Upload();
   const auto params = [&](auto pointer) {
-    return CrossEntropyParams{pointer(logits), pointer(target), pointer(loss), tokens, vocab, 0.01f};
+    return CrossEntropyParams{pointer(logits), pointer(target), pointer(loss),
+                              tokens,          vocab,           0.01f};
   };
   reference::CrossEntropyInPlace(params(host));
   ASSERT_EQ(CrossEntropyInPlace(params(device), nullptr), cudaSuccess);
@@ -162,19 +169,22 @@ TEST_P(CrossEntropyTest, LossAndGradientMatchTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropyTest,
-                         testing::Values(std::tuple{9, 8}, std::tuple{40, 8192}, std::tuple{7, 151'936}));
+                         testing::Values(std::tuple{9, 8}, std::tuple{40, 8192},
+                                         std::tuple{7, 151'936}));
 
 TEST(EmbeddingGradientTest, AddsEachTokensRowOnceWhateverRepeats) {
   SWITCHYARD_REQUIRE_GPU();
   constexpr int kTokens = 3000, kVocab = 500, kHidden = 136;
   Buffer<int64_t> id(kTokens);
-  Buffer<nv_bfloat16> grad_y(static_cast<size_t>(kTokens) * kHidden), table(static_cast<size_t>(kVocab) * kHidden);
+  Buffer<nv_bfloat16> grad_y(static_cast<size_t>(kTokens) * kHidden),
+      table(static_cast<size_t>(kVocab) * kHidden);
   FillNormal(grad_y);
   FillNormal(table);
   for (int t = 0; t < kTokens; ++t) id[t] = t < 800 ? 17 : (t * 31) % kVocab;
   id.Upload();
   const auto params = [&](auto pointer) {
-    return EmbeddingGradientParams{pointer(id), pointer(grad_y), pointer(table), kTokens, kVocab, kHidden};
+    return EmbeddingGradientParams{pointer(id), pointer(grad_y), pointer(table),
+                                   kTokens,     kVocab,          kHidden};
   };
   Buffer<char> workspace(EmbeddingGradientWorkspaceBytes(kTokens, kVocab));
   reference::EmbeddingGradient(params(host));

@@ -15,13 +15,13 @@ struct Batch {
   // int64 [T]: the token to predict at this position (already shifted), -100 for none. A document's
   // last position has none, so a document's first token is never a target.
   at::Tensor target_T;
-  at::Tensor position_T;        // int64 [T]: position within the document; restarts at 0
-  at::Tensor valid_T;           // bool [T]: false for padding, which is neither routed nor counted
+  at::Tensor position_T;  // int64 [T]: position within the document; restarts at 0
+  at::Tensor valid_T;     // bool [T]: false for padding, which is neither routed nor counted
   // int32 [documents + 1], on the host: boundaries of documents in T; each run of padding is a
   // document too, so the last entry is T and attention never crosses an entry.
   at::Tensor document_offset;
-  int64_t num_tokens = 0;       // valid tokens
-  int64_t num_targets = 0;      // targets
+  int64_t num_tokens = 0;   // valid tokens
+  int64_t num_targets = 0;  // targets
 };
 
 }  // namespace switchyard::trainer

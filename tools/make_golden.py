@@ -39,6 +39,7 @@ CASES = {
 
 
 def make_batch(kind, vocab, generator):
+    """Token ids, labels and positions of one case, drawn from its seed."""
     rows, length = (2, 16) if kind != "packed" else (2, 20)
     ids = torch.randint(1, vocab, (rows, length), generator=generator)
     positions = torch.arange(length).repeat(rows, 1)
@@ -64,6 +65,7 @@ def block_diagonal_mask(positions):
 
 
 def forward(model, batch, kind):
+    """Logits, loss and auxiliary loss of the model on a batch."""
     mask = block_diagonal_mask(batch["position_ids"]) if kind == "packed" else batch["valid"]
     sparse = any(type(layer.mlp).__name__ == "Qwen3MoeSparseMoeBlock" for layer in model.model.layers)
     arguments = dict(input_ids=batch["input_ids"], labels=batch["labels"], position_ids=batch["position_ids"])
@@ -88,6 +90,7 @@ def separate_documents_agree(model, batch, logits):
 
 
 def train(model, batch, kind, steps):
+    """Parameters after a few AdamW steps on the batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -107,6 +110,7 @@ def well_conditioned(trained, exact):
 
 
 def make_case(name, out, seed):
+    """Writes one golden file: config, weights, batch, outputs, gradients, trained parameters."""
     changes, kind, steps = CASES[name]
     torch.manual_seed(seed)
     config = Qwen3MoeConfig(**{**BASE, **changes}, dtype="float32", initializer_range=0.25)

@@ -85,7 +85,11 @@ setup_venv() {
   fi
   need_disk_gb 10 "Installing LibTorch and the Python packages"
   echo "   installing the Python packages of tools/requirements.txt (LibTorch is about 3 GB to download)"
-  python3 -m venv .venv || die "python3 -m venv failed." "On Debian it is in the package python3-venv."
+  # The system's Python: python3-venv belongs to it, and another one on PATH must not mix with its environment.
+  if ! .venv/bin/python -c 'import ssl, ctypes' 2>/dev/null; then
+    rm -rf .venv
+    /usr/bin/python3 -m venv .venv || die "python3 -m venv failed." "On Debian it is in the package python3-venv."
+  fi
   # Not compiled here: Python compiles what is imported, which is a small part.
   local pip=(.venv/bin/python -m pip install --no-compile --disable-pip-version-check --progress-bar off)
   if ! quiet "$log" "${pip[@]}" -r tools/requirements.txt ||

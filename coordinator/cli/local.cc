@@ -83,13 +83,13 @@ absl::Status StartError(const Daemon& daemon) {
 
 // Until the agent's node is READY in the coordinator.
 absl::Status WaitUntilReady(const std::string& address, const std::vector<Daemon>& daemons) {
-  const ApiClient client(address);
   const absl::Time deadline = absl::Now() + kStartTimeout;
   while (absl::Now() < deadline) {
     for (const Daemon& daemon : daemons) {
       if (!IsRunning(daemon)) return StartError(daemon);
     }
-    const auto nodes = FetchNodes(client);
+    // A new channel each time: one that met a closed port waits for seconds before it tries again.
+    const auto nodes = FetchNodes(ApiClient(address));
     if (nodes.ok()) {
       for (const v1::Node& node : nodes->nodes()) {
         if (ShortName(node.name()) == kNode && node.state() == v1::NODE_STATE_READY)
@@ -101,6 +101,18 @@ absl::Status WaitUntilReady(const std::string& address, const std::vector<Daemon
   return absl::DeadlineExceededError(
       absl::StrCat("coordinator and agent run, but the node did not connect in ",
                    absl::FormatDuration(kStartTimeout), "; see ", daemons.back().log));
+}
+
+// A coordinator that answers at `address` already would be taken for the one that is started.
+absl::Status RefuseIfAnswered(const std::string& address) {
+  const ApiClient client(address);
+  const auto nodes = client.Call(&v1::NodeService::Stub::ListNodes, client.nodes(),
+                                 v1::ListNodesRequest(), absl::Seconds(2));
+  if (!nodes.ok()) return absl::OkStatus();  // another program's port: the coordinator says so
+  return absl::FailedPreconditionError(
+      absl::StrCat("a coordinator answers at ", address,
+                   " already, and it was not started by `switchyard up` with this state directory; "
+                   "use it, or choose another address with --coordinator"));
 }
 
 // In the reverse order of their start: the agent first, so that it can still say goodbye.
@@ -174,6 +186,7 @@ absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
         "); stop it with `switchyard down`, or choose another --state-dir, --coordinator and "
         "metrics addresses"));
   }
+  SWITCHYARD_RETURN_IF_ERROR(RefuseIfAnswered(context.options.coordinator));
   std::vector<Daemon> daemons;
   const absl::Status started = StartBoth(context.options.coordinator, arguments, daemons);
   if (!started.ok()) {

@@ -20,8 +20,9 @@ struct TrainerConfigInput {
   std::string resume_from;  // checkpoint directory or empty
 };
 
-// Optimizer steps of the job: spec.training.steps, or epochs times the prepared sequences over the
-// global batch, rounded up. At least 1.
+// Optimizer steps of the job: spec.training.steps, or epochs over the prepared sequences. At
+// least 1. Every epoch is rounded up by itself, as the trainer's BatchOrder ends each with a batch
+// of its own (filled with empty sequences): two epochs of 9 sequences by 8 are 4 steps, not 3.
 int64_t TotalSteps(const v1::JobSpec& spec, const v1::Plan& plan, int64_t train_sequences);
 
 trainer::v1::TrainerConfig MakeTrainerConfig(const TrainerConfigInput& input);

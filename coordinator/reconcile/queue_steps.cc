@@ -8,6 +8,7 @@
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
 #include "coordinator/launch/launcher.h"
+#include "coordinator/plan/placement.h"
 #include "coordinator/reconcile/reconciler.h"
 
 namespace switchyard::coordinator {
@@ -70,7 +71,8 @@ void Reconciler::StepQueue() {
     entry.backing_off = now < core_.book.live(uid).not_before || HasPendingRemoval(core_.book, uid);
     entry.ranks = job.plan().ranks();
     entry.device = job.plan().device();
-    entry.memory_bytes_per_rank = job.plan().memory_bytes_per_rank();
+    entry.slot_bytes = SlotBytesNeeded(job.plan());
+    entry.expert_parallel = job.plan().expert_parallel();
     entry.previous = PreviousPlacements(record);
   }
   if (queued.empty()) return;
@@ -164,8 +166,10 @@ void Reconciler::Replan(const std::string& uid) {
           "needs %d %s slots%s with %d bytes each; the nodes that are ready and not cordoned "
           "have fewer",
           record.job().plan().ranks(), record.job().plan().device(),
-          record.job().plan().device() == "cpu" ? " in one memory domain" : "",
-          record.job().plan().memory_bytes_per_rank()),
+          record.job().plan().device() == "cpu"       ? " in one memory domain"
+          : record.job().plan().expert_parallel() > 1 ? ", each expert-parallel group on one node,"
+                                                      : "",
+          SlotBytesNeeded(record.job().plan())),
       v1::FAILURE_DOMAIN_INFRASTRUCTURE);
 }
 

@@ -5,6 +5,9 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <utility>
+
+#include "coordinator/plan/placement.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -13,7 +16,7 @@ using SlotRefs = std::vector<SchedulerSlot*>;
 
 bool Fits(const QueuedJob& job, const SchedulerSlot& slot) {
   return slot.device == job.device &&
-         (slot.memory_bytes == 0 || slot.memory_bytes >= job.memory_bytes_per_rank);
+         (slot.memory_bytes == 0 || slot.memory_bytes >= job.slot_bytes);
 }
 
 // Slots that may hold ranks of one job together: for CPU one group a memory domain, else one group
@@ -102,7 +105,60 @@ std::vector<Placement> Assign(const QueuedJob& job, SlotRefs picked) {
   return result;
 }
 
+// Whether no expert-parallel group may span nodes.
+bool GroupsStayOnNodes(const QueuedJob& job) {
+  return job.device != "cpu" && job.expert_parallel > 1;
+}
+
+// The slots that the planner's rule gives, in rank order.
+std::optional<SlotRefs> PlaceGroups(const QueuedJob& job, std::vector<SchedulerSlot>& slots,
+                                    bool only_free) {
+  std::vector<PlannerSlot> usable;
+  std::map<std::pair<std::string, int>, SchedulerSlot*> by_name;
+  for (SchedulerSlot& slot : slots) {
+    if (!Fits(job, slot) || (only_free && !slot.free)) continue;
+    PlannerSlot& copy = usable.emplace_back();
+    copy.node = slot.node;
+    copy.index = slot.index;
+    copy.device = slot.device;
+    by_name[{slot.node, slot.index}] = &slot;
+  }
+  const auto placed = PlaceRanks(usable, job.device, job.ranks, job.expert_parallel,
+                                 /*min_bytes=*/0);  // Fits has looked at memory
+  if (!placed) return std::nullopt;
+  SlotRefs result;
+  for (const PlannerSlot& slot : *placed) result.push_back(by_name.at({slot.node, slot.index}));
+  return result;
+}
+
+// The slots of the last attempt in rank order, when all of them are free again.
+std::optional<SlotRefs> PlaceAsBefore(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
+  SlotRefs result(job.ranks, nullptr);
+  for (const Placement& placement : job.previous) {
+    for (SchedulerSlot& slot : slots) {
+      if (slot.node == placement.node && slot.index == placement.slot && slot.free &&
+          Fits(job, slot) && placement.rank >= 0 && placement.rank < job.ranks) {
+        result[placement.rank] = &slot;
+      }
+    }
+  }
+  if (std::find(result.begin(), result.end(), nullptr) != result.end()) return std::nullopt;
+  return result;
+}
+
+std::vector<Placement> InRankOrder(const SlotRefs& picked) {
+  std::vector<Placement> result;
+  for (const SchedulerSlot* slot : picked) {
+    result.push_back({static_cast<int>(result.size()), slot->node, slot->index});
+  }
+  return result;
+}
+
 std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
+  if (GroupsStayOnNodes(job)) {
+    if (auto before = PlaceAsBefore(job, slots)) return before;
+    return PlaceGroups(job, slots, /*only_free=*/true);
+  }
   const SlotRefs* best = nullptr;
   const auto groups = Groups(job, slots, /*only_free=*/true);
   for (const auto& [domain, group] : groups) {
@@ -117,6 +173,7 @@ std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& 
 }
 
 bool FitsOnEmptyNodes(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
+  if (GroupsStayOnNodes(job)) return PlaceGroups(job, slots, /*only_free=*/false).has_value();
   for (const auto& [domain, group] : Groups(job, slots, /*only_free=*/false)) {
     if (group.size() >= static_cast<size_t>(job.ranks)) return true;
   }
@@ -136,7 +193,8 @@ ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> 
     if (possible && !job.backing_off && held_back.count(job.device) == 0) {
       if (const auto picked = Place(job, slots)) {
         for (SchedulerSlot* slot : *picked) slot->free = false;
-        result.admitted.push_back({job.uid, Assign(job, *picked)});
+        result.admitted.push_back(
+            {job.uid, GroupsStayOnNodes(job) ? InRankOrder(*picked) : Assign(job, *picked)});
         continue;
       }
       held_back.insert(job.device);

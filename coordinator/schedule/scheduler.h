@@ -4,6 +4,9 @@
 // nodes there are, but not now, holds back every later job that wants the same kind of device (so
 // smaller later jobs never starve it); jobs of another device kind go past it, and so does everyone
 // past a job that could not run even on empty nodes.
+//
+// CPU ranks of a job lie in one memory domain; on GPUs every expert-parallel group lies on one
+// node (the planner's rule, coordinator/plan/placement.h).
 #pragma once
 
 #include <cstdint>
@@ -35,7 +38,8 @@ struct QueuedJob {
   bool backing_off = false;  // keeps its place, is not started now
   int ranks = 0;
   std::string device;
-  int64_t memory_bytes_per_rank = 0;
+  int expert_parallel = 1;          // divides ranks
+  int64_t slot_bytes = 0;           // that a slot must have: the plan's bytes and its margin
   std::vector<Placement> previous;  // of its last attempt; taken again where possible
 };
 

@@ -30,7 +30,9 @@ def test_the_demo_job_in_small_learns_and_transformers_loads_the_result(start_cl
     progress = job["progress"]
     assert int(progress["step"]) == int(progress["total_steps"]) == 60
     assert progress["eval_loss"] < progress["initial_eval_loss"] - 1.0
-    assert progress["tokens_per_second"] > 0 and int(progress["peak_memory_bytes"]) > 0
+    assert progress["tokens_per_second"] > 0
+    measured, planned = int(progress["peak_memory_bytes"]), int(job["plan"]["memory_bytes_per_rank"])
+    assert abs(measured / planned - 1) <= 0.15, f"a rank used {measured} bytes where {planned} were planned"
     assert {placement["node"] for placement in job["attempts"][0]["placements"]} == {"node-0", "node-1"}
     assert len(job["attempts"]) == 1
 
@@ -215,6 +217,8 @@ def test_metrics_are_there_while_a_job_runs_and_gone_afterwards(cluster, tiny, t
     assert re.search(r"^switchyard_\w+ ?", cluster.metrics(cluster.agent_metrics["node-0"]), re.M)
     cluster.api.call(JOBS, "CancelJob", name=name)
     cluster.wait_for(name, "JOB_STATE_CANCELLED")
+    assert re.search(r'job="tiny"', cluster.metrics()), "the series stay a while after the end, so that a scrape sees it"
+    cluster.api.call(JOBS, "DeleteJob", name=name)
     wait_until(lambda: not re.search(r"\{[^}]*tiny[^}]*\}", cluster.metrics()), 60, "series of the job removed")
 
 

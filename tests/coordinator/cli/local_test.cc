@@ -1,8 +1,11 @@
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <csignal>
 
+#include "common/unique_fd.h"
 #include "coordinator/cli/daemon.h"
 #include "tests/coordinator/cli/cli_fixture.h"
 
@@ -58,8 +61,23 @@ TEST_F(LocalTest, ASecondUpIsRefusedAndHarmsNothing) {
   for (const Daemon& daemon : Recorded()) EXPECT_TRUE(IsRunning(daemon));
 }
 
+TEST_F(LocalTest, UpIsRefusedWhereAnotherCoordinatorAnswers) {
+  ASSERT_EQ(Up(), 0) << err;
+  EXPECT_EQ(Run({"up", "--state-dir", directory + "/other", "--bin-dir", directory}), 2);
+  EXPECT_THAT(err, AllOf(HasSubstr("a coordinator answers at " + server.address()),
+                         HasSubstr("--coordinator")));
+  EXPECT_FALSE(std::filesystem::exists(directory + "/other/up.json"));
+  for (const Daemon& daemon : Recorded()) EXPECT_TRUE(IsRunning(daemon));
+}
+
 TEST_F(LocalTest, UpTellsWhyADaemonEndedAndLeavesNothingBehind) {
-  server.Start(server.port());  // the port is taken
+  const UniqueFd taken(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(static_cast<uint16_t>(server.port()));
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  ASSERT_EQ(bind(taken.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  ASSERT_EQ(listen(taken.get(), 1), 0);
   EXPECT_EQ(Up(), 2);
   EXPECT_THAT(err, AllOf(HasSubstr("the coordinator ended at once"), HasSubstr("is taken")));
   EXPECT_TRUE(Recorded().empty());

@@ -83,7 +83,7 @@ TEST(SchedulerTest, CpuRanksShareOneMemoryDomain) {
 
 TEST(SchedulerTest, LeavesSlotsWithTooLittleMemoryAlone) {
   auto job = Job("j", 2, 1);
-  job.memory_bytes_per_rank = 50;
+  job.slot_bytes = 50;
   auto slots = Nodes(1, 3);
   slots[0].memory_bytes = 40;
   const auto result = Schedule({job}, slots);
@@ -110,6 +110,35 @@ TEST(SchedulerTest, TakesTheNodeThatFitsBest) {
   ASSERT_EQ(result.admitted.size(), 1);
   EXPECT_THAT(result.admitted[0].placements,
               ElementsAre(Placement{0, "cpu0", 2}, Placement{1, "cpu0", 3}));
+}
+
+TEST(SchedulerTest, AnExpertParallelGroupNeverSpansGpuNodes) {
+  auto job = Job("j", 4, 1, 0, "cuda");
+  job.expert_parallel = 4;
+  EXPECT_THAT(Schedule({job}, Nodes(2, 3, "cuda")).impossible, ElementsAre("j"));
+  job.expert_parallel = 2;
+  const auto result = Schedule({job}, Nodes(2, 3, "cuda"));
+  ASSERT_EQ(result.admitted.size(), 1);
+  EXPECT_THAT(result.admitted[0].placements,
+              ElementsAre(Placement{0, "cuda0", 0}, Placement{1, "cuda0", 1},
+                          Placement{2, "cuda1", 0}, Placement{3, "cuda1", 1}));
+}
+
+TEST(SchedulerTest, GpuRanksReturnToTheirSlotsOnlyAllTogether) {
+  auto job = Job("j", 4, 1, 0, "cuda");
+  job.expert_parallel = 2;
+  job.previous = {{0, "cuda1", 1}, {1, "cuda1", 2}, {2, "cuda0", 1}, {3, "cuda0", 0}};
+  auto slots = Nodes(2, 3, "cuda");
+  const auto before = Schedule({job}, slots);
+  ASSERT_EQ(before.admitted.size(), 1);
+  EXPECT_EQ(before.admitted[0].placements, job.previous);
+
+  slots[0].free = false;  // rank 3 must move, and its group lies on one node all the same
+  const auto moved = Schedule({job}, slots);
+  ASSERT_EQ(moved.admitted.size(), 1);
+  const auto& placements = moved.admitted[0].placements;
+  EXPECT_EQ(placements[0].node, placements[1].node);
+  EXPECT_EQ(placements[2].node, placements[3].node);
 }
 
 }  // namespace

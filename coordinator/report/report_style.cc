@@ -63,7 +63,7 @@ i.h8{background:var(--h8)}.legend i.hd{border:1.5px dashed var(--mute)}
 th{text-align:left;color:var(--mute);font-weight:600;white-space:nowrap}
 th,td{padding:5px 14px 5px 0;border-bottom:1px solid var(--line);vertical-align:top}
 tr:last-child td{border-bottom:0}.n{text-align:right;font-variant-numeric:tabular-nums}td.n{white-space:nowrap}
-td.t{white-space:nowrap;font-variant-numeric:tabular-nums;color:var(--soft)}
+td:first-child,td .type{white-space:nowrap;font-variant-numeric:tabular-nums}
 td{overflow-wrap:anywhere;min-width:70px}.sev-error{color:var(--bad);font-weight:600}.sev-warning{color:var(--warn);font-weight:600}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:4px 18px;margin:6px 0;font-size:13.5px}
 dt{color:var(--mute)}dd{margin:0;overflow-wrap:anywhere}

@@ -223,7 +223,7 @@ std::string EventSection(const ReportInput& input) {
                                                                              : "";
     rows.push_back(
         {TimeUtc(event.time()), event.epoch() > 0 ? absl::StrCat(event.epoch()) : "-",
-         absl::StrCat("<span class=\"", css_class, "\">", EscapeHtml(event.type()), "</span>"),
+         absl::StrCat("<span class=\"type ", css_class, "\">", EscapeHtml(event.type()), "</span>"),
          EscapeHtml(event.message())});
   }
   if (rows.empty()) return HtmlCard("Events", "", "<p class=\"empty\">No events.</p>");

@@ -6,9 +6,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <set>
 #include <string>
+#include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/unique_fd.h"
 
 namespace switchyard::agent {
@@ -69,6 +80,59 @@ TEST_F(AgentMetricsTest, AJobsSeriesGoWithTheJob) {
   EXPECT_THAT(
       Text(),
       HasSubstr(R"(switchyard_rank_peak_memory_bytes{job="two",project="default",rank="0"} 4096)"));
+}
+
+// "`name` type label, label" of every family that a scrape shows, labels in alphabetical order.
+std::set<std::string> Families(const std::string& text) {
+  std::map<std::string, std::string> types;
+  std::set<std::string> families;
+  for (absl::string_view line : absl::StrSplit(text, '\n')) {
+    const std::vector<std::string> words = absl::StrSplit(line, ' ');
+    if (words.size() == 4 && words[1] == "TYPE") types[words[2]] = words[3];
+    const size_t brace = line.find('{');
+    const std::string name(line.substr(0, std::min(line.find(' '), brace)));
+    if (!absl::StartsWith(name, "switchyard_")) continue;
+    std::vector<std::string> labels;
+    if (brace != absl::string_view::npos) {
+      const auto inside = line.substr(brace + 1, line.find('}') - brace - 1);
+      for (absl::string_view label : absl::StrSplit(inside, ',')) {
+        labels.emplace_back(label.substr(0, label.find('=')));
+      }
+    }
+    std::sort(labels.begin(), labels.end());
+    families.insert(absl::StrCat("`", name, "` ", types[name], " ",
+                                 labels.empty() ? "none" : absl::StrJoin(labels, ", ")));
+  }
+  return families;
+}
+
+// The same of the agent's table in docs/metrics.md.
+std::set<std::string> DocumentedFamilies() {
+  std::ifstream file(absl::StrCat(std::getenv("SWITCHYARD_SOURCE_DIR"), "/docs/metrics.md"));
+  std::set<std::string> rows;
+  bool agent = false;
+  for (std::string line; std::getline(file, line);) {
+    if (absl::StartsWith(line, "## ")) agent = line == "## Agent";
+    if (!agent || !absl::StartsWith(line, "| `")) continue;
+    std::vector<std::string> cells;
+    for (absl::string_view cell : absl::StrSplit(line, '|')) {
+      cells.emplace_back(absl::StripAsciiWhitespace(cell));
+    }
+    std::vector<std::string> labels = absl::StrSplit(cells[4], ", ");
+    std::sort(labels.begin(), labels.end());
+    rows.insert(absl::StrCat(cells[1], " ", cells[2], " ", absl::StrJoin(labels, ", ")));
+  }
+  return rows;
+}
+
+TEST_F(AgentMetricsTest, TheDocumentDescribesExactlyWhatIsExported) {
+  metrics.Update({.slots_total = 1}, true);
+  metrics.OnRankStarted("projects/default/jobs/one", 2);
+  metrics.OnPeakMemory("projects/default/jobs/one", 0, 4096);
+  metrics.OnRankEnded(true);
+  metrics.OnSessionLost();
+  metrics.OnBadLine();
+  EXPECT_EQ(DocumentedFamilies(), Families(Text()));
 }
 
 TEST_F(AgentMetricsTest, ATakenPortIsASentenceWithTheFlag) {

@@ -1,4 +1,5 @@
-// What the agent exports on /metrics. Few labels; a job's series go when its attempt is forgotten.
+// What the agent exports on /metrics; docs/metrics.md describes every series. Few labels; a job's
+// series go when its attempt is forgotten.
 #pragma once
 
 #include <memory>

@@ -237,7 +237,7 @@ def test_refuses_input_that_cannot_be_trained_on(run, model, tmp_path):
     cases = [
         (empty, f"{empty}: the file is empty"),
         (blank, f"{blank}: no examples"),
-        (silent, f"{silent}: nothing to train on in 3 examples; 3: no assistant turn"),
+        (silent, f"{silent}: nothing to train on in 3 examples; reason of 3: no assistant turn"),
         (tmp_path / "none.jsonl", f"{tmp_path / 'none.jsonl'}: no such file"),
         (tmp_path / "d.csv", f"{tmp_path / 'd.csv'}: unknown kind of file; supported are .jsonl, .jsonl.gz, .jsonl.zst, .parquet"),
         (broken, f"{broken}: damaged gzip data: "),

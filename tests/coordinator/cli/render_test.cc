@@ -137,6 +137,8 @@ TEST(LineTest, StatesAndStepsAreOneLineEach) {
   step.set_peak_memory_bytes(1 << 30);
   EXPECT_EQ(StepLine(job, step),
             "step 7/400  loss 1.5000  1,235 tokens/s  lr 1.00e-05  experts 2.00 x mean  1.00 GiB");
+  step.clear_expert_load_max_over_mean();  // not sampled yet
+  EXPECT_EQ(StepLine(job, step), "step 7/400  loss 1.5000  1,235 tokens/s  lr 1.00e-05  1.00 GiB");
   step.set_skipped(true);
   EXPECT_EQ(StepLine(job, step), "step 7/400  skipped: loss or gradient was not finite");
 }

@@ -185,9 +185,12 @@ std::string StepLine(const v1::Job& job, const v1::StepSample& sample) {
   absl::StrAppend(&line, "  loss ", Loss(sample.loss()));
   if (sample.has_eval_loss()) absl::StrAppend(&line, "  held-out ", Loss(sample.eval_loss()));
   absl::StrAppend(&line, "  ", TokenRate(sample.tokens_per_second()), "  lr ",
-                  absl::StrFormat("%.2e", sample.learning_rate()),
-                  absl::StrFormat("  experts %.2f x mean", sample.expert_load_max_over_mean()),
-                  "  ", FormatBytes(sample.peak_memory_bytes()));
+                  absl::StrFormat("%.2e", sample.learning_rate()));
+  // After a resume nothing is known until the next step that samples the load.
+  if (sample.expert_load_max_over_mean() > 0) {
+    absl::StrAppendFormat(&line, "  experts %.2f x mean", sample.expert_load_max_over_mean());
+  }
+  absl::StrAppend(&line, "  ", FormatBytes(sample.peak_memory_bytes()));
   return line;
 }
 

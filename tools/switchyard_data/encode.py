@@ -193,4 +193,4 @@ class Encoder:
         if not report.examples:
             raise UserError(f"{report.path}: no examples")
         reason, count = report.reasons.most_common(1)[0]
-        raise UserError(f"{report.path}: nothing to train on in {report.examples} examples; {count}: {reason}")
+        raise UserError(f"{report.path}: nothing to train on in {report.examples} examples; reason of {count}: {reason}")

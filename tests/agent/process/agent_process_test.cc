@@ -211,6 +211,7 @@ TEST_F(AgentProcessTest, UnreadableLinesAreSurvived) {
 }
 
 TEST_F(AgentProcessTest, ATrainerThatCannotBeStartedIsASentence) {
+  coordinator.WaitForHello(1);  // commands go to the newest session: it must be the other's
   AgentProcess other(coordinator.address(), {"--node", "node-b", "--trainer", "/bin/true"});
   coordinator.WaitForHello(2);
   std::filesystem::permissions(other.work_dir() + "/attempts", std::filesystem::perms::none);

@@ -160,8 +160,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
                               "switchyard.v1.NodeService", "switchyard.agent.v1.AgentService"}) {
     parts->server->GetHealthCheckService()->SetServingStatus(service, true);
   }
-  SWITCHYARD_RETURN_IF_ERROR(parts->state_dir.WriteFile("listen-address", parts->address));
-  return std::unique_ptr<Server>(new Server(std::move(parts)));
+  // From here on calls may be open, and only the destructor ends them.
+  std::unique_ptr<Server> server(new Server(std::move(parts)));
+  SWITCHYARD_RETURN_IF_ERROR(server->WriteStateFile("listen-address", server->address()));
+  return server;
 }
 
 Server::~Server() {

@@ -35,6 +35,7 @@ CASES = {
     "packed_documents": (dict(), "packed", 0),
     "padded": (dict(pad_token_id=0), "padded", 0),
     "one_expert_a_token": (dict(num_experts=4, num_experts_per_tok=1, norm_topk_prob=False), "plain", 0),
+    "attention_bias": (dict(attention_bias=True, num_experts=4, moe_intermediate_size=8), "plain", 3),
 }
 
 
@@ -116,10 +117,10 @@ def make_case(name, out, seed):
     config = Qwen3MoeConfig(**{**BASE, **changes}, dtype="float32", initializer_range=0.25)
     config._attn_implementation, config._experts_implementation = "eager", "eager"
     model = Qwen3MoeForCausalLM(config).train()
-    with torch.no_grad():  # norms of 1 would hide mistakes
+    with torch.no_grad():  # norms of 1 and biases of 0 would hide mistakes
         for key, value in model.named_parameters():
             if value.dim() == 1:
-                value.uniform_(0.5, 1.5)
+                value.uniform_(*((-0.5, 0.5) if key.endswith("bias") else (0.5, 1.5)))
     batch = make_batch(kind, config.vocab_size, torch.Generator().manual_seed(seed + 1))
     directory = out / name
     shutil.rmtree(directory, ignore_errors=True)

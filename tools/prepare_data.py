@@ -12,6 +12,7 @@ on standard output is {"result": {...}} or {"error": {"message": ..., "user_erro
 import argparse
 import errno
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -90,9 +91,6 @@ def load_tokenizer(model):
 
 def fingerprint_of(options):
     """32 hexadecimal digits of everything that the result depends on."""
-    import tokenizers
-    import transformers
-
     digest = hashlib.blake2b(digest_size=16)
 
     def add_file(label, path):
@@ -102,7 +100,9 @@ def fingerprint_of(options):
                 digest.update(chunk)
 
     settings = [FORMAT_VERSION, options.sequence_length, options.train_on_all_tokens, options.disable_packing]
-    digest.update(json.dumps([*settings, transformers.__version__, tokenizers.__version__]).encode())
+    # Importing them would take longer than all the rest when the result exists.
+    versions = [importlib.metadata.version(library) for library in ("transformers", "tokenizers")]
+    digest.update(json.dumps([*settings, *versions]).encode())
     for name in sorted(os.listdir(options.model)):
         path = os.path.join(options.model, name)
         if name.startswith(TOKENIZER_FILES) and os.path.isfile(path):

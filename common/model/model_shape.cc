@@ -69,8 +69,8 @@ void RefuseOtherMathematics(ConfigReader& reader) {
   if (reader.Text("hidden_act", "silu") != "silu") {
     reader.Violation("hidden_act", "is not supported: only \"silu\" is");
   }
-  for (const char* key : {"attention_bias", "qkv_bias", "use_sliding_window", "is_encoder_decoder",
-                          "add_cross_attention"}) {
+  for (const char* key :
+       {"qkv_bias", "use_sliding_window", "is_encoder_decoder", "add_cross_attention"}) {
     if (reader.Boolean(key, false)) reader.Violation(key, "is not supported: only false is");
   }
   if (!reader.Boolean("use_qk_norm", true)) {
@@ -201,6 +201,7 @@ void ReadAttention(ConfigReader& reader, ModelShape& shape) {
   if (shape.head_dim % 2 != 0 || shape.head_dim == 0) {
     reader.Violation("head_dim", "must be even: rotary embedding turns pairs");
   }
+  shape.attention_bias = reader.Boolean("attention_bias", false);
 }
 
 void ReadDtype(ConfigReader& reader, ModelShape& shape) {

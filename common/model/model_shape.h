@@ -20,6 +20,7 @@ struct ModelShape {
   int64_t num_heads = 0;     // query heads, H
   int64_t num_kv_heads = 0;  // key/value heads; divides num_heads
   int64_t head_dim = 0;
+  bool attention_bias = false;        // of the q, k, v and o projections
   int64_t vocab_size = 0;             // V
   int64_t intermediate_size = 0;      // FFN of dense layers
   int64_t moe_intermediate_size = 0;  // F, FFN of one expert

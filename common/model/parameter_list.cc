@@ -29,6 +29,12 @@ void AddLayer(const ModelShape& s, int layer, int64_t experts, std::vector<Param
   add("post_attention_layernorm.weight", {s.hidden_size});
   add("self_attn.q_norm.weight", {s.head_dim});
   add("self_attn.k_norm.weight", {s.head_dim});
+  if (s.attention_bias) {
+    add("self_attn.q_proj.bias", {query});
+    add("self_attn.k_proj.bias", {key_value});
+    add("self_attn.v_proj.bias", {key_value});
+    add("self_attn.o_proj.bias", {s.hidden_size});
+  }
   if (s.is_moe_layer[layer]) {
     add("mlp.experts.gate_up_proj", {experts, 2 * s.moe_intermediate_size, s.hidden_size}, true);
     add("mlp.experts.down_proj", {experts, s.hidden_size, s.moe_intermediate_size}, true);

@@ -23,7 +23,8 @@ struct ParameterSpec {
 };
 
 // Outer parameters, then layer by layer the replicated ones and the experts'. Projections that one
-// product computes (q, k, v; gate, up) are neighbours. `experts` is the number of experts held.
+// product computes (q, k, v; gate, up) are neighbours, and so are their biases. `experts` is the
+// number of experts held.
 std::vector<ParameterSpec> ListParameters(const ModelShape& shape, int64_t experts);
 
 // Elements of the largest weight gradient that one product computes: q, k and v together, gate and

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -33,6 +34,10 @@ absl::Status ErrnoStatus(const std::string& what) {
 
 }  // namespace
 
+int64_t LogStore::EndOf(int64_t offset, const std::string& text) {
+  return offset + std::min<int64_t>(text.size(), INT64_MAX - std::max<int64_t>(offset, 0));
+}
+
 std::string LogStore::Path(const std::string& uid, int64_t epoch, int rank) const {
   return absl::StrCat(directory_, "/", uid, "/", epoch, "/", rank, ".log");
 }
@@ -46,7 +51,7 @@ absl::StatusOr<int64_t> LogStore::Append(const std::string& uid, int64_t epoch, 
   const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0640));
   if (!fd.valid()) return ErrnoStatus(path);
   const int64_t size = SizeOf(fd.get());
-  const int64_t end = offset + static_cast<int64_t>(text.size());
+  const int64_t end = EndOf(offset, text);
   if (end <= size || offset >= kMaxBytes) return std::max(end, size);
   // A chunk may begin inside what is stored, or leave a hole: holes read as zeros and are told as
   // gaps.

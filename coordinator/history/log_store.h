@@ -28,6 +28,8 @@ class LogStore {
 
   explicit LogStore(std::string directory) : directory_(std::move(directory)) {}
 
+  // Where `text` at `offset` ends; offsets come from other machines, so any value is taken.
+  static int64_t EndOf(int64_t offset, const std::string& text);
   // Writes `text` at `offset`; returns the offset before which everything is stored or given up. A
   // repeated chunk changes nothing. ResourceExhausted when the disk is full: the sender keeps it
   // and tries again.

@@ -46,6 +46,11 @@ struct MetricsStore::Impl {
 
   void Queue(Write write) {
     std::lock_guard lock(queue_mutex);
+    QueueLocked(std::move(write));
+  }
+
+  // Caller holds queue_mutex.
+  void QueueLocked(Write write) {
     if (pending.size() >= kMaxPending) return;  // telemetry may be lost, memory may not grow
     pending.push_back(std::move(write));
   }
@@ -112,8 +117,10 @@ absl::StatusOr<std::unique_ptr<MetricsStore>> MetricsStore::Open(const std::stri
 void MetricsStore::OnJobChanged(const v1::Job& job) { impl_->uid_by_name[job.name()] = job.uid(); }
 
 void MetricsStore::OnStep(const v1::Job& job, const v1::StepSample& sample) {
+  // The id and the place in the queue at once: who sees the id finds the step.
+  std::lock_guard lock(impl_->queue_mutex);
   const int64_t id = ++impl_->last_id;
-  impl_->Queue([id, uid = job.uid(), sample](SQLite::Database& database) {
+  impl_->QueueLocked([id, uid = job.uid(), sample](SQLite::Database& database) {
     SQLite::Statement statement(database, "INSERT OR REPLACE INTO steps VALUES(?, ?, ?, ?, ?)");
     statement.bind(1, id);
     statement.bind(2, uid);

@@ -3,41 +3,16 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "common/utf8.h"
 
 namespace switchyard::coordinator {
-namespace {
-
-constexpr char kReplacement[] = "\xEF\xBF\xBD";
-
-// Bytes of the UTF-8 sequence at `i`, 0 when there is none. Overlong forms and surrogates are none.
-size_t SequenceLength(const std::string& text, size_t i) {
-  const auto byte = [&](size_t k) {
-    return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u;
-  };
-  const auto continues = [&](size_t k) { return (byte(k) & 0xC0) == 0x80; };
-  const unsigned first = byte(i);
-  if (first < 0x80) return 1;
-  if (first >= 0xC2 && first <= 0xDF) return continues(i + 1) ? 2 : 0;
-  if (first >= 0xE0 && first <= 0xEF) {
-    if ((first == 0xE0 && byte(i + 1) < 0xA0) || (first == 0xED && byte(i + 1) > 0x9F)) return 0;
-    return continues(i + 1) && continues(i + 2) ? 3 : 0;
-  }
-  if (first >= 0xF0 && first <= 0xF4) {
-    if ((first == 0xF0 && byte(i + 1) < 0x90) || (first == 0xF4 && byte(i + 1) > 0x8F)) return 0;
-    return continues(i + 1) && continues(i + 2) && continues(i + 3) ? 4 : 0;
-  }
-  return 0;
-}
-
-}  // namespace
-
 std::string EscapeHtml(const std::string& text) {
   std::string result;
   for (size_t i = 0; i < text.size();) {
-    const size_t length = SequenceLength(text, i);
+    const size_t length = Utf8SequenceLength(text, i);
     const char c = text[i];
     if (length == 0) {
-      result += kReplacement;
+      result += kUtf8Replacement;
       ++i;
       continue;
     }
@@ -54,7 +29,7 @@ std::string EscapeHtml(const std::string& text) {
     } else if (c == '\'') {
       result += "&#39;";
     } else if ((static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t') || c == 0x7F) {
-      result += kReplacement;
+      result += kUtf8Replacement;
     } else {
       result += c;
     }

@@ -122,7 +122,7 @@ class AgentServiceImpl::Session final
   }
 
   void StoreLog(const agent::v1::LogChunk& chunk) {
-    int64_t stored = chunk.offset() + static_cast<int64_t>(chunk.text().size());
+    int64_t stored = LogStore::EndOf(chunk.offset(), chunk.text());
     // Chunks of jobs that are gone are acknowledged and dropped, so that the agent can forget them.
     if (service_.state_.HasUid(chunk.job_uid()) && chunk.text().size() <= kMaxLogChunk &&
         chunk.offset() >= 0 && chunk.epoch() > 0 && chunk.rank() >= -1) {

@@ -1,6 +1,9 @@
 #include "coordinator/service/job_service.h"
 
+#include <set>
+#include <string>
 #include <tuple>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -21,9 +24,23 @@ namespace {
 constexpr int kMaxSamples = 10000;
 
 // What is wrong with a spec, and when nothing is, with what its paths lead to.
+// Everything that is wrong with the spec, and with what its paths lead to. A field whose text is
+// wrong is not looked up: its path is left out of what the planner inspects.
 std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& planner) {
   std::vector<rpc::Violation> violations = ValidateSpec(spec);
-  return violations.empty() ? planner.Inspect(spec) : violations;
+  v1::JobSpec sound = spec;
+  std::set<std::string> reported;
+  for (const rpc::Violation& violation : violations) {
+    reported.insert(violation.field);
+    if (violation.field == "model") sound.clear_model();
+    if (violation.field == "data.train") sound.mutable_data()->clear_train();
+    if (violation.field == "data.eval") sound.mutable_data()->clear_eval();
+    if (violation.field == "checkpoint.output") sound.mutable_checkpoint()->clear_output();
+  }
+  for (rpc::Violation& violation : planner.Inspect(sound)) {
+    if (!reported.contains(violation.field)) violations.push_back(std::move(violation));
+  }
+  return violations;
 }
 
 absl::Status Check(const v1::CreateJobRequest& request, JobPlanner& planner) {

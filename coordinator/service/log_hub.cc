@@ -7,6 +7,7 @@
 #include "absl/time/clock.h"
 #include "common/rpc/status.h"
 #include "common/rpc/violations.h"
+#include "common/utf8.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -83,7 +84,7 @@ class LogHub::Reader final : public LogHub::Reactor {
       message_.set_epoch(epoch_);
       message_.set_rank(rank);
       message_.set_node(gone ? "" : NodeOf(*job, rank));
-      message_.set_text(slice->text);
+      message_.set_text(ToUtf8(slice->text));
       message_.set_offset(slice->offset);
       if (slice->gap_before) message_.set_gap_reason("NEVER_CAPTURED");
       writing_ = true;

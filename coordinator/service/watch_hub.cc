@@ -34,8 +34,9 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
   Watcher(WatchHub& hub, const v1::WatchJobsRequest& request) : hub_(hub), request_(request) {}
 
   void Begin() {
-    const absl::Status status = Start();
+    // In one go: the hub's thread may pump this watcher already, and must not see it half set up.
     absl::MutexLock lock(&mutex_);
+    const absl::Status status = StartLocked();
     if (status.ok()) {
       PumpLocked();
     } else {
@@ -70,8 +71,7 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
   }
 
  private:
-  absl::Status Start() {
-    absl::MutexLock lock(&mutex_);
+  absl::Status StartLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     SWITCHYARD_ASSIGN_OR_RETURN(filter_,
                                 JobFilter::Parse(request_.parent(), request_.filter(), true));
     step_id_ = hub_.metrics_.LastId();

@@ -17,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 
 void CheckModel(const v1::JobSpec& spec, Environment& environment, FieldChecks& checks) {
+  if (spec.model().empty()) return;
   std::error_code error;
   if (!fs::is_directory(spec.model(), error)) {
     checks.Add("model", absl::StrCat("is ", Quote(spec.model()), "; there is no such directory"));
@@ -95,7 +96,9 @@ Environment InspectEnvironment(const v1::JobSpec& spec, const std::string& job_u
   CheckDataFile("data.eval", spec.data().eval(), checks);
 
   const std::string& output = spec.checkpoint().output();
-  if (IsInside(output, spec.model())) {
+  if (output.empty()) {
+    // ValidateSpec asks for it.
+  } else if (!spec.model().empty() && IsInside(output, spec.model())) {
     checks.Add("checkpoint.output",
                absl::StrCat("is ", Quote(output), ", inside the model directory ",
                             Quote(spec.model()), "; name a directory of the job's own"));

@@ -23,8 +23,9 @@ struct Environment {
   int64_t disk_free_bytes = -1;            // where checkpoint.output is or would be; -1 unknown
 };
 
-// `spec` has passed ValidateSpec. `job_uid` is the job's own, so that it may find its earlier
-// checkpoints in checkpoint.output; empty for a job that does not exist yet.
+// Paths of `spec` are as ValidateSpec wants them, or empty: those are not looked at. `job_uid` is
+// the job's own, so that it may find its earlier checkpoints in checkpoint.output; empty for a job
+// that does not exist yet.
 Environment InspectEnvironment(const v1::JobSpec& spec, const std::string& job_uid);
 
 }  // namespace switchyard::coordinator

@@ -122,9 +122,11 @@ def test_data_without_anything_to_learn_is_refused_with_file_and_reason(service,
 
 def test_values_out_of_range_are_all_named_at_once(service, tiny, tmp_path):
     spec = tiny.spec(tmp_path / "output", learning_rate=-1, warmup_ratio=2, schedule="square", global_batch_sequences=0)
+    spec["model"] = str(tmp_path / "nothing")
     said = fate(service, spec)
     for field in ("training.learning_rate", "training.warmup_ratio", "training.schedule", "training.global_batch_sequences"):
         assert field in said, said
+    assert "there is no such directory" in said, said
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ def random_config(seed):
         "router_aux_loss_coef": draw.choice([0.001, 0.1]),
         "hidden_act": "silu",
         "max_position_embeddings": 128,
+        "attention_bias": draw.choice([True, False]),
     }
 
 

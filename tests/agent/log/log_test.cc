@@ -44,6 +44,16 @@ TEST(LogFileTest, KeepsTwoPartsAndForgetsWhatIsOlder) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 2);
 }
 
+TEST(LogFileTest, TheTailIsUtf8WhateverWasWritten) {
+  TemporaryDirectory dir;
+  auto log = LogFile::Open(dir / "rank-0.log", 1000);
+  ASSERT_TRUE(log.ok());
+  ASSERT_TRUE(log->Append("bad \xFF byte\n\xE2\x96\x88\xE2\x96\x88\n"));
+  const auto tail = log->Tail(2, 10);
+  EXPECT_THAT(log->Tail(2, 10), ElementsAre("bad \xEF\xBF\xBD byte", "\xE2\x96\x88\xE2\x96\x88"));
+  EXPECT_THAT(log->Tail(1, 4), ElementsAre("\xE2\x96\x88\xEF\xBF\xBD")) << "cut in a character";
+}
+
 class LogSpoolTest : public ::testing::Test {
  protected:
   LogSpoolTest() : spool(dir.path(), 1 << 20) {

@@ -4,9 +4,9 @@
 //   ...}
 //
 // Commands: ready | rendezvous ID | steps N MS | eval LOSS | shard STEP STAGE FINAL | log TEXT |
-// log-bytes N | env NAME | fds | garbage | long-line | wait-line | stall | exit CODE [REASON] |
-// signal N | ignore-term | grandchild | segment NAME | survive-agent (first: no death signal, and
-// end of file is ignored)
+// log-not-utf8 | log-bytes N | env NAME | fds | garbage | long-line | wait-line | stall | exit CODE
+// [REASON] | signal N | ignore-term | grandchild | segment NAME | survive-agent (first: no death
+// signal, and end of file is ignored)
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -105,6 +105,8 @@ int main(int argc, char** argv) {
              {"final_path", final_path}}}});
     } else if (verb == "log") {
       Log(text);
+    } else if (verb == "log-not-utf8") {
+      Log("byte \xFF");
     } else if (verb == "log-bytes") {
       for (int i = 0, n = std::stoi(text); i < n; i += 100)
         Log(std::string(99, static_cast<char>('a' + i / 100 % 26)));
@@ -138,6 +140,7 @@ int main(int argc, char** argv) {
         Say({{"exit", {{"code", reason}, {"message", "told to"}, {"step", step}}}});
       return code;
     } else if (verb == "signal") {
+      std::signal(std::stoi(text), SIG_DFL);  // a sanitizer's handler would make it an exit code
       raise(std::stoi(text));
     } else if (verb == "ignore-term") {
       std::signal(SIGTERM, SIG_IGN);

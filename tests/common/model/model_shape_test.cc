@@ -84,6 +84,14 @@ TEST(ModelShapeTest, TiedHeadIsCountedOnce) {
   EXPECT_EQ(Accepted({{"tie_word_embeddings", true}}).NumParameters(), 30532122624 - 151936 * 2048);
 }
 
+TEST(ModelShapeTest, AttentionBiasesAreCountedAndCostNoMatrixFlops) {
+  const ModelShape without = Accepted(json::object()), with = Accepted({{"attention_bias", true}});
+  EXPECT_FALSE(without.attention_bias);
+  EXPECT_TRUE(with.attention_bias);
+  EXPECT_EQ(with.NumParameters() - without.NumParameters(), 48 * ((32 + 4 + 4) * 128 + 2048));
+  EXPECT_EQ(with.TrainingFlopsPerToken(4096), without.TrainingFlopsPerToken(4096));
+}
+
 TEST(ModelShapeTest, RopeThetaMayStandInRopeParameters) {
   json config = Qwen3Config();
   config.erase("rope_theta");
@@ -115,7 +123,8 @@ TEST(ModelShapeTest, WhatChangesTheMathematicsIsRefusedByName) {
       Refusal({{"rope_parameters", {{"rope_theta", 1e4}, {"rope_type", "default"}}}}),
       HasSubstr("rope_parameters.rope_theta (10000.0) contradicts another rope_theta (1e+06)"));
   EXPECT_THAT(Refusal({{"use_sliding_window", true}}), HasSubstr("use_sliding_window (true)"));
-  EXPECT_THAT(Refusal({{"attention_bias", true}}), HasSubstr("attention_bias (true)"));
+  EXPECT_THAT(Refusal({{"qkv_bias", true}}), HasSubstr("qkv_bias (true)"));
+  EXPECT_THAT(Refusal({{"attention_bias", 1}}), HasSubstr("attention_bias (1)"));
   EXPECT_THAT(Refusal({{"hidden_act", "gelu"}}), HasSubstr("hidden_act (\"gelu\")"));
   EXPECT_THAT(Refusal({{"attention_dropout", 0.1}}), HasSubstr("attention_dropout (0.1)"));
   EXPECT_THAT(Refusal({{"shared_expert_intermediate_size", 512}}), HasSubstr("only 0 is"));
@@ -126,8 +135,8 @@ TEST(ModelShapeTest, WhatChangesTheMathematicsIsRefusedByName) {
 }
 
 TEST(ModelShapeTest, AllViolationsAreNamedAtOnce) {
-  EXPECT_THAT(Refusal({{"attention_bias", true}, {"num_key_value_heads", 5}, {"head_dim", 7}}),
-              AllOf(HasSubstr("attention_bias"), HasSubstr("num_key_value_heads (5) must divide"),
+  EXPECT_THAT(Refusal({{"qkv_bias", true}, {"num_key_value_heads", 5}, {"head_dim", 7}}),
+              AllOf(HasSubstr("qkv_bias"), HasSubstr("num_key_value_heads (5) must divide"),
                     HasSubstr("head_dim (7) must be even")));
 }
 

@@ -1,8 +1,10 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "coordinator/history/log_store.h"
 #include "coordinator/history/metrics_store.h"
@@ -98,6 +100,27 @@ TEST_F(HistoryTest, MetricsKeepTheNewestSampleOfAStepAndThinEvenly) {
   EXPECT_TRUE(store->Query("u", 0, -1, 10)->empty());
 }
 
+TEST_F(HistoryTest, AFollowerOfTheNewestIdMissesNoStep) {
+  constexpr int kSteps = 3000;
+  auto store = *MetricsStore::Open(directory_ + "/metrics.db");
+  std::thread recorder([&] {
+    for (int step = 1; step <= kSteps; ++step) store->OnStep(job_, Sample(step));
+  });
+  // As a watcher does it: what was recorded up to the newest id but is not of this job is skipped.
+  int64_t seen = 0;
+  int told = 0;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (seen < kSteps && std::chrono::steady_clock::now() < end) {
+    const int64_t newest = store->LastId();
+    if (newest == seen) continue;
+    const auto steps = *store->After("u", seen, 64);
+    told += static_cast<int>(steps.size());
+    seen = steps.empty() ? newest : steps.back().id;
+  }
+  recorder.join();
+  EXPECT_EQ(told, kSteps);
+}
+
 TEST_F(HistoryTest, ADamagedMetricsFileIsPutAside) {
   std::ofstream(directory_ + "/metrics.db") << std::string(9000, 'x');
   const auto store = MetricsStore::Open(directory_ + "/metrics.db");
@@ -120,6 +143,7 @@ TEST_F(HistoryTest, LogsAreWhereTheyWereOnTheNode) {
   EXPECT_EQ(after.text, "late\n");
   EXPECT_EQ(logs.TailOffset("u", 1, 0, 1), 14) << "the last line starts where the one before ended";
   EXPECT_EQ(logs.Ranks("u", 1), std::vector<int>{0});
+  EXPECT_EQ(*logs.Append("u", 1, 0, INT64_MAX - 1, "far\n"), INT64_MAX) << "dropped";
   logs.Remove("u");
   EXPECT_TRUE(logs.Ranks("u", 1).empty());
 }

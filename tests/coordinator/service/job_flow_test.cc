@@ -98,7 +98,7 @@ TEST_F(JobFlowTest, TakesAJobFromSubmissionToItsResult) {
   auto reader = jobs_->StreamLogs(&log_context, logs);
   v1::StreamLogsResponse lines;
   ASSERT_TRUE(reader->Read(&lines));
-  EXPECT_EQ(lines.text(), "and loads\n");
+  EXPECT_EQ(lines.text(), "and loads\xEF\xBF\xBD\n") << "UTF-8 whatever the rank wrote";
   EXPECT_EQ(lines.node(), "a");
   EXPECT_FALSE(reader->Read(&lines));
   EXPECT_TRUE(reader->Finish().ok());

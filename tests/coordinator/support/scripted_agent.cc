@@ -220,7 +220,7 @@ void ScriptedAgent::StartRanks(const agent::v1::StartRanks& start) {
     chunk.set_job_uid(start.job_uid());
     chunk.set_epoch(start.epoch());
     chunk.set_rank(local.rank());
-    chunk.set_text("rank " + std::to_string(local.rank()) + " starts\nand loads\n");
+    chunk.set_text("rank " + std::to_string(local.rank()) + " starts\nand loads\xFF\n");
     Say(log);
   }
   Report(attempt);

@@ -22,7 +22,8 @@ constexpr char kConfig[] = R"({
   "moe_intermediate_size": 12, "num_experts": 4, "num_experts_per_tok": 2,
   "mlp_only_layers": [0], "decoder_sparse_step": 1, "norm_topk_prob": true,
   "router_aux_loss_coef": 0.001, "rms_norm_eps": 1e-6, "rope_theta": 10000.0,
-  "max_position_embeddings": 64, "tie_word_embeddings": %s
+  "max_position_embeddings": 64, "tie_word_embeddings": %s,
+  "attention_bias": true
 })";
 
 std::string Config(bool tied) { return absl::StrFormat(kConfig, tied ? "true" : "false"); }
@@ -52,6 +53,10 @@ NamedTensors TinyTensors(const CheckpointStyle& style) {
     add(layer + "self_attn.k_proj.weight", {shape.num_kv_heads * c, d});
     add(layer + "self_attn.v_proj.weight", {shape.num_kv_heads * c, d});
     add(layer + "self_attn.o_proj.weight", {d, shape.num_heads * c});
+    add(layer + "self_attn.q_proj.bias", {shape.num_heads * c});
+    add(layer + "self_attn.k_proj.bias", {shape.num_kv_heads * c});
+    add(layer + "self_attn.v_proj.bias", {shape.num_kv_heads * c});
+    add(layer + "self_attn.o_proj.bias", {d});
     add(layer + "self_attn.q_norm.weight", {c});
     add(layer + "self_attn.k_norm.weight", {c});
     add(layer + "post_attention_layernorm.weight", {d});

@@ -112,7 +112,8 @@ INSTANTIATE_TEST_SUITE_P(
                     MeshCase{"plain", {4, 4}, 3}, MeshCase{"one_key_head_tied", {4, 2}, 3},
                     MeshCase{"packed_documents", {2, 2}, 0}, MeshCase{"dense_layers", {4, 4}, 0},
                     MeshCase{"all_dense", {2, 1}, 0}, MeshCase{"unnormalized_weights", {4, 2}, 0},
-                    MeshCase{"one_expert_a_token", {4, 4}, 0}),
+                    MeshCase{"one_expert_a_token", {4, 4}, 0},
+                    MeshCase{"attention_bias", {4, 2}, 3}),
     NameOf);
 
 }  // namespace

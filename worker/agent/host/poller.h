@@ -25,8 +25,15 @@ class Poller {
   void Wait(std::optional<std::chrono::milliseconds> timeout);
 
  private:
+  struct Watched {
+    uint32_t generation = 0;  // tells a descriptor from an earlier one of the same number
+    Callback callback;
+  };
+  void Control(int operation, int fd, uint32_t events, uint32_t generation, const char* problem);
+
   UniqueFd epoll_;
-  std::map<int, Callback> callbacks_;
+  uint32_t generations_ = 0;
+  std::map<int, Watched> watched_;
 };
 
 }  // namespace switchyard::agent

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/utf8.h"
 
 namespace switchyard::agent {
 namespace {
@@ -84,6 +85,7 @@ std::vector<std::string> LogFile::Tail(int count, size_t max_bytes) const {
   if (lines.size() > static_cast<size_t>(count)) lines.erase(lines.begin(), lines.end() - count);
   for (auto& line : lines) {
     if (line.size() > max_bytes) line.resize(max_bytes);
+    line = ToUtf8(line);  // after the cut, which may have hit a character
   }
   return lines;
 }

@@ -171,12 +171,11 @@ RunEnd BenchRank(const BenchOptions& options, int rank, RankChannels& channels) 
 }  // namespace
 
 int BenchCommand(const BenchOptions& options, const std::vector<std::string>& arguments) {
-  if (options.rank < 0 && options.ranks > 1)
-    return RunLocalRanks({options.ranks, arguments, nullptr});
-  if (options.rank >= 0) DieWithParent();
-  RankChannels channels(/*inherited=*/options.rank >= 0);
-  const RunEnd end =
-      Guarded([&] { return BenchRank(options, std::max(0, options.rank), channels); });
+  // A single rank, too: it is measured in the environment that a job's ranks have.
+  if (options.rank < 0) return RunLocalRanks({options.ranks, arguments, nullptr});
+  DieWithParent();
+  RankChannels channels(/*inherited=*/true);
+  const RunEnd end = Guarded([&] { return BenchRank(options, options.rank, channels); });
   if (end.code != ExitCode::kOk) return SayExit(channels, end);
   std::fflush(stdout);
   return 0;

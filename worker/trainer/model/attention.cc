@@ -27,6 +27,13 @@ Attention::Attention(const ModelShape& shape, const ParameterRegistry& registry,
   grad_key_norm_ = gradients.Destination(key_norm);
   grad_qkv_proj_ = gradients.Destination(q_proj, 3);
   grad_o_proj_ = gradients.Destination(o_proj);
+  if (!shape.attention_bias) return;
+  const int q_bias = registry.Find(prefix + "self_attn.q_proj.bias");
+  const int o_bias = registry.Find(prefix + "self_attn.o_proj.bias");
+  qkv_bias_ = FusedValue(registry, q_bias, 3);
+  o_bias_ = registry.Value(o_bias);
+  grad_qkv_bias_ = gradients.Destination(q_bias, 3);
+  grad_o_bias_ = gradients.Destination(o_bias);
 }
 
 ops::QkNormRope Attention::NormRope(const StepContext& context) const {
@@ -48,12 +55,17 @@ void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_T
   at::Tensor normed = context.workspace.Take(x_TD.sizes(), context.dtype);
   at::Tensor qk = context.workspace.Take({tokens, query + key}, context.dtype);
   ops::RmsNorm(x_TD, input_norm_, eps_, normed);
-  at::mm_out(qkv_, normed, qkv_proj_.t());
+  if (qkv_bias_.defined()) {
+    at::addmm_out(qkv_, qkv_bias_, normed, qkv_proj_.t());
+  } else {
+    at::mm_out(qkv_, normed, qkv_proj_.t());
+  }
   ops::QkNormRopeForward(NormRope(context), qkv_, qk);
   ops::CausalAttention(shape_, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                        qkv_.narrow(1, query + key, key), context.batch.document_offset, out_,
                        log_sum_exp_);
   at::addmm_out(h_TD, x_TD, out_, o_proj_.t());
+  if (o_bias_.defined()) h_TD.add_(o_bias_);
 }
 
 void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
@@ -68,6 +80,7 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   at::Tensor grad_normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
 
   ops::WriteMatrixGradient(grad_TD, out_, grad_o_proj_);
+  if (o_bias_.defined()) ops::WriteBiasGradient(grad_TD, grad_o_bias_);
   at::mm_out(grad_out, grad_TD, o_proj_);
 
   const ops::QkNormRope norm_rope = NormRope(context);
@@ -81,6 +94,7 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
 
   ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
   ops::WriteMatrixGradient(grad_qkv, normed, grad_qkv_proj_);
+  if (qkv_bias_.defined()) ops::WriteBiasGradient(grad_qkv, grad_qkv_bias_);
   at::mm_out(grad_normed, grad_qkv, qkv_proj_);
   ops::RmsNormBackward(grad_normed, x_TD_, input_norm_, eps_, grad_TD, grad_input_norm_);
 }

@@ -1,5 +1,5 @@
 // Grouped-query attention with per-head norms and rotary positions, around it norm and residual:
-// h = x + o_proj(attention(norm(x))).
+// h = x + o_proj(attention(norm(x))); the projections may have biases.
 //
 // Saves x, qkv before norm and rope, the attention output and its log-sum-exp; the rest is
 // recomputed.
@@ -32,8 +32,9 @@ class Attention {
   ops::AttentionShape shape_;
   double eps_;
   at::Tensor input_norm_, query_norm_, key_norm_, qkv_proj_, o_proj_;
+  at::Tensor qkv_bias_, o_bias_;  // undefined when the projections have none
   ops::WeightGradient grad_input_norm_, grad_query_norm_, grad_key_norm_, grad_qkv_proj_,
-      grad_o_proj_;
+      grad_o_proj_, grad_qkv_bias_, grad_o_bias_;
   at::Tensor x_TD_, qkv_, out_, log_sum_exp_;  // saved
 };
 

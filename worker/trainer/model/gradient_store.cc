@@ -8,12 +8,14 @@ namespace switchyard::trainer {
 namespace {
 
 // View of parameters index .. index + count - 1, which lie in `flat` from element `start` on, as
-// one matrix.
+// one matrix or one vector.
 at::Tensor Fused(const ParameterRegistry& registry, const at::Tensor& flat, int64_t start,
                  int index, int count) {
   int64_t numel = 0;
   for (int i = index; i < index + count; ++i) numel += registry.parameters()[i].numel;
-  return flat.narrow(0, start, numel).view({-1, registry.parameters()[index].shape.back()});
+  const at::Tensor all = flat.narrow(0, start, numel);
+  const std::vector<int64_t>& shape = registry.parameters()[index].shape;
+  return shape.size() == 1 ? all : all.view({-1, shape.back()});
 }
 
 }  // namespace

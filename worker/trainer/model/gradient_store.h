@@ -25,7 +25,8 @@ class GradientStore {
 
   // Destination for the gradient of parameter `index`, in its shape.
   ops::WeightGradient Destination(int index) const;
-  // Destination of `count` matrices of equal width that are neighbours, as one matrix.
+  // Destination of `count` matrices of equal width that are neighbours, as one matrix; of vectors,
+  // as one vector.
   ops::WeightGradient Destination(int index, int count) const;
   // Contiguous [numel] of one block.
   at::Tensor Block(int block) const { return blocks_.at(block); }
@@ -42,7 +43,8 @@ class GradientStore {
   std::vector<at::Tensor> blocks_;
 };
 
-// View of the values of `count` neighbouring matrices of equal width as one matrix.
+// View of the values of `count` neighbouring matrices of equal width as one matrix; of vectors, as
+// one vector.
 at::Tensor FusedValue(const ParameterRegistry& registry, int index, int count);
 
 }  // namespace switchyard::trainer

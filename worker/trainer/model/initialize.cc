@@ -3,6 +3,8 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/ops/randn.h>
 
+#include "absl/strings/match.h"
+
 namespace switchyard::trainer {
 namespace {
 
@@ -32,7 +34,7 @@ void InitializeParameters(const ModelShape& shape, ParameterRegistry& registry, 
     const Parameter& p = registry.parameters()[i];
     at::Tensor value = registry.Value(static_cast<int>(i));
     if (p.shape.size() == 1) {
-      value.fill_(1);
+      value.fill_(absl::EndsWith(p.name, ".bias") ? 0 : 1);
     } else if (p.kind == ParameterKind::kReplicated) {
       FillNormal(value, shape.initializer_range, StreamSeed(seed, i, 0));
     } else {

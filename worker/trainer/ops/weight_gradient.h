@@ -20,6 +20,9 @@ struct WeightGradient {
 // destination (+)= grad_TN^T x_TK, [N, K].
 void WriteMatrixGradient(const at::Tensor& grad_TN, const at::Tensor& x_TK,
                          const WeightGradient& destination);
+// destination (+)= sum of the rows of grad_TN, [N]: the gradient of a bias. Added in float32, in an
+// order that does not depend on threads.
+void WriteBiasGradient(const at::Tensor& grad_TN, const WeightGradient& destination);
 // destination (+)= gradient, of the same shape, any floating dtype.
 void WriteGradient(const at::Tensor& gradient, const WeightGradient& destination);
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdlib>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -159,6 +160,10 @@ class LocalRanks {
 
 }  // namespace
 
-int RunLocalRanks(const LocalRanksOptions& options) { return LocalRanks(options).Run(); }
+int RunLocalRanks(const LocalRanksOptions& options) {
+  // OpenMP reads it when it is loaded: too late for this process, in time for the ranks.
+  setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/0);
+  return LocalRanks(options).Run();
+}
 
 }  // namespace switchyard::trainer

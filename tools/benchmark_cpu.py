@@ -140,6 +140,7 @@ class Cluster:
             self.address = self._wait("the coordinator", self._listening)
             for node in ("node-a", "node-b"):
                 arguments = ["--coordinator", self.address, "--node", node, "--cpu-slots", "2"]
+                arguments += ["--prepare-data", str(ROOT / "tools/prepare_data.py")]
                 self._start("switchyard-agent", *arguments, "--metrics", "off", "--work-dir", node)
             self._wait("two ready agents", lambda: str(self.call("nodes")).count("_READY'") == 2)
         except BaseException:

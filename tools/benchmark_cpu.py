@@ -3,7 +3,7 @@
 
 Speed: one whole training step (forward, backward, clip, AdamW; float32, one process) of `switchyard-trainer bench` and of
 Transformers, on random weights and tokens in the shape of the demo job. The two take turns, so that a disturbance of the
-machine hits both; medians are printed. Both let OpenMP threads sleep while they wait (OMP_WAIT_POLICY=PASSIVE).
+machine hits both; medians are printed. Both let OpenMP threads spin only briefly while they wait (GOMP_SPINCOUNT=1000).
 
 Start: from CreateJob to the first step of the demo job on a coordinator and two agents, its data prepared by an earlier job.
 Times are those of the API: job, events and the first StepSample.
@@ -65,7 +65,7 @@ def transformers_worker(model, attention, threads, sequences, length):
 
 def quiet_environment():
     """Returns the environment of every measured program."""
-    return {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"} | dict(os.environ)
+    return {"GOMP_SPINCOUNT": "1000", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"} | dict(os.environ)
 
 
 @contextlib.contextmanager

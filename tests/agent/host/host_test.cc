@@ -78,7 +78,7 @@ TEST(LaunchTest, ARankGetsItsConfigItsGpuAndItsShareOfTheCores) {
               ElementsAre("run", "--config", "/w/attempts/job/2/train.json", "--rank", "5"));
   EXPECT_THAT(request.environment, Contains("CUDA_VISIBLE_DEVICES=GPU-123"));
   EXPECT_THAT(request.environment, Contains("OMP_NUM_THREADS=2"));
-  EXPECT_THAT(request.environment, Contains("OMP_WAIT_POLICY=PASSIVE"));
+  EXPECT_THAT(request.environment, Contains("GOMP_SPINCOUNT=1000"));
   EXPECT_THAT(request.environment, Contains("SWITCHYARD_ATTEMPT=/w/attempts/job/2"));
 }
 

@@ -32,8 +32,9 @@ std::vector<std::string> Environment(const LaunchOptions& options, const Attempt
   environment.push_back(EnvironmentMark(options.work_dir, key));
   environment.push_back(absl::StrCat("OMP_NUM_THREADS=",
                                      std::max(1, options.cpu_cores / std::max(1, options.slots))));
-  // Threads that spin at the end of a parallel region take the cores from those that still work.
-  environment.emplace_back("OMP_WAIT_POLICY=PASSIVE");
+  // Threads that spin for long at the end of a parallel region take the cores from those that still
+  // work; threads that do not spin at all cost a wake-up at each region.
+  environment.emplace_back("GOMP_SPINCOUNT=1000");
   return environment;
 }
 

@@ -162,7 +162,7 @@ class LocalRanks {
 
 int RunLocalRanks(const LocalRanksOptions& options) {
   // OpenMP reads it when it is loaded: too late for this process, in time for the ranks.
-  setenv("OMP_WAIT_POLICY", "PASSIVE", /*overwrite=*/0);
+  setenv("GOMP_SPINCOUNT", "1000", /*overwrite=*/0);
   return LocalRanks(options).Run();
 }
 

@@ -2,7 +2,7 @@
 // a trainer that runs alone.
 //
 // A rank is this program with the same arguments and `--rank R`; it gets fd 3 and fd 4 as pipes and
-// nothing else, and OpenMP threads that sleep while they wait (OMP_WAIT_POLICY, unless it is set).
+// nothing else, and OpenMP threads that soon sleep (GOMP_SPINCOUNT, unless set).
 // When one fails, all are killed. Knows the lines, but nothing of training.
 #pragma once
 

@@ -6,7 +6,9 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/_grouped_mm.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
@@ -18,11 +20,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/grouped_gemm.h"
+#include "kernels/swiglu.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -93,7 +97,7 @@ std::vector<int32_t> Offsets(int experts, int rows, bool skewed) {
   return offset;
 }
 
-// A product of ours and the same by at::_grouped_mm.
+// A product of ours and the same by at::_grouped_mm (with SwiGLU: by two of our kernels).
 struct Product {
   std::string name;
   GroupedGemmShape shape;
@@ -116,6 +120,8 @@ void Run(int experts, int rows, bool skewed, int rounds) {
     Product p{name, {product, output, experts, n, k}, a, b, {}, {}, {}, {}};
     const auto options = x.options();
     switch (product) {
+      case GroupedProduct::kForwardSwiglu:
+        break;
       case GroupedProduct::kForward:
         p.out = at::empty({rows, n}, options);
         p.torch = [=] { return at::_grouped_mm(a, b.transpose(1, 2), ends); };
@@ -155,7 +161,8 @@ void Run(int experts, int rows, bool skewed, int rounds) {
         {}, static_cast<int32_t>(count), Data<int32_t>(offset), rows};
     for (size_t i = 0; i < count; ++i) {
       Product& p = products[first + i];
-      params.calls[i] = {&p.gemm, Data<nv_bfloat16>(p.a), Data<nv_bfloat16>(p.b), p.out.data_ptr()};
+      params.calls[i] = {
+          &p.gemm, Data<nv_bfloat16>(p.a), Data<nv_bfloat16>(p.b), p.out.data_ptr(), {}};
     }
     Check(kernels::PrepareGroupedGemms(params, nullptr));
   };
@@ -164,6 +171,28 @@ void Run(int experts, int rows, bool skewed, int rounds) {
   add("dW down f32 add", P::kWeightGradient, O::kFloat32Add, grad_y, h, kHidden, kFfn);
   add("dW up f32 add", P::kWeightGradient, O::kFloat32Add, grad_gate_up, x, 2 * kFfn, kHidden);
   prepare(plain, 2);
+
+  // SwiGLU in a kernel of its own and at the end of the product.
+  const at::Tensor row_weight = at::rand({rows}, x.options().dtype(at::kFloat));
+  const at::Tensor h_out = at::empty_like(h);
+  add("up + SwiGLU", P::kForwardSwiglu, O::kBfloat16, x, w_up, 2 * kFfn, kHidden);
+  {
+    Product& p = products.back();
+    p.out = at::empty_like(products[0].out);
+    const kernels::GroupedGemmCall call{&p.gemm,
+                                        Data<nv_bfloat16>(x),
+                                        Data<nv_bfloat16>(w_up),
+                                        p.out.data_ptr(),
+                                        {Data<float>(row_weight), Data<nv_bfloat16>(h_out)}};
+    Check(kernels::PrepareGroupedGemms({{call}, 1, Data<int32_t>(offset), rows}, nullptr));
+    p.torch = [&] {
+      Check(products[0].gemm.Run(nullptr));
+      Check(kernels::SwigluForward({Data<nv_bfloat16>(products[0].out), Data<float>(row_weight),
+                                    Data<nv_bfloat16>(h_out), rows, nullptr, kFfn},
+                                   nullptr));
+      return products[0].out;
+    };
+  }
 
   std::printf("\nL %d, R %d, %s\n%-18s %8s %8s %7s   %s\n", experts, rows,
               skewed ? "skewed" : "even", "TFLOP/s", "torch", "ours", "ratio", "bytes");
@@ -188,10 +217,16 @@ void Run(int experts, int rows, bool skewed, int rounds) {
   ways.push_back({{"116 SMs", ours(116), {}}, {"128 SMs", ours(128), {}}});
   ways.push_back(
       {{"prepare 2", [&] { prepare(0, 2); }, {}}, {"prepare 4", [&] { prepare(2, 4); }, {}}});
+  // In another order each time: what ran before decides the temperature, and with it the clock.
+  std::vector<size_t> order(ways.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::mt19937 rng(3);
   for (int round = -1; round < rounds; ++round) {  // the first heats up
-    for (auto& [first, second] : ways) {
-      for (Way* way :
-           round % 2 == 0 ? std::vector{&first, &second} : std::vector{&second, &first}) {
+    std::shuffle(order.begin(), order.end(), rng);
+    for (const size_t i : order) {
+      std::pair<Way*, Way*> both{&ways[i].first, &ways[i].second};
+      if (round % 2 != 0) std::swap(both.first, both.second);
+      for (Way* way : {both.first, both.second}) {
         const double seconds = Time(way->run);
         if (round >= 0) way->seconds.push_back(seconds);
       }

@@ -75,7 +75,7 @@ Bytes SavedAttention(const Sizes& s) {
 }
 
 Bytes SavedMoe(const Sizes& s) {
-  return Tensor({s.T, s.E}, kFloat) + Tensor({s.T, s.K}, kInt64) + Tensor({s.T, s.K}, kFloat) +
+  return Tensor({s.T, s.E}, s.element) + Tensor({s.T, s.K}, kInt64) + Tensor({s.T, s.K}, kFloat) +
          Tensor({s.row_capacity, 2 * s.F}, s.element);
 }
 
@@ -102,8 +102,7 @@ Bytes MoeBackward(const Sizes& s) {
          rows + rows +                        // routed rows, gradients of rows
          Tensor({s.max_rows}, kFloat) +       // gradients of router weights, by row
          Tensor({s.T, s.K}, kFloat) +         // and by choice
-         Max(hidden + hidden,                 // activations and their gradient, then
-             Tensor({s.T, s.E}, s.element));  // the gradient of the router's logits
+         hidden + hidden;                     // activations and their gradient
 }
 
 Bytes DenseBackward(const Sizes& s) {

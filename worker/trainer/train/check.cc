@@ -126,13 +126,13 @@ void RunCheck(const CheckOptions& options) {
     decoder.ZeroGradients();
     const MicroBatchResult result = decoder.ForwardBackward(batch, scale);
     if (step == 0) {
-      at::Tensor cross_entropy = at::full({1}, result.cross_entropy_sum, at::kDouble);
+      at::Tensor cross_entropy = at::full({1}, result.cross_entropy_sum(), at::kDouble);
       communicators.world->AllReduce(cross_entropy);
       const double loss =
-          cross_entropy.item<double>() * scale.cross_entropy + scale.aux * result.aux_loss;
+          cross_entropy.item<double>() * scale.cross_entropy + scale.aux * result.aux_loss();
       out = {{"logits", logits.narrow(0, 0, sequences * length).view({sequences, length, -1})},
              {"loss", Scalar(loss)},
-             {"aux_loss", Scalar(result.aux_loss)}};
+             {"aux_loss", Scalar(result.aux_loss())}};
       NamedTensors named = gather("grad.", gradients, Replicas::kSum);
       out.insert(out.end(), named.begin(), named.end());
     }

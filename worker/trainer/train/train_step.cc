@@ -63,10 +63,10 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
     timer.Count("data");
     const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale);
     timer.Count("forward_backward");
-    sums[kCrossEntropy] += micro.cross_entropy_sum;
+    sums[kCrossEntropy] += micro.cross_entropy_sum();
     sums[kTokens] += static_cast<double>(micro.tokens);
-    sums[kEntropy] += micro.router_entropy * static_cast<double>(micro.tokens);
-    result.aux_loss += micro.aux_loss / static_cast<double>(accumulation);
+    sums[kEntropy] += micro.router_entropy() * static_cast<double>(micro.tokens);
+    result.aux_loss += micro.aux_loss() / static_cast<double>(accumulation);
     if (!sample_expert_load || !micro.tokens_per_expert.defined()) continue;
     if (!result.tokens_per_expert.defined()) {
       result.tokens_per_expert = at::zeros(micro.tokens_per_expert.sizes(), at::kLong);

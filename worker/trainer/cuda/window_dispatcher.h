@@ -16,7 +16,7 @@
 namespace switchyard::trainer {
 
 // `num_experts` over the whole group; `shape` (element_bytes 2) as the window was sized with
-// (common/model/cuda_dispatch_window.h). `window` must outlive the dispatcher; one dispatcher a
+// (common/model/cuda_dispatch_window.h). `window` must outlive the dispatcher and has served no other shape; one dispatcher a
 // window at a time.
 std::unique_ptr<ExchangeDispatcher> MakeCudaWindowDispatcher(NcclWindow& window,
                                                              int64_t num_experts,

@@ -7,6 +7,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/dispatch.h"
 #include "kernels/embedding_gradient.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/rms_norm.h"
@@ -28,6 +29,10 @@ void RouterBackward(const RouterBackwardParams& p);
 void BuildRouting(const RoutingParams& p);
 void GatherRows(const GatherRowsParams& p);
 void CombineRows(const CombineRowsParams& p);
+// Of one rank; all ranks plan, then all send, then all receive. Flags are not used.
+void DispatchPlan(const DispatchPlanParams& p);
+void ExchangeRows(const ExchangeRowsParams& p);
+void ExchangeBack(const ExchangeBackParams& p);
 void CrossEntropyInPlace(const CrossEntropyParams& p);
 void EmbeddingGradient(const EmbeddingGradientParams& p);
 void SumOfSquares(const SumOfSquaresParams& p);

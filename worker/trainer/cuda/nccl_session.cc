@@ -128,11 +128,20 @@ ncclComm_t NcclSession::Split(int color, int key, const std::string& name) {
   ThrowIfLost();
   ncclComm_t comm = nullptr;
   const std::string what = "forming the " + name;
-  const ncclResult_t result = ncclCommSplit(world(), color, key, &comm, nullptr);
-  Await(world(), what, result);
+  const auto start = steady_clock::now();
+  Await(world(), what, ncclCommSplit(world(), color, key, &comm, nullptr));
+  // NCCL fills in the new communicator from its own thread, which the parent's state may not show.
+  while (*static_cast<ncclComm_t volatile*>(&comm) == nullptr) {
+    Await(world(), what, ncclInProgress);
+    if (steady_clock::now() - start > options_.time_limit) {
+      Lose(absl::StrFormat("%s did not end within %.0f s: a peer is gone or stuck", what,
+                           Seconds(options_.time_limit)));
+      ThrowIfLost();
+    }
+    std::this_thread::sleep_for(kPollEvery);
+  }
   comms_.push_back({comm, name});
-  ncclResult_t state = ncclInProgress;
-  Await(comm, what, state);
+  Await(comm, what, ncclInProgress);
   return comm;
 }
 

@@ -16,8 +16,8 @@
 
 #include "common/model/cuda_dispatch_window.h"
 #include "tests/trainer/cuda/gpu_ranks.h"
+#include "worker/trainer/cuda/cuda_dispatcher.h"
 #include "worker/trainer/cuda/nccl_dispatcher.h"
-#include "worker/trainer/cuda/window_dispatcher.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -189,7 +189,7 @@ DispatchWindowShape Shape(const Case& c, int ranks) {
 std::unique_ptr<ExchangeDispatcher> Make(bool window, CudaMeshGroups& groups, const Case& c,
                                          int ranks) {
   const ExchangeBlocks blocks = {.max_blocks = c.max_blocks};
-  return window ? MakeCudaWindowDispatcher(*groups.window, c.num_experts, Shape(c, ranks), blocks)
+  return window ? MakeCudaDispatcher(groups, c.num_experts, Shape(c, ranks), blocks)
                 : MakeNcclDispatcher(*groups.ep, c.num_experts, Shape(c, ranks), blocks);
 }
 
@@ -207,9 +207,9 @@ void CheckCase(const Case& c, bool window, int rank, int ranks, int rounds,
   const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(rank));
   if (window) {
     groups.window.reset();
-    groups.window = std::make_unique<NcclWindow>(groups.session, groups.ep->comm(), rank, ranks,
-                                                 CudaDispatchWindowLayout(Shape(c, ranks)).bytes);
-    groups.ep->Barrier();
+    groups.window = PeerWindow::Map(*groups.ep, CudaDispatchWindowLayout(Shape(c, ranks)).bytes,
+                                    &groups.why_no_window);
+    ASSERT_NE(groups.window, nullptr) << groups.why_no_window;
   }
   const auto dispatcher = Make(window, groups, c, ranks);
   std::vector<Case> cases(kInputSets, c);

@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <stdexcept>
 #include <vector>
 
 #include "common/model/cuda_dispatch_window.h"
@@ -66,7 +67,7 @@ class Clock {
   std::vector<std::vector<cudaEvent_t>> events_;
 };
 
-void PushAlone(NcclWindow& window, int64_t tokens, int64_t bytes, at::Device device) {
+void PushAlone(PeerWindow& window, int64_t tokens, int64_t bytes, at::Device device) {
   const at::Tensor x =
       at::randn({tokens, kHidden}, at::TensorOptions(at::kBFloat16).device(device));
   at::Tensor tables = at::empty({2 + 2 * tokens}, at::kInt);
@@ -110,9 +111,12 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
   if (say)
     std::printf("%ld tokens x %ld, ep 2, %.1f MB: %.1f us at 323 GB/s\n", tokens, kHidden,
                 bytes / 1e6, bytes / 323e3);
-  groups.window = std::make_unique<NcclWindow>(groups.session, groups.ep->comm(), rank, 2,
-                                               CudaDispatchWindowLayout(shape).bytes);
-  groups.ep->Barrier();
+  const auto map = [&] {
+    groups.window =
+        PeerWindow::Map(*groups.ep, CudaDispatchWindowLayout(shape).bytes, &groups.why_no_window);
+    if (groups.window == nullptr) throw std::runtime_error(groups.why_no_window);
+  };
+  map();
   PushAlone(*groups.window, tokens, bytes, device);
 
   at::Tensor from = at::randn({tokens, kHidden}, bf16), to = at::empty_like(from);
@@ -126,9 +130,7 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
 
   // The counters of PushAlone are not those of a dispatcher: begin with a clean window.
   groups.window.reset();
-  groups.window = std::make_unique<NcclWindow>(groups.session, groups.ep->comm(), rank, 2,
-                                               CudaDispatchWindowLayout(shape).bytes);
-  groups.ep->Barrier();
+  map();
   const auto run = [&](const char* name, ExchangeDispatcher& dispatcher) {
     Arena saved("saved", dispatcher.SavedBytes(tokens), device);
     at::Tensor rows = at::empty({dispatcher.MaxRows(tokens), kHidden}, bf16), y = at::empty_like(x);

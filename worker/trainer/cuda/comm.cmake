@@ -9,6 +9,6 @@ target_include_directories(switchyard_nccl SYSTEM INTERFACE ${SWITCHYARD_NCCL_DI
 target_link_libraries(switchyard_nccl INTERFACE ${SWITCHYARD_NCCL_DIR}/lib/libnccl.so.2)
 
 switchyard_library(trainer_cuda_comm
-  SRCS exchange_dispatcher.cc exchange_errors.cc mesh_groups_cuda.cc nccl_communicator.cc nccl_dispatcher.cc
-       nccl_session.cc nccl_window.cc nccl_window_peers.cu window_dispatcher.cc
+  SRCS cuda_dispatcher.cc exchange_dispatcher.cc exchange_errors.cc mesh_groups_cuda.cc nccl_communicator.cc nccl_dispatcher.cc
+       nccl_session.cc peer_window.cc window_dispatcher.cc
   DEPS trainer_comm kernels common switchyard::torch_cuda switchyard::nccl)

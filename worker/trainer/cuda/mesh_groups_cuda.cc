@@ -28,10 +28,7 @@ CudaMeshGroups JoinCudaMeshGroups(const Mesh& mesh, const CudaMeshGroupsOptions&
     groups.ep = communicator.get();
     groups.communicators.ep = std::move(communicator);
     if (options.window_bytes > 0) {
-      groups.window =
-          std::make_unique<NcclWindow>(groups.session, comm, ep_rank, ep, options.window_bytes);
-      // No peer writes before every region has been cleared.
-      groups.communicators.ep->Barrier();
+      groups.window = PeerWindow::Map(*groups.ep, options.window_bytes, &groups.why_no_window);
     }
   }
   if (edp > 1) {

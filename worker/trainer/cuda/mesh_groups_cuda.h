@@ -11,7 +11,7 @@
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/cuda/nccl_communicator.h"
 #include "worker/trainer/cuda/nccl_session.h"
-#include "worker/trainer/cuda/nccl_window.h"
+#include "worker/trainer/cuda/peer_window.h"
 
 namespace switchyard::trainer {
 
@@ -28,14 +28,15 @@ struct CudaMeshGroups {
   std::shared_ptr<NcclSession> session;  // null for a single rank
   MeshCommunicators communicators;
   NcclCommunicator* ep = nullptr;      // communicators.ep; null when ep is 1
-  std::unique_ptr<NcclWindow> window;  // null when ep is 1 or window_bytes 0
+  std::unique_ptr<PeerWindow> window;  // null when ep is 1, window_bytes 0, or peers out of reach
+  std::string why_no_window;           // of the last case
   // Throws PeerLost when a peer is lost; see NcclSession::Check.
   void Check() const {
     if (session != nullptr) session->Check();
   }
 };
 
-// Every rank of the mesh calls it. Throws as NcclSession::Join and NcclWindow.
+// Every rank of the mesh calls it. Throws as NcclSession::Join and PeerWindow.
 CudaMeshGroups JoinCudaMeshGroups(const Mesh& mesh, const CudaMeshGroupsOptions& options);
 
 }  // namespace switchyard::trainer

@@ -31,7 +31,7 @@ static_assert(kBackTaken + kTakenStride * kernels::kMaxExchangeRanks <=
 
 class CudaWindowDispatcher final : public ExchangeDispatcher {
  public:
-  CudaWindowDispatcher(NcclWindow& window, int64_t num_experts, const DispatchWindowShape& shape,
+  CudaWindowDispatcher(PeerWindow& window, int64_t num_experts, const DispatchWindowShape& shape,
                        const ExchangeBlocks& blocks)
       : ExchangeDispatcher(window.rank(), num_experts, shape, blocks),
         window_(window),
@@ -108,7 +108,7 @@ class CudaWindowDispatcher final : public ExchangeDispatcher {
     back_.flag_from[r] = At<const uint32_t>(rank(), from + layout_.back_flag);
   }
 
-  NcclWindow& window_;
+  PeerWindow& window_;
   CudaDispatchWindowLayout layout_;
   ExchangeErrorWord error_;
   ExchangeMemory scratch_;
@@ -116,7 +116,7 @@ class CudaWindowDispatcher final : public ExchangeDispatcher {
 
 }  // namespace
 
-std::unique_ptr<ExchangeDispatcher> MakeCudaWindowDispatcher(NcclWindow& window,
+std::unique_ptr<ExchangeDispatcher> MakeCudaWindowDispatcher(PeerWindow& window,
                                                              int64_t num_experts,
                                                              const DispatchWindowShape& shape,
                                                              const ExchangeBlocks& blocks) {

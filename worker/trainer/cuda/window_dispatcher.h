@@ -11,14 +11,14 @@
 #include <memory>
 
 #include "worker/trainer/cuda/exchange_dispatcher.h"
-#include "worker/trainer/cuda/nccl_window.h"
+#include "worker/trainer/cuda/peer_window.h"
 
 namespace switchyard::trainer {
 
 // `num_experts` over the whole group; `shape` (element_bytes 2) as the window was sized with
-// (common/model/cuda_dispatch_window.h). `window` must outlive the dispatcher and has served no other shape; one dispatcher a
-// window at a time.
-std::unique_ptr<ExchangeDispatcher> MakeCudaWindowDispatcher(NcclWindow& window,
+// (common/model/cuda_dispatch_window.h). `window` must outlive the dispatcher and has served no
+// other shape; one dispatcher a window at a time.
+std::unique_ptr<ExchangeDispatcher> MakeCudaWindowDispatcher(PeerWindow& window,
                                                              int64_t num_experts,
                                                              const DispatchWindowShape& shape,
                                                              const ExchangeBlocks& blocks = {});

@@ -27,6 +27,7 @@ void RouterForward(const RouterForwardParams& p);
 void RouterBackward(const RouterBackwardParams& p);
 void BuildRouting(const RoutingParams& p);
 void GatherRows(const GatherRowsParams& p);
+void GatherChoices(const GatherChoicesParams& p);
 void CombineRows(const CombineRowsParams& p);
 void CrossEntropyInPlace(const CrossEntropyParams& p);
 void EmbeddingGradient(const EmbeddingGradientParams& p);

@@ -164,12 +164,15 @@ void Decoder::ZeroGradients() {
   if (parts_->gradients->accumulates()) parts_->gradients->ZeroAll();
 }
 
-MicroBatchResult Decoder::ForwardBackward(const Batch& batch, const LossScale& scale) {
+MicroBatchResult Decoder::ForwardBackward(const Batch& batch, const LossScale& scale,
+                                          PhaseTimer* phases) {
   Parts& p = *parts_;
   p.CheckBatch(batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   ArenaScope scope(p.workspace);
+  const PhaseScope phase(phases, StepPhase::kForward);
   StepContext context = p.Context(batch);
+  context.phases = phases;
   const at::Tensor x = p.Forward(context);
   at::Tensor grad = p.workspace.Take(x.sizes(), p.dtype);
 
@@ -182,6 +185,7 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& batch, const LossScale& s
     result.tokens_per_expert = p.balance.tokens_per_expert();
     result.router_entropy = p.balance.router_entropy();
   }
+  const PhaseScope backward(phases, StepPhase::kBackward);
   result.cross_entropy_sum = p.head->ForwardBackward(context, x, scale.cross_entropy, grad);
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
     p.layers[i].Backward(context, grad);

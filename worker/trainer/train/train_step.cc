@@ -2,28 +2,13 @@
 
 #include <ATen/ops/zeros.h>
 
-#include <chrono>
 #include <cmath>
 
 #include "worker/trainer/data/batch_builder.h"
+#include "worker/trainer/model/phase_timer.h"
 
 namespace switchyard::trainer {
 namespace {
-
-// Adds the time since the last call to a phase.
-class PhaseTimer {
- public:
-  explicit PhaseTimer(std::map<std::string, double>* seconds) : seconds_(seconds) {}
-  void Count(const char* phase) {
-    const auto now = std::chrono::steady_clock::now();
-    (*seconds_)[phase] += std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-  }
-
- private:
-  std::map<std::string, double>* seconds_;
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
-};
 
 // What ranks add up in the step's one agreement.
 enum Shared { kSquares, kCrossEntropy, kTokens, kEntropy, kCheckpoint, kStop, kNumShared };
@@ -46,7 +31,8 @@ TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
 
 StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_expert_load) {
   StepResult result;
-  PhaseTimer timer(&result.phase_seconds);
+  PhaseTimer phases;
+  phases.Enter(StepPhase::kData);
   const int64_t accumulation = order_.accumulation_steps();
   result.targets = CountTargets(data_, order_.GlobalBatch(step - 1));
   const LossScale scale = {
@@ -60,9 +46,7 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
   for (int64_t index = 0; index < accumulation; ++index) {
     const Batch batch =
         BuildBatch(data_, order_.MicroBatch(step - 1, index, communicators_.world->rank()));
-    timer.Count("data");
-    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale);
-    timer.Count("forward_backward");
+    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, &phases);
     sums[kCrossEntropy] += micro.cross_entropy_sum;
     sums[kTokens] += static_cast<double>(micro.tokens);
     sums[kEntropy] += micro.router_entropy * static_cast<double>(micro.tokens);
@@ -75,11 +59,12 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
   }
 
   // Sum over ranks; every rank owns a part.
+  phases.Enter(StepPhase::kReduceGradients);
   const BlockGradients gradients = [this](int block) { return decoder_.BlockGradient(block); };
   sums[kSquares] = optimizer_.ReduceGradients(gradients);
-  timer.Count("reduce_gradients");
 
   // What all ranks must decide together.
+  phases.Enter(StepPhase::kAgree);
   sums[kCheckpoint] = requests.checkpoint ? 1 : 0;
   sums[kStop] = requests.stop ? 1 : 0;
   communicators_.world->AllReduce(shared);
@@ -90,8 +75,8 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
   result.router_entropy = sums[kTokens] > 0 ? sums[kEntropy] / sums[kTokens] : 0;
   result.learning_rate = LearningRate(options_.schedule, step);
   if (result.tokens_per_expert.defined()) communicators_.world->AllReduce(result.tokens_per_expert);
-  timer.Count("agree");
 
+  phases.Enter(StepPhase::kUpdate);
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.aux_loss) ||
                    !std::isfinite(result.grad_norm);
   if (result.skipped) {
@@ -100,7 +85,8 @@ StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_ex
     optimizer_.Update(gradients, result.learning_rate,
                       ClipScale(result.grad_norm, options_.max_grad_norm));
   }
-  timer.Count("update");
+  phases.Enter(StepPhase::kOther);
+  result.phase_seconds = phases.Seconds();
   return result;
 }
 

@@ -69,13 +69,14 @@ class TrainingRun {
   void OpenData();
   void Load();
   void Resume();
-  void Evaluate();
+  // False when the run was asked to end meanwhile.
+  bool Evaluate();
+  bool BetweenEvaluationBatches(double done);
   void ReportStep(const StepResult& result, double seconds);
   void CountSkip(const StepResult& result);
   void Save(const std::string& stage, const std::string& final_path, bool final);
-  void SaveStep() {
-    Save(config_.StagePath(progress_.step), config_.CheckpointPath(progress_.step), false);
-  }
+  // At most once a step.
+  void SaveStep();
   RunEnd Stopped() const;
   void Phase(const char* name, double progress = 0) {
     reporter_.Lifecycle(PhaseLine(name, progress));
@@ -98,6 +99,7 @@ class TrainingRun {
   TrainingProgress progress_{.initial_eval_loss = std::numeric_limits<double>::quiet_NaN()};
   ExpertLoadSummary expert_load_;      // of the newest sampled step
   std::vector<std::string> evidence_;  // of the skipped steps in a row
+  int64_t saved_step_ = -1;            // that this attempt saved last
 };
 
 RunEnd TrainingRun::Run() {
@@ -112,13 +114,8 @@ RunEnd TrainingRun::Run() {
   OpenData();
   Load();
   reporter_.Lifecycle(ReadyLine(rank_, progress_.step, context_->decoder->arena_use().planned));
-  Communicator& world = *context_->communicators().world;
 
-  if (eval_data_ && progress_.step == 0) {
-    Evaluate();
-    const Requests agreed = AgreeOnRequests(world, control_.requests());
-    if (agreed.stop && !agreed.checkpoint) return Stopped();
-  }
+  if (eval_data_ && progress_.step == 0 && !Evaluate()) return Stopped();
 
   const TrainerConfig::Training& t = config_.training;
   TrainStep train_step(*context_->decoder, *optimizer_, context_->communicators(), *train_data_,
@@ -128,10 +125,11 @@ RunEnd TrainingRun::Run() {
                         .max_grad_norm = t.max_grad_norm,
                         .router_aux_loss_coef = t.router_aux_loss_coef});
   Phase("training", static_cast<double>(progress_.step) / static_cast<double>(t.total_steps));
+  const int64_t first_step = progress_.step + 1;
   while (progress_.step < t.total_steps) {
     const auto begin = std::chrono::steady_clock::now();
     const int64_t step = progress_.step + 1;
-    const bool sample = step == 1 || step % config_.expert_load_interval_steps == 0;
+    const bool sample = step == first_step || step % config_.expert_load_interval_steps == 0;
     const StepResult result = train_step.Run(step, control_.requests(), sample);
     progress_.step = step;
     progress_.tokens += result.tokens;
@@ -140,13 +138,13 @@ RunEnd TrainingRun::Run() {
     CountSkip(result);
 
     const bool last = step == t.total_steps;
-    if (eval_data_ && !last && EveryFew(t.eval_interval_steps)) Evaluate();
-    if (result.agreed.checkpoint || (!last && EveryFew(config_.checkpoint.interval_steps)))
-      SaveStep();
+    if (result.agreed.checkpoint) SaveStep();
     if (result.agreed.stop) return Stopped();
+    if (eval_data_ && !last && EveryFew(t.eval_interval_steps) && !Evaluate()) return Stopped();
+    if (!last && EveryFew(config_.checkpoint.interval_steps)) SaveStep();
   }
 
-  if (eval_data_) Evaluate();
+  if (eval_data_ && !Evaluate()) return Stopped();
   Save(config_.FinalStagePath(), config_.FinalPath(), true);
   return {ExitCode::kOk, absl::StrFormat("%d steps done", progress_.step), progress_.step};
 }
@@ -230,17 +228,31 @@ void TrainingRun::Resume() {
   progress_ = loaded->progress;
 }
 
-void TrainingRun::Evaluate() {
+bool TrainingRun::Evaluate() {
   Phase("evaluating");
-  const EvaluationResult result =
+  const std::optional<EvaluationResult> result =
       EvaluateAll(*context_->decoder, *context_->communicators().world, *eval_data_,
-                  config_.training.micro_batch_sequences, [this](double progress) {
-                    reporter_.Metric(PhaseLine("evaluating", std::min(progress, 1.0)));
-                  });
-  if (progress_.step == 0) progress_.initial_eval_loss = result.loss;
-  if (rank_ == 0) reporter_.Lifecycle(EvalLine(progress_.step, result.loss, result.targets));
+                  config_.training.micro_batch_sequences,
+                  [this](double done) { return BetweenEvaluationBatches(done); });
+  if (!result) return false;
+  if (progress_.step == 0) progress_.initial_eval_loss = result->loss;
+  if (rank_ == 0) reporter_.Lifecycle(EvalLine(progress_.step, result->loss, result->targets));
   Phase("training",
         static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
+  return true;
+}
+
+bool TrainingRun::BetweenEvaluationBatches(double done) {
+  const Requests agreed = AgreeOnRequests(*context_->communicators().world, control_.requests());
+  reporter_.Metric(PhaseLine("evaluating", done));
+  // Before the first step there is nothing to save: a checkpoint waits for that step's end.
+  const bool save = agreed.checkpoint && progress_.step > 0;
+  if (save) {
+    SaveStep();
+    Phase("evaluating", done);
+  }
+  control_.Done({.checkpoint = save, .stop = agreed.stop});
+  return !agreed.stop;
 }
 
 void TrainingRun::ReportStep(const StepResult& result, double seconds) {
@@ -321,6 +333,12 @@ void TrainingRun::Save(const std::string& stage, const std::string& final_path, 
     Phase("training",
           static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
   }
+}
+
+void TrainingRun::SaveStep() {
+  if (saved_step_ == progress_.step) return;
+  Save(config_.StagePath(progress_.step), config_.CheckpointPath(progress_.step), false);
+  saved_step_ = progress_.step;
 }
 
 RunEnd TrainingRun::Stopped() const {

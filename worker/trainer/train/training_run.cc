@@ -29,6 +29,7 @@ namespace switchyard::trainer {
 namespace {
 
 constexpr int kMaxConsecutiveSkips = 3;
+constexpr std::chrono::seconds kProgressInterval{1};
 
 void ThrowUnlessOk(const absl::Status& status, ExitCode code) {
   if (!status.ok()) throw TrainerError(code, std::string(status.message()));
@@ -100,6 +101,7 @@ class TrainingRun {
   ExpertLoadSummary expert_load_;      // of the newest sampled step
   std::vector<std::string> evidence_;  // of the skipped steps in a row
   int64_t saved_step_ = -1;            // that this attempt saved last
+  std::chrono::steady_clock::time_point progress_told_;
 };
 
 RunEnd TrainingRun::Run() {
@@ -244,7 +246,11 @@ bool TrainingRun::Evaluate() {
 
 bool TrainingRun::BetweenEvaluationBatches(double done) {
   const Requests agreed = AgreeOnRequests(*context_->communicators().world, control_.requests());
-  reporter_.Metric(PhaseLine("evaluating", done));
+  const auto now = std::chrono::steady_clock::now();
+  if (now - progress_told_ >= kProgressInterval) {
+    reporter_.Metric(PhaseLine("evaluating", done));
+    progress_told_ = now;
+  }
   // Before the first step there is nothing to save: a checkpoint waits for that step's end.
   const bool save = agreed.checkpoint && progress_.step > 0;
   if (save) {

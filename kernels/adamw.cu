@@ -87,8 +87,8 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
     Load8(p.compact_exp_avg_sq + at, v);
     LoadGradient(p, at, scale, grad);
     const AdamwSegment& segment = FindSegment(p, at);
-    const AdamwRandom random =
-        DrawAdamw(p.seed, scalars.step, segment.tensor_id, segment.tensor_offset + (at - segment.begin));
+    const AdamwRandom random = DrawAdamw(p.seed, scalars.step, segment.tensor_id,
+                                         segment.tensor_offset + (at - segment.begin));
     const float decay_factor = 1.0f - p.learning_rate * segment.weight_decay;
     alignas(16) uint16_t w_out[kVec], m_out[kVec], v_out[kVec];
 #pragma unroll
@@ -114,7 +114,8 @@ __global__ void PrepareKernel(PrepareAdamwParams p) {
   s.skip = finite ? 0 : 1;
   if (finite) {
     ++s.step;
-    s.grad_scale = p.max_norm > 0 ? static_cast<float>(fmin(1.0, p.max_norm / (norm + 1e-6))) : 1.0f;
+    s.grad_scale =
+        p.max_norm > 0 ? static_cast<float>(fmin(1.0, p.max_norm / (norm + 1e-6))) : 1.0f;
     s.correction1 = static_cast<float>(1 - pow(static_cast<double>(p.beta1), s.step));
     s.correction2 = static_cast<float>(1 - pow(static_cast<double>(p.beta2), s.step));
   }

@@ -69,7 +69,8 @@ int64_t EmbeddingGradientWorkspaceBytes(int64_t num_tokens, int32_t vocab) {
 cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
                               cudaStream_t stream) {
   if (p.num_tokens < 0 || p.num_tokens > INT32_MAX || p.vocab <= 0 || p.hidden <= 0 ||
-      p.hidden % kVec != 0 || (p.grad_table_VD != nullptr) == (p.grad_table_float32_VD != nullptr)) {
+      p.hidden % kVec != 0 ||
+      (p.grad_table_VD != nullptr) == (p.grad_table_float32_VD != nullptr)) {
     return cudaErrorInvalidValue;
   }
   if (p.num_tokens == 0) return cudaSuccess;
@@ -83,8 +84,8 @@ cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
       p.num_tokens, 0, KeyBits(p.vocab), stream);
   if (error != cudaSuccess) return error;
   if (p.grad_table_VD != nullptr) {
-    SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(
-        p, p.grad_table_VD, layout.array(workspace, 1), layout.array(workspace, 3));
+    SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(p, p.grad_table_VD, layout.array(workspace, 1),
+                                                    layout.array(workspace, 3));
   } else {
     SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(
         p, p.grad_table_float32_VD, layout.array(workspace, 1), layout.array(workspace, 3));

@@ -89,8 +89,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       }
     }
     sums = BlockSum(sums);
-    const float rstd =
-        p.rstd_T != nullptr ? p.rstd_T[token] : rsqrtf(sums.x / p.hidden + p.eps);
+    const float rstd = p.rstd_T != nullptr ? p.rstd_T[token] : rsqrtf(sums.x / p.hidden + p.eps);
     const float mean = sums.y * rstd / p.hidden;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {

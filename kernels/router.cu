@@ -116,7 +116,8 @@ __global__ void SumStatisticsKernel(const float* partial, int num_experts, float
   const bool is_entropy = expert == num_experts;
   float sum = 0.0f;
   for (int b = lane; b < kForwardBlocks; b += 32) {
-    sum += is_entropy ? partial[kForwardBlocks * num_experts + b] : partial[b * num_experts + expert];
+    sum +=
+        is_entropy ? partial[kForwardBlocks * num_experts + b] : partial[b * num_experts + expert];
   }
   sum = WarpSum(sum);
   if (lane != 0) return;
@@ -175,7 +176,8 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(RouterBackwardParams 
 }
 
 bool Valid(int64_t num_tokens, int32_t num_experts, int32_t top_k) {
-  return num_tokens >= 0 && num_experts > 0 && num_experts <= kMaxRouterExperts && top_k > 0 && top_k <= kMaxTopK && top_k <= num_experts;
+  return num_tokens >= 0 && num_experts > 0 && num_experts <= kMaxRouterExperts && top_k > 0 &&
+         top_k <= kMaxTopK && top_k <= num_experts;
 }
 
 // Calls launch<kPerLane>() for the smallest compiled number of experts a lane that is enough.

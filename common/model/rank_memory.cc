@@ -66,8 +66,9 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   // Without expert parallelism every routing has the same number of rows. With it a quarter is
   // allowed for imbalance; a layer that gets more recomputes gate/up instead of saving it. On a GPU
   // the number of rows is not known to the host, and every layer saves for the worst.
-  s.row_capacity =
-      in.expert_parallel == 1 || s.cuda ? s.max_rows : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
+  s.row_capacity = in.expert_parallel == 1 || s.cuda
+                       ? s.max_rows
+                       : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
   s.chunk = std::min<int64_t>(s.T, in.device == DeviceKind::kCpu ? 1024 : 4096);
   return s;
 }
@@ -91,11 +92,11 @@ Bytes Routing(const Sizes& s) {
   if (!s.cuda) return Tensor({s.row_capacity}, kInt64 + kFloat) + Tensor({s.T, s.K}, kInt64);
   const Bytes sorted = Tensor({s.L + 1}, kInt) + Tensor({s.max_rows}, kFloat);
   if (s.ep == 1) return sorted + Tensor({s.max_rows}, kInt) + Tensor({s.T, s.K}, kInt);
-  return sorted + Tensor({s.ep, s.T}, kInt) +          // slot of each token at each destination
-         Tensor({s.T, s.K}, kInt) +                    // destination of each choice
-         Tensor({s.ep * s.T, s.K}, kInt) +             // row of each received choice
+  return sorted + Tensor({s.ep, s.T}, kInt) +              // slot of each token at each destination
+         Tensor({s.T, s.K}, kInt) +                        // destination of each choice
+         Tensor({s.ep * s.T, s.K}, kInt) +                 // row of each received choice
          Tensor({s.ep + 1}, kInt) + Tensor({s.T}, kInt) +  // rows by source, own tokens
-         Tensor({(s.ep - 1) * s.T, s.D}, s.element);   // rows of other ranks
+         Tensor({(s.ep - 1) * s.T, s.D}, s.element);       // rows of other ranks
 }
 
 Bytes SavedMoe(const Sizes& s) {
@@ -120,12 +121,12 @@ Bytes AttentionBackward(const Sizes& s) {
 Bytes MoeBackward(const Sizes& s) {
   const Bytes rows = Tensor({s.max_rows, s.D}, s.element);
   const Bytes hidden = Tensor({s.row_capacity, s.F}, s.element);
-  return Tensor({s.T, s.D}, s.element) +      // normed input
-         Tensor({s.T, s.D}, s.element) +      // its gradient
-         rows + rows +                        // routed rows, gradients of rows
-         Tensor({s.max_rows}, kFloat) +       // gradients of router weights, by row
-         Tensor({s.T, s.K}, kFloat) +         // and by choice
-         hidden + hidden;                     // activations and their gradient
+  return Tensor({s.T, s.D}, s.element) +  // normed input
+         Tensor({s.T, s.D}, s.element) +  // its gradient
+         rows + rows +                    // routed rows, gradients of rows
+         Tensor({s.max_rows}, kFloat) +   // gradients of router weights, by row
+         Tensor({s.T, s.K}, kFloat) +     // and by choice
+         hidden + hidden;                 // activations and their gradient
 }
 
 Bytes DenseBackward(const Sizes& s) {

@@ -238,16 +238,9 @@ void RouterBackward(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   Routed r(tokens);
   auto grad = Normal(tokens * kExperts);
-  const RouterBackwardParams p{r.logits.get(),
-                               nullptr,
-                               r.expert.get(),
-                               r.weight.get(),
-                               r.probability.get(),
-                               grad.get(),
-                               tokens,
-                               kExperts,
-                               kTopK,
-                               true};
+  const RouterBackwardParams p{
+      r.logits.get(), nullptr, r.expert.get(), r.weight.get(), r.probability.get(),
+      grad.get(),     tokens,  kExperts,       kTopK,          true};
   Run(state, 4.0 * tokens * kExperts, [&] { return kernels::RouterBackward(p, nullptr); });
 }
 
@@ -319,7 +312,8 @@ void EmbeddingGradient(benchmark::State& state) {
   auto grad = Normal(tokens * kHidden),
        table = Zeros<nv_bfloat16>(static_cast<int64_t>(kVocab) * kHidden);
   auto workspace = Zeros<char>(EmbeddingGradientWorkspaceBytes(tokens, kVocab));
-  const EmbeddingGradientParams p{id.get(), grad.get(), table.get(), nullptr, -1, tokens, kVocab, kHidden};
+  const EmbeddingGradientParams p{id.get(), grad.get(), table.get(), nullptr,
+                                  -1,       tokens,     kVocab,      kHidden};
   Run(state, 6.0 * tokens * kHidden,
       [&] { return kernels::EmbeddingGradient(p, workspace.get(), nullptr); });
 }

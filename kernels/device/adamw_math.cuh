@@ -57,7 +57,8 @@ SWITCHYARD_HOST_DEVICE inline uint16_t RoundStochastic(float v, uint32_t random)
 
 // One update in place, every operation rounded by itself: host and device agree to the bit.
 SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, const AdamwScalars& s,
-                                               float weight_decay, float grad, float& weight, float& exp_avg, float& exp_avg_sq) {
+                                               float weight_decay, float grad, float& weight,
+                                               float& exp_avg, float& exp_avg_sq) {
 #ifdef __CUDA_ARCH__
   exp_avg = __fadd_rn(__fmul_rn(p.beta1, exp_avg), __fmul_rn(1.0f - p.beta1, grad));
   exp_avg_sq =

@@ -89,10 +89,10 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   std::fill_n(count.host(), s.experts, 0);
   count.Upload();
   const auto forward = [&](auto pointer) {
-    return RouterForwardParams{
-        pointer(logits),          valid_of(pointer), pointer(expert), pointer(weight),
-        pointer(count),           pointer(probability_sum), pointer(entropy), s.tokens, s.experts,
-        s.top_k, s.renormalise};
+    return RouterForwardParams{pointer(logits),  valid_of(pointer), pointer(expert),
+                               pointer(weight),  pointer(count),    pointer(probability_sum),
+                               pointer(entropy), s.tokens,          s.experts,
+                               s.top_k,          s.renormalise};
   };
   Buffer<float> workspace(RouterForwardWorkspaceBytes(s.experts) / sizeof(float));
   reference::RouterForward(forward(host));
@@ -119,14 +119,12 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   EXPECT_LT(RelativeError(grad_logits), kBf16Tolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RouterTest,
-                         testing::Values(RouterShape{4096, 128, 8, true, true},
-                                         RouterShape{1, 32, 1, false, false},
-                                         RouterShape{333, 64, 4, false, true},
-                                         RouterShape{77, 16, 4, true, true},
-                                         RouterShape{500, 160, 6, false, true},
-                                         RouterShape{50, 512, 22, true, false},
-                                         RouterShape{1000, 256, 8, true, true}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, RouterTest,
+    testing::Values(RouterShape{4096, 128, 8, true, true}, RouterShape{1, 32, 1, false, false},
+                    RouterShape{333, 64, 4, false, true}, RouterShape{77, 16, 4, true, true},
+                    RouterShape{500, 160, 6, false, true}, RouterShape{50, 512, 22, true, false},
+                    RouterShape{1000, 256, 8, true, true}));
 
 TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
   SWITCHYARD_REQUIRE_GPU();
@@ -177,8 +175,13 @@ TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
     ASSERT_EQ(GatherRows(gather(device), nullptr), cudaSuccess);
     EXPECT_TRUE(SameBytes(gathered, static_cast<size_t>(rows) * kHidden));
     const auto combine = [&](auto pointer) {
-      return CombineRowsParams{pointer(gathered), pointer(row), tokens % 2 == 0 ? pointer(x) : nullptr,
-                               pointer(y), tokens, kHidden, top_k};
+      return CombineRowsParams{pointer(gathered),
+                               pointer(row),
+                               tokens % 2 == 0 ? pointer(x) : nullptr,
+                               pointer(y),
+                               tokens,
+                               kHidden,
+                               top_k};
     };
     reference::CombineRows(combine(host));
     ASSERT_EQ(CombineRows(combine(device), nullptr), cudaSuccess);

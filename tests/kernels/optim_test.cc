@@ -134,10 +134,10 @@ TEST(AdamwTest, TheStepCountAdvancesOnlyWhenEverythingIsFinite) {
   const auto prepare = [&](double sum, double other) {
     squares[0] = sum, squares.Upload();
     finite[0] = 1, finite[1] = other, finite.Upload();
-    EXPECT_EQ(PrepareAdamw({squares.device(), finite.device(), 2, 1.0, 0.9f, 0.999f,
-                            scalars.device()},
-                           nullptr),
-              cudaSuccess);
+    EXPECT_EQ(
+        PrepareAdamw({squares.device(), finite.device(), 2, 1.0, 0.9f, 0.999f, scalars.device()},
+                     nullptr),
+        cudaSuccess);
     return scalars.Download()[0];
   };
   AdamwScalars got = prepare(16, 2);
@@ -217,15 +217,15 @@ TEST(EmbeddingGradientTest, AddsEachTokensRowOnceWhateverRepeats) {
   Buffer<char> workspace(EmbeddingGradientWorkspaceBytes(kTokens, kVocab));
   for (const bool float32 : {false, true}) {
     const auto params = [&](auto pointer) {
-      return EmbeddingGradientParams{.id_T = pointer(id),
-                                     .grad_y_TD = pointer(grad_y),
-                                     .grad_table_VD = float32 ? nullptr : pointer(table),
-                                     .grad_table_float32_VD =
-                                         float32 ? pointer(table_float32) : nullptr,
-                                     .skipped_id = 31,
-                                     .num_tokens = kTokens,
-                                     .vocab = kVocab,
-                                     .hidden = kHidden};
+      return EmbeddingGradientParams{
+          .id_T = pointer(id),
+          .grad_y_TD = pointer(grad_y),
+          .grad_table_VD = float32 ? nullptr : pointer(table),
+          .grad_table_float32_VD = float32 ? pointer(table_float32) : nullptr,
+          .skipped_id = 31,
+          .num_tokens = kTokens,
+          .vocab = kVocab,
+          .hidden = kHidden};
     };
     reference::EmbeddingGradient(params(host));
     ASSERT_EQ(EmbeddingGradient(params(device), workspace.device(), nullptr), cudaSuccess);

@@ -63,8 +63,8 @@ class Training {
       const at::Tensor whole = Whole(parameter.name, parameter.shape, mesh, parameter.kind, 0);
       registry_.Value(static_cast<int>(p)).copy_(Part(whole, parameter, mesh, rank) * 0.02);
     }
-    optimizer_ = std::make_unique<ShardedOptimizer>(registry_, communicators_,
-                                                    ShardedOptimizerOptions{{0.9, 0.95, 1e-8, 0.1}});
+    optimizer_ = std::make_unique<ShardedOptimizer>(
+        registry_, communicators_, ShardedOptimizerOptions{{0.9, 0.95, 1e-8, 0.1}});
     gradients_ = at::zeros({registry_.total_numel()}, at::kFloat);
   }
 

@@ -107,10 +107,11 @@ void Print(const BenchOptions& options, const ModelShape& shape, const std::vect
   std::printf("mesh         %d ranks, expert parallel %d, gate %s, %s, optimizer %s%s\n",
               options.ranks, options.expert_parallel, options.gate.c_str(), options.dtype.c_str(),
               options.optimizer.c_str(), options.deterministic ? ", deterministic" : "");
-  std::printf("step         %.1f ms, %d sequences of %d tokens a rank (median of %d; %.1f to %.1f)\n",
-              median * 1e3, static_cast<int>(options.micro_batch * options.accumulation),
-              static_cast<int>(options.sequence_length), static_cast<int>(seconds.size()),
-              *fastest * 1e3, *slowest * 1e3);
+  std::printf(
+      "step         %.1f ms, %d sequences of %d tokens a rank (median of %d; %.1f to %.1f)\n",
+      median * 1e3, static_cast<int>(options.micro_batch * options.accumulation),
+      static_cast<int>(options.sequence_length), static_cast<int>(seconds.size()), *fastest * 1e3,
+      *slowest * 1e3);
   std::printf("throughput   %.0f tokens/s, %.0f a rank, %.1f TFLOP/s a rank\n", tokens / median,
               tokens / median / options.ranks,
               tokens * shape.TrainingFlopsPerToken(options.sequence_length) / median / 1e12 /

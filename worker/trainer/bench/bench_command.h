@@ -19,7 +19,7 @@ struct BenchOptions {
   int64_t steps = 10;  // measured, after `warmup` others
   int64_t warmup = 2;
   std::string device = "cpu";
-  std::string dtype;  // "float32", "bfloat16"; empty: the device's usual one
+  std::string dtype;                // "float32", "bfloat16"; empty: the device's usual one
   std::string optimizer = "exact";  // profile, or "none": forward and backward only
   bool deterministic = false;
   double aux_loss_coef = 0;

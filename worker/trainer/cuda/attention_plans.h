@@ -22,7 +22,9 @@ class AttentionPlans {
   void Select(const ops::AttentionShape& shape, const Batch& host, const int32_t* offset);
   // The plan selected last, its documents (null for whole sequences) and workspaces.
   kernels::Attention& plan() const { return *selected_->attention; }
-  const void* documents() const { return selected_->documents.defined() ? selected_->documents.data_ptr() : nullptr; }
+  const void* documents() const {
+    return selected_->documents.defined() ? selected_->documents.data_ptr() : nullptr;
+  }
 
  private:
   struct Plan {

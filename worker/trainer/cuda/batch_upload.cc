@@ -44,8 +44,7 @@ Batch BatchUpload::Upload(const Batch& host) {
     const auto bytes = static_cast<int64_t>(t->nbytes());
     TORCH_CHECK(used + bytes <= side.pinned.numel(), "a batch of ",
                 host.num_sequences * host.sequence_length, " tokens is larger than was prepared");
-    std::memcpy(static_cast<std::byte*>(side.pinned.data_ptr()) + used, t->const_data_ptr(),
-                bytes);
+    std::memcpy(static_cast<std::byte*>(side.pinned.data_ptr()) + used, t->const_data_ptr(), bytes);
     *t = side.device.narrow(0, used, bytes).view(t->scalar_type());
     used += Aligned(bytes);
   }

@@ -23,9 +23,10 @@ class CudaBackend final : public DeviceBackend {
     int count = 0;
     const cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0) {
-      throw TrainerError(ExitCode::kDevice,
-                         absl::StrCat("device is \"cuda\", but no GPU can be used: ",
-                                      cudaGetErrorString(error), "; see nvidia-smi for the driver"));
+      throw TrainerError(
+          ExitCode::kDevice,
+          absl::StrCat("device is \"cuda\", but no GPU can be used: ", cudaGetErrorString(error),
+                       "; see nvidia-smi for the driver"));
     }
     const int index = use.local_rank % count;
     cudaDeviceProp properties{};
@@ -54,7 +55,8 @@ class CudaBackend final : public DeviceBackend {
   void Synchronize() override { cuda::Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
 
   DeviceMemory Memory() override {
-    const auto statistics = c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
+    const auto statistics =
+        c10::cuda::CUDACachingAllocator::getDeviceStats(c10::cuda::current_device());
     DeviceMemory memory;
     memory.peak_bytes = statistics.allocated_bytes[0].peak;
     memory.allocations = statistics.num_device_alloc;

@@ -168,8 +168,8 @@ class CudaOps final : public ops::DeviceOps {
   void GroupedWeightGradient(const at::Tensor& offset_L1, const at::Tensor& grad,
                              const at::Tensor& x, const ops::WeightGradient& d) override {
     const GroupedOutput output = d.value.scalar_type() == at::kBFloat16 ? GroupedOutput::kBfloat16
-                                 : d.accumulate ? GroupedOutput::kFloat32Add
-                                                : GroupedOutput::kFloat32;
+                                 : d.accumulate                         ? GroupedOutput::kFloat32Add
+                                                                        : GroupedOutput::kFloat32;
     grouped_.Run(GroupedProduct::kWeightGradient, output, offset_L1, grad, x, d.value,
                  d.value.size(1), d.value.size(2));
   }
@@ -245,9 +245,9 @@ class CudaOps final : public ops::DeviceOps {
 
   int64_t ReadUpdates(const at::Tensor& scalars) override {
     kernels::AdamwScalars host{};
-    Check(cudaMemcpyAsync(&host, scalars.data_ptr(), sizeof(host), cudaMemcpyDeviceToHost,
-                          Stream()),
-          "cudaMemcpyAsync");
+    Check(
+        cudaMemcpyAsync(&host, scalars.data_ptr(), sizeof(host), cudaMemcpyDeviceToHost, Stream()),
+        "cudaMemcpyAsync");
     Check(cudaStreamSynchronize(Stream()), "cudaStreamSynchronize");
     return host.step;
   }
@@ -287,8 +287,7 @@ class CudaOps final : public ops::DeviceOps {
 
  private:
   static at::Tensor ToDevice(const void* data, int64_t bytes) {
-    at::Tensor out =
-        at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(at::kCUDA));
+    at::Tensor out = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(at::kCUDA));
     Check(cudaMemcpyAsync(out.data_ptr(), data, bytes, cudaMemcpyHostToDevice, Stream()),
           "cudaMemcpyAsync");
     Check(cudaStreamSynchronize(Stream()), "cudaStreamSynchronize");

@@ -25,7 +25,8 @@ class GroupedGemms {
     kernels::GroupedGemm gemm;
     at::Tensor workspace;  // uint8
   };
-  using Key = std::tuple<kernels::GroupedProduct, kernels::GroupedOutput, int64_t, int64_t, int64_t>;
+  using Key =
+      std::tuple<kernels::GroupedProduct, kernels::GroupedOutput, int64_t, int64_t, int64_t>;
   std::map<Key, Entry> entries_;
 };
 

@@ -66,10 +66,10 @@ class LocalDispatcher final : public TokenDispatcher {
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override {
     Combine(grad_rows_RD, routing, grad_x_TD);
-    Check(kernels::GatherChoices({Data<float>(grad_weight_R),
-                                  Data<int32_t>(routing.private_tensors[kRowOfChoice]),
-                                  Data<float>(grad_weight_TK), grad_weight_TK.numel()},
-                                 Stream()),
+    Check(kernels::GatherChoices(
+              {Data<float>(grad_weight_R), Data<int32_t>(routing.private_tensors[kRowOfChoice]),
+               Data<float>(grad_weight_TK), grad_weight_TK.numel()},
+              Stream()),
           "GatherChoices");
   }
 

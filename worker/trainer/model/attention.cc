@@ -92,8 +92,7 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                                qkv_.narrow(1, query + key, key), out_, log_sum_exp_,
                                context.batch.document_offset, grad_qk.narrow(1, 0, query),
-                               grad_qk.narrow(1, query, key),
-                               grad_qkv.narrow(1, query + key, key));
+                               grad_qk.narrow(1, query, key), grad_qkv.narrow(1, query + key, key));
   ops::QkNormRopeBackward(norm_rope, qkv_, grad_qk, grad_qkv, grad_query_norm_, grad_key_norm_);
 
   ops::RmsNorm(x_TD_, input_norm_, eps_, normed);

@@ -204,8 +204,8 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
     aux_loss = entropy = at::zeros({1}, x.options().dtype(at::kDouble));
   }
   const PhaseScope backward(phases, StepPhase::kBackward);
-  result.sums = at::cat(
-      {p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
+  result.sums =
+      at::cat({p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
     p.layers[i].Backward(context, grad);
     p.gradients->ZeroPadding(i);

@@ -31,7 +31,7 @@ struct DecoderOptions {
   TokenDispatcher* dispatcher = nullptr;  // borrowed; may be null for a model without MoE layers
   Precision precision = Precision::kFloat32;
   OptimizerProfile optimizer = OptimizerProfile::kExact;  // for the plan of memory()
-  at::Device device = at::kCPU;   // a GPU needs bfloat16 and installed ops::DeviceOps
+  at::Device device = at::kCPU;     // a GPU needs bfloat16 and installed ops::DeviceOps
   int64_t max_sequences = 1;        // B of the largest micro-batch
   int64_t max_sequence_length = 1;  // S; on CPU only B * S limits a batch
   int64_t gradient_accumulation = 1;

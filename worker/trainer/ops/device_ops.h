@@ -1,9 +1,10 @@
 // The operations of ops/ on a GPU: what they dispatch to when their tensors lie there.
 //
 // The trainer for CPUs does not load the CUDA libraries; the program with them installs its
-// implementation (cuda/cuda_ops.h) once, before the first tensor is made. Meaning, shapes and dtypes
-// are those of the functions of the same names in ops/, which are the specification; all rows are
-// bfloat16. Everything is enqueued on the current stream; nothing waits for the device or allocates.
+// implementation (cuda/cuda_ops.h) once, before the first tensor is made. Meaning, shapes and
+// dtypes are those of the functions of the same names in ops/, which are the specification; all
+// rows are bfloat16. Everything is enqueued on the current stream; nothing waits for the device or
+// allocates.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -100,7 +101,8 @@ class DeviceOps {
   virtual void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T,
                                     int64_t skipped_id, const WeightGradient& destination) = 0;
 
-  // sum (float64 [1]) += squares of a flat bfloat16 or float32 tensor whose size is a multiple of 8.
+  // sum (float64 [1]) += squares of a flat bfloat16 or float32 tensor whose size is a multiple
+  // of 8.
   virtual void SumOfSquares(const at::Tensor& flat, const at::Tensor& sum) = 0;
   // On the device, for ShardUpdate; `segments` cover the range from 0 on.
   virtual at::Tensor MakeSegments(const std::vector<UpdateSegment>& segments) = 0;

@@ -65,11 +65,11 @@ void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor q
 }
 
 void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
-                        at::Tensor grad_qkv,
-                        const WeightGradient& grad_query_weight,
+                        at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight) {
   if (!qkv.is_cpu()) {
-    return Device().QkNormRopeBackward(op, qkv, grad_qk, grad_qkv, grad_query_weight, grad_key_weight);
+    return Device().QkNormRopeBackward(op, qkv, grad_qk, grad_qkv, grad_query_weight,
+                                       grad_key_weight);
   }
   const at::Tensor weight = HeadWeights(op);
   const int64_t half = op.head_dim / 2;

@@ -31,8 +31,7 @@ void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor q
 // become the gradient of qkv's. On CPU grad_qk may be these heads of grad_qkv; on CUDA it is
 // contiguous, and cos and sin are planes of one [T, C / 2, 2] tensor.
 void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
-                        at::Tensor grad_qkv,
-                        const WeightGradient& grad_query_weight,
+                        at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight);
 
 }  // namespace switchyard::trainer::ops

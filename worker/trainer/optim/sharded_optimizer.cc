@@ -108,8 +108,8 @@ std::vector<ops::UpdateSegment> ShardedOptimizer::DeviceSegments(int block) cons
       const auto id = static_cast<uint32_t>(segment.parameter) << 16 |
                       static_cast<uint32_t>(stacked ? first_expert + index : 0);
       const double decay = segment.decays ? options_.adamw.weight_decay : 0;
-      runs.push_back({p.offset + at - shard_begin, at - index * tensor, id,
-                      static_cast<float>(decay)});
+      runs.push_back(
+          {p.offset + at - shard_begin, at - index * tensor, id, static_cast<float>(decay)});
       at = std::min(end, (index + 1) * tensor);
     }
   }
@@ -132,8 +132,7 @@ at::Tensor ShardedOptimizer::OwnShard(int block, const at::Tensor& flat) const {
 
 at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
   double squares = 0;
-  at::Tensor device_squares =
-      at::zeros({1}, parameters_.values().options().dtype(at::kDouble));
+  at::Tensor device_squares = at::zeros({1}, parameters_.values().options().dtype(at::kDouble));
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
     const at::Tensor gradient = gradients(block);

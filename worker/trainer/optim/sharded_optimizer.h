@@ -3,8 +3,8 @@
 //
 // One step: ReduceGradients (reduce-scatter of each block, squared norm of what this rank owns),
 // the caller adds norms and what must be finite over all ranks by one all-reduce, then Update (own
-// shard, all-gather), which does nothing when they are not finite. Gradients are sums over ranks: they already carry the 1 / targets of
-// the global batch.
+// shard, all-gather), which does nothing when they are not finite. Gradients are sums over ranks:
+// they already carry the 1 / targets of the global batch.
 //
 // Collective: all ranks call the same methods in the same order. Knows nothing of schedules or
 // steps.
@@ -20,9 +20,9 @@
 #include "common/model/rank_memory.h"
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/model/parameter_registry.h"
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/optimizer_state.h"
-#include "worker/trainer/ops/device_ops.h"
 
 namespace switchyard::trainer {
 
@@ -56,8 +56,8 @@ class ShardedOptimizer {
   // Names of the parameters with a non-finite reduced gradient on any rank, in registry order.
   // Waits for the device.
   std::vector<std::string> NonFiniteParameters(const BlockGradients& gradients);
-  // Updates the values of all ranks by the reduced gradients, clipped to the norm `max_norm` (0: not
-  // at all) by their sum of squares over the world. Does nothing when that or one of `finite`
+  // Updates the values of all ranks by the reduced gradients, clipped to the norm `max_norm` (0:
+  // not at all) by their sum of squares over the world. Does nothing when that or one of `finite`
   // (float64 [n]) is not finite; all ranks must pass equal numbers. Does not wait for a GPU.
   void Update(const BlockGradients& gradients, double learning_rate, double max_norm,
               const at::Tensor& sum_of_squares, const at::Tensor& finite);

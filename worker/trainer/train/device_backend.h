@@ -23,10 +23,10 @@ struct DeviceUse {
 };
 
 struct DeviceMemory {
-  int64_t peak_bytes = 0;       // most that was ever taken from the allocator at once
-  int64_t current_bytes = 0;    // taken from the allocator now
-  int64_t used_bytes = 0;       // of the whole GPU now, by whomever
-  int64_t allocations = 0;      // asked of the driver so far
+  int64_t peak_bytes = 0;     // most that was ever taken from the allocator at once
+  int64_t current_bytes = 0;  // taken from the allocator now
+  int64_t used_bytes = 0;     // of the whole GPU now, by whomever
+  int64_t allocations = 0;    // asked of the driver so far
 };
 
 class DeviceBackend {

@@ -43,8 +43,9 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
     context->dispatcher = MakeWindowDispatcher(*context->groups.window, shape.num_experts, window);
   } else if (has_experts) {
     context->dispatcher =
-        device.is_cpu() ? MakeLocalDispatcher(shape.num_experts, shape.experts_per_token)
-                        : GpuBackend()->MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
+        device.is_cpu()
+            ? MakeLocalDispatcher(shape.num_experts, shape.experts_per_token)
+            : GpuBackend()->MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
   }
   if (has_experts && options.gate != "router") {
     context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,

@@ -78,8 +78,8 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
     sum(kTokens).add_(tokens);
     if (!sample_expert_load || !micro.tokens_per_expert.defined()) continue;
     if (!tokens_per_expert.defined()) {
-      tokens_per_expert =
-          at::zeros(micro.tokens_per_expert.sizes(), micro.tokens_per_expert.options().dtype(at::kLong));
+      tokens_per_expert = at::zeros(micro.tokens_per_expert.sizes(),
+                                    micro.tokens_per_expert.options().dtype(at::kLong));
     }
     tokens_per_expert.add_(micro.tokens_per_expert);
   }

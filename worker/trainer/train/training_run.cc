@@ -355,9 +355,9 @@ void TrainingRun::Save(const std::string& stage, const std::string& final_path, 
   metadata.next_sequence = progress_.step * config_.training.global_batch_sequences;
   metadata.seed = config_.training.seed;
   metadata.train_fingerprint = train_data_->fingerprint();
-  const int64_t bytes =
-      ValueOrThrow(SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->CurrentState()),
-                   ExitCode::kOutput);
+  const int64_t bytes = ValueOrThrow(
+      SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->CurrentState()),
+      ExitCode::kOutput);
   reporter_.Lifecycle(
       CheckpointShardLine({rank_, progress_.step, stage, final_path, final, bytes}));
   if (!final) {

@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "common/log.h"
-#include "common/telemetry/exposer.h"
+#include "common/telemetry/metrics_page.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -48,16 +48,17 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   signal(SIGPIPE, SIG_IGN);
 
   telemetry::Registry registry;
-  std::unique_ptr<telemetry::Exposer> exposer;
+  ServerOptions options;
+  std::string metrics_address;
   if (!metrics.empty()) {
     if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
       return Fail(status);
-    absl::StatusOr<std::unique_ptr<telemetry::Exposer>> started =
-        telemetry::Exposer::Start(registry, metrics);
-    if (!started.ok()) return Fail(started.status());
-    exposer = *std::move(started);
+    absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
+    if (!bound.ok()) return Fail(bound.status());
+    metrics_address = (*bound)->address();
+    (*bound)->Handle("/metrics", telemetry::MetricsPage(registry));
+    options.http = *std::move(bound);
   }
-  ServerOptions options;
   options.listen = listen;
   options.state_dir = state_dir;
   const SystemClock clock;
@@ -66,7 +67,6 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
-  const std::string metrics_address = exposer == nullptr ? "" : exposer->address();
   if (absl::Status status = (*server)->WriteStateFile("metrics-address", metrics_address);
       !status.ok()) {
     return Fail(status);

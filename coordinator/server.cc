@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/notification.h"
 #include "common/log.h"
 #include "common/rpc/channel.h"
 #include "common/status_macros.h"
@@ -25,6 +26,7 @@ namespace switchyard::coordinator {
 namespace {
 
 constexpr std::chrono::seconds kDrainTime{3};
+constexpr absl::Duration kHealthTime = absl::Seconds(2);
 
 // Removes the logs of deleted jobs.
 class LogRemover final : public JobObserver {
@@ -45,6 +47,18 @@ class LogRemover final : public JobObserver {
   LogStore& logs_;
   std::map<std::string, std::string> uid_by_name_;
 };
+
+// 200 while the writer thread answers: what /healthz says.
+http::Handler Health(CoreLoop& loop) {
+  return [&loop](const http::Request&) {
+    auto answered = std::make_shared<absl::Notification>();
+    if (!loop.Post({}, [answered](Core&, const absl::Status&) { answered->Notify(); }))
+      return http::TextResponse(503, "shutting down\n");
+    return answered->WaitForNotificationWithTimeout(kHealthTime)
+               ? http::TextResponse(200, "ok\n")
+               : http::TextResponse(503, "the writer thread does not answer; is the disk slow?\n");
+  };
+}
 
 std::string NewId() {
   static absl::Mutex mutex;
@@ -118,6 +132,7 @@ struct Server::Parts {
   NodeServiceImpl nodes;
   std::unique_ptr<grpc::Server> server;
   std::string address;
+  std::unique_ptr<http::Server> http;  // its handlers use all of the above
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -162,12 +177,18 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   }
   // From here on calls may be open, and only the destructor ends them.
   std::unique_ptr<Server> server(new Server(std::move(parts)));
+  if (options.http != nullptr) {
+    options.http->Handle("/healthz", Health(server->parts_->loop));
+    server->parts_->http = std::move(options.http);
+    server->parts_->http->Serve();
+  }
   SWITCHYARD_RETURN_IF_ERROR(server->WriteStateFile("listen-address", server->address()));
   return server;
 }
 
 Server::~Server() {
   if (parts_->server == nullptr) return;
+  parts_->http.reset();
   parts_->server->GetHealthCheckService()->SetServingStatus(false);
   parts_->watches.Close();
   parts_->log_hub.Close();

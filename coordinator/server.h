@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/http/http_server.h"
 #include "coordinator/reconcile/core_context.h"
 #include "coordinator/report/job_observer.h"
 
@@ -18,6 +19,8 @@ struct ServerOptions {
   std::string state_dir;
   CoreOptions core;
   std::vector<JobObserver*> observers;  // borrowed; outlive the server
+  // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
+  std::unique_ptr<http::Server> http;
   // Around every RPC.
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };

@@ -49,13 +49,11 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
 
   telemetry::Registry registry;
   ServerOptions options;
-  std::string metrics_address;
   if (!metrics.empty()) {
     if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
       return Fail(status);
     absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
     if (!bound.ok()) return Fail(bound.status());
-    metrics_address = (*bound)->address();
     (*bound)->Handle("/metrics", telemetry::MetricsPage(registry));
     options.http = *std::move(bound);
   }
@@ -67,6 +65,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
+  const std::string metrics_address = (*server)->http_address();
   if (absl::Status status = (*server)->WriteStateFile("metrics-address", metrics_address);
       !status.ok()) {
     return Fail(status);
@@ -95,8 +94,10 @@ int main(int argc, char** argv) {
   std::string state_dir;
   app.add_option("--listen", listen, "HOST:PORT for clients and agents; port 0 takes a free one")
       ->capture_default_str();
-  app.add_option("--metrics", metrics,
-                 "HOST:PORT of /metrics; port 0 takes a free one, empty for none")
+  app.add_option(
+         "--metrics", metrics,
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing")
       ->required();

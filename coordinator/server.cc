@@ -21,6 +21,7 @@
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
 #include "coordinator/state_dir.h"
+#include "coordinator/web/live_pages.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -105,7 +106,8 @@ struct Server::Parts {
         loop(core),
         jobs({loop, *store, published, planner, *metrics, watches, log_hub}),
         checkpoints(loop, published),
-        nodes(loop) {
+        nodes(loop),
+        pages(published, *metrics, *store) {
     agents.SetLoop(&loop);
     core.AddListener(&published);
     core.AddObserver(metrics.get());  // before `published`: watchers read steps from it
@@ -130,6 +132,7 @@ struct Server::Parts {
   JobServiceImpl jobs;
   CheckpointServiceImpl checkpoints;
   NodeServiceImpl nodes;
+  LivePages pages;
   std::unique_ptr<grpc::Server> server;
   std::string address;
   std::unique_ptr<http::Server> http;  // its handlers use all of the above
@@ -179,6 +182,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   std::unique_ptr<Server> server(new Server(std::move(parts)));
   if (options.http != nullptr) {
     options.http->Handle("/healthz", Health(server->parts_->loop));
+    server->parts_->pages.AddTo(*options.http);
     server->parts_->http = std::move(options.http);
     server->parts_->http->Serve();
   }
@@ -199,6 +203,10 @@ Server::~Server() {
 }
 
 const std::string& Server::address() const { return parts_->address; }
+
+std::string Server::http_address() const {
+  return parts_->http == nullptr ? "" : parts_->http->address();
+}
 
 absl::Status Server::WriteStateFile(const std::string& name, const std::string& text) const {
   return parts_->state_dir.WriteFile(name, text);

@@ -36,6 +36,8 @@ class Server {
 
   // "127.0.0.1:7070" as bound.
   const std::string& address() const;
+  // The same of HTTP; empty without.
+  std::string http_address() const;
   // Writes a file into the state directory, for scripts that wait for it; "listen-address" is
   // written at start.
   absl::Status WriteStateFile(const std::string& name, const std::string& text) const;

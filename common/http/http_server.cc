@@ -153,6 +153,22 @@ absl::StatusOr<HostPort> ReadAddress(const Options& options) {
   return result;
 }
 
+// Of a Host header: "127.0.0.1:80", "[::1]", "localhost:80", or none.
+bool IsNumericOrLocal(const std::string& header) {
+  const size_t bracket = header.rfind(']');
+  const size_t colon = header.rfind(':');
+  const bool has_port =
+      colon != std::string::npos &&
+      (bracket == std::string::npos ? header.find(':') == colon : colon > bracket);
+  std::string host = has_port ? header.substr(0, colon) : header;
+  if (host.empty() || host == "localhost") return true;
+  in6_addr unused;
+  if (inet_pton(AF_INET, host.c_str(), &unused) == 1) return true;
+  if (host.size() < 2 || host.front() != '[' || host.back() != ']') return false;
+  host = host.substr(1, host.size() - 2);
+  return inet_pton(AF_INET6, host.c_str(), &unused) == 1;
+}
+
 Request ToRequest(const httplib::Request& from) {
   Request request;
   request.path = from.path;
@@ -194,10 +210,11 @@ struct Server::Impl {
   // The longest path that takes `path`, null without one.
   const Handler* Find(const std::string& path) const {
     if (const auto exact = handlers.find(path); exact != handlers.end()) return &exact->second;
-    for (size_t slash = path.rfind('/'); slash != std::string::npos && slash > 0;
-         slash = path.rfind('/', slash - 1)) {
-      const auto below = handlers.find(path.substr(0, slash + 1));
+    for (std::string above = path; !above.empty();) {
+      above.resize(above.rfind('/', above.size() - 2) + 1);
+      const auto below = handlers.find(above);
       if (below != handlers.end()) return &below->second;
+      if (above.size() <= 1) break;
     }
     return nullptr;
   }
@@ -209,6 +226,9 @@ struct Server::Impl {
       return response;
     }
     const Request request = ToRequest(from);
+    if (!options.authorize && !IsNumericOrLocal(from.get_header_value("Host"))) {
+      return TextResponse(421, "Name this server by its address or as localhost.\n");
+    }
     if (options.authorize && request.path != "/healthz") {
       if (const auto refusal = options.authorize(request); refusal != nullptr) return *refusal;
     }

@@ -42,7 +42,9 @@ struct Options {
   // choose.
   std::string address;
   std::string flag = "--metrics";  // named in errors
-  // Asked before every handler but /healthz; a response is the answer instead. Empty: everyone may.
+  // Asked before every handler but /healthz; a response is the answer instead. Empty: everyone may
+  // who names the server by a numeric address or localhost (a page of another site that has its own
+  // name lead here may not).
   std::function<std::unique_ptr<Response>(const Request&)> authorize;
 };
 

@@ -114,6 +114,24 @@ TEST_F(HttpServerTest, WhoIsRefusedNeverReachesTheHandler) {
   EXPECT_THAT(Get(port, "/closed"), AllOf(StartsWith("HTTP/1.1 401"), Not(HasSubstr("inside"))));
 }
 
+TEST(HttpHostTest, WithoutTokensOnlyAddressesAndLocalhostNameTheServer) {
+  Options options;
+  options.address = "127.0.0.1:0";
+  auto server = Server::Bind(std::move(options));
+  ASSERT_TRUE(server.ok()) << server.status();
+  (*server)->Handle("/page", [](const Request&) { return TextResponse(200, "page"); });
+  (*server)->Serve();
+  const auto ask = [&](const std::string& host) {
+    return Exchange((*server)->port(),
+                    absl::StrCat("GET /page HTTP/1.1\r\nHost: ", host, "\r\n\r\n"));
+  };
+  for (const char* host : {"127.0.0.1:80", "localhost", "localhost:9464", "[::1]:80", "10.0.0.7"})
+    EXPECT_THAT(ask(host), StartsWith("HTTP/1.1 200")) << host;
+  for (const char* host :
+       {"attacker.example", "attacker.example:9464", "127.0.0.1.example", "::1:x"})
+    EXPECT_THAT(ask(host), StartsWith("HTTP/1.1 421")) << host;
+}
+
 // Each of these made some server fall over or grow without bound.
 TEST_F(HttpServerTest, HostileRequestsAreRefusedAndTheNextIsServed) {
   const std::vector<std::string> requests = {

@@ -48,19 +48,25 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   signal(SIGPIPE, SIG_IGN);
 
   telemetry::Registry registry;
+  const SystemClock clock;
+  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  const ServiceSeries series(registry);
   ServerOptions options;
   if (!metrics.empty()) {
     if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
       return Fail(status);
     absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
     if (!bound.ok()) return Fail(bound.status());
-    (*bound)->Handle("/metrics", telemetry::MetricsPage(registry));
+    (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
+      sink.Refresh();
+      series.SetDisk(state_dir);
+      return page(request);
+    });
     options.http = *std::move(bound);
   }
   options.listen = listen;
   options.state_dir = state_dir;
-  const SystemClock clock;
-  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  options.series = &series;
   options.observers = {&sink};
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
@@ -75,7 +81,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
       {{"address", (*server)->address()}, {"metrics", metrics_address}, {"state_dir", state_dir}});
   const timespec minute{60, 0};
   int signal_number = -1;
-  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Expire();
+  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Refresh();
   log::Info("coordinator.draining", {{"signal", signal_number}});
   server->reset();
   log::Info("coordinator.stopped");

@@ -103,7 +103,7 @@ struct Server::Parts {
         log_hub(published, logs),
         agents(published, logs),
         core(options.core, clock, *store, planner, agents, NewId),
-        loop(core),
+        loop(core, options.series),
         jobs({loop, *store, published, planner, *metrics, watches, log_hub}),
         checkpoints(loop, published),
         nodes(loop),

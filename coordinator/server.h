@@ -11,6 +11,7 @@
 #include "common/http/http_server.h"
 #include "coordinator/reconcile/core_context.h"
 #include "coordinator/report/job_observer.h"
+#include "coordinator/report/service_series.h"
 
 namespace switchyard::coordinator {
 
@@ -18,7 +19,8 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:7070";  // loopback only; port 0 takes a free one
   std::string state_dir;
   CoreOptions core;
-  std::vector<JobObserver*> observers;  // borrowed; outlive the server
+  std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  const ServiceSeries* series = nullptr;  // borrowed; null for none
   // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
   std::unique_ptr<http::Server> http;
   // Around every RPC.

@@ -160,8 +160,7 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
 
   at::Tensor again = at::zeros_like(rows);
   dispatcher.Redispatch(in.x_TD, routing, again);
-  EXPECT_TRUE(
-      at::equal(again.narrow(0, 0, routing.max_rows), rows.narrow(0, 0, routing.max_rows)));
+  EXPECT_TRUE(at::equal(again.narrow(0, 0, routing.max_rows), rows.narrow(0, 0, routing.max_rows)));
 
   at::Tensor grad_rows = at::empty_like(rows);
   dispatcher.DispatchGradient(in.grad_TD, routing, grad_rows);

@@ -179,12 +179,15 @@ void Decoder::ZeroGradients() {
   if (parts_->gradients->accumulates()) parts_->gradients->ZeroAll();
 }
 
-MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossScale& scale) {
+MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossScale& scale,
+                                          PhaseTimer* phases) {
   Parts& p = *parts_;
   const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   ArenaScope scope(p.workspace);
+  const PhaseScope phase(phases, StepPhase::kForward);
   StepContext context = p.Context(batch);
+  context.phases = phases;
   const at::Tensor x = p.Forward(context);
   at::Tensor grad = p.workspace.Take(x.sizes(), p.dtype);
 
@@ -200,8 +203,9 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
   } else {
     aux_loss = entropy = at::zeros({1}, x.options().dtype(at::kDouble));
   }
-  result.sums = at::cat(
-      {p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
+  const PhaseScope backward(phases, StepPhase::kBackward);
+  result.sums =
+      at::cat({p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
     p.layers[i].Backward(context, grad);
     p.gradients->ZeroPadding(i);

@@ -18,6 +18,7 @@
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/data/batch.h"
 #include "worker/trainer/model/parameter_registry.h"
+#include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/moe/token_dispatcher.h"
 
 namespace switchyard::trainer {
@@ -30,7 +31,7 @@ struct DecoderOptions {
   TokenDispatcher* dispatcher = nullptr;  // borrowed; may be null for a model without MoE layers
   Precision precision = Precision::kFloat32;
   OptimizerProfile optimizer = OptimizerProfile::kExact;  // for the plan of memory()
-  at::Device device = at::kCPU;   // a GPU needs bfloat16 and installed ops::DeviceOps
+  at::Device device = at::kCPU;     // a GPU needs bfloat16 and installed ops::DeviceOps
   int64_t max_sequences = 1;        // B of the largest micro-batch
   int64_t max_sequence_length = 1;  // S; on CPU only B * S limits a batch
   int64_t gradient_accumulation = 1;
@@ -93,8 +94,10 @@ class Decoder {
   //   scale.cross_entropy * sum of cross-entropy + scale.aux * auxiliary loss
   // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the
   // ranks' gradients is the gradient of the global loss. Activations take the place of the
-  // gradients of the step before, so without accumulation those must be used up.
-  MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale);
+  // gradients of the step before, so without accumulation those must be used up. `phases`, when
+  // given, is told of forward, backward, dispatch and combine.
+  MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale,
+                                   PhaseTimer* phases = nullptr);
   // Cross-entropy only. Overwrites gradients when there is no accumulation.
   EvalResult Evaluate(const Batch& batch);
   // All logits [T, V] in the parameter dtype, newly allocated. Overwrites gradients like Evaluate.

@@ -19,8 +19,8 @@ class OutputHead {
   OutputHead(const ModelShape& shape, const ParameterRegistry& registry,
              const GradientStore& gradients, int64_t chunk_rows);
 
-  // Summed cross-entropy, float64 [1], of x_TD, the last layer's output. Writes grad_TD, the gradient of scale
-  // times it by x_TD, and the parameters' gradients (a tied embedding's as well).
+  // Summed cross-entropy, float64 [1], of x_TD, the last layer's output. Writes grad_TD, the
+  // gradient of scale times it by x_TD, and the parameters' gradients (a tied embedding's as well).
   at::Tensor ForwardBackward(StepContext& context, const at::Tensor& x_TD, double scale,
                              at::Tensor grad_TD);
   // Summed cross-entropy only, float64 [1].

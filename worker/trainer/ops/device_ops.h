@@ -1,14 +1,16 @@
 // The operations of ops/ on a GPU: what they dispatch to when their tensors lie there.
 //
 // The trainer for CPUs does not load the CUDA libraries; the program with them installs its
-// implementation (cuda/cuda_ops.h) once, before the first tensor is made. Meaning, shapes and dtypes
-// are those of the functions of the same names in ops/, which are the specification; all rows are
-// bfloat16. Everything is enqueued on the current stream; nothing waits for the device or allocates.
+// implementation (cuda/cuda_ops.h) once, before the first tensor is made. Meaning, shapes and
+// dtypes are those of the functions of the same names in ops/, which are the specification; all
+// rows are bfloat16. Everything is enqueued on the current stream; nothing waits for the device or
+// allocates.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "common/model/model_shape.h"
 #include "worker/trainer/data/batch.h"
@@ -19,6 +21,26 @@
 #include "worker/trainer/ops/weight_gradient.h"
 
 namespace switchyard::trainer::ops {
+
+// A run of elements of one checkpoint tensor in a flat range; it ends where the next begins.
+struct UpdateSegment {
+  int64_t begin = 0;          // in the range, a multiple of 8
+  int64_t tensor_offset = 0;  // of that element in the checkpoint tensor
+  uint32_t tensor_id = 0;     // keys stochastic rounding: the same on any mesh
+  float weight_decay = 0;
+};
+
+// One AdamW update of a flat run of elements that this rank owns.
+struct ShardUpdate {
+  at::Tensor weight;               // bfloat16 [n], n a multiple of 8, as are the others
+  at::Tensor gradient;             // bfloat16 or float32 [n]
+  at::Tensor exp_avg, exp_avg_sq;  // float32 [n], or bfloat16: then rounding is stochastic
+  at::Tensor remainder;            // int16 [n] with float32 moments, else undefined
+  at::Tensor segments;             // what MakeSegments gave
+  at::Tensor scalars;              // uint8: what PrepareUpdate wrote
+  double learning_rate = 0, beta1 = 0, beta2 = 0, eps = 0;
+  int64_t seed = 0;
+};
 
 class DeviceOps {
  public:
@@ -40,7 +62,7 @@ class DeviceOps {
   virtual void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv,
                                  const at::Tensor& qk) = 0;
   virtual void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv,
-                                  const at::Tensor& grad_qkv,
+                                  const at::Tensor& grad_qk, const at::Tensor& grad_qkv,
                                   const WeightGradient& grad_query_weight,
                                   const WeightGradient& grad_key_weight) = 0;
   // Documents are those of the batch uploaded last.
@@ -78,6 +100,23 @@ class DeviceOps {
                                         double scale, const at::Tensor& loss_N) = 0;
   virtual void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T,
                                     int64_t skipped_id, const WeightGradient& destination) = 0;
+
+  // sum (float64 [1]) += squares of a flat bfloat16 or float32 tensor whose size is a multiple
+  // of 8.
+  virtual void SumOfSquares(const at::Tensor& flat, const at::Tensor& sum) = 0;
+  // On the device, for ShardUpdate; `segments` cover the range from 0 on.
+  virtual at::Tensor MakeSegments(const std::vector<UpdateSegment>& segments) = 0;
+  // On the device: what PrepareUpdate decides, with the number of updates so far.
+  virtual at::Tensor MakeUpdateScalars(int64_t updates) = 0;
+  // Updates counted there. Waits for the device.
+  virtual int64_t ReadUpdates(const at::Tensor& scalars) = 0;
+  // Decides the update on the device: the factor of clipping to max_norm (0: none) from the
+  // gradient's sum of squares, and whether all of that and `finite` (float64) are finite, else the
+  // step is skipped; counts the steps that are not.
+  virtual void PrepareUpdate(const at::Tensor& sum_of_squares, const at::Tensor& finite,
+                             double max_norm, double beta1, double beta2,
+                             const at::Tensor& scalars) = 0;
+  virtual void UpdateShard(const ShardUpdate& update) = 0;
 };
 
 // The installed implementation; throws c10::Error in a program without one.

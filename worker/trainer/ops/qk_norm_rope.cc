@@ -64,11 +64,12 @@ void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor q
   });
 }
 
-void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor grad_qkv,
-                        const WeightGradient& grad_query_weight,
+void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
+                        at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight) {
   if (!qkv.is_cpu()) {
-    return Device().QkNormRopeBackward(op, qkv, grad_qkv, grad_query_weight, grad_key_weight);
+    return Device().QkNormRopeBackward(op, qkv, grad_qk, grad_qkv, grad_query_weight,
+                                       grad_key_weight);
   }
   const at::Tensor weight = HeadWeights(op);
   const int64_t half = op.head_dim / 2;
@@ -79,7 +80,7 @@ void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor 
       at::zeros({blocks, heads, op.head_dim}, qkv.options().dtype(at::kFloat));
   ForRowBlocks(qkv.device(), rows, width, [&](int64_t block, int64_t begin, int64_t end) {
     const at::Tensor grad = Heads(op, grad_qkv, begin, end);
-    const at::Tensor grad_float = grad.to(at::kFloat);
+    const at::Tensor grad_float = Heads(op, grad_qk, begin, end).to(at::kFloat);
     const at::Tensor p = grad_float.narrow(2, 0, half), q = grad_float.narrow(2, half, half);
     const at::Tensor cos = op.cos.slice(0, begin, end).unsqueeze(1);
     const at::Tensor sin = op.sin.slice(0, begin, end).unsqueeze(1);

@@ -192,9 +192,17 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     GpuBackend()->Synchronize();
     after = GpuBackend()->Memory();
   }
+  std::string kernels;
+  if (gpu && !options.trace.empty()) {  // every rank takes the step
+    if (rank == 0) GpuBackend()->StartTrace();
+    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
+    GpuBackend()->Synchronize();
+    if (rank == 0) kernels = GpuBackend()->StopTrace(options.trace);
+  }
   if (rank == 0) {
     Print(options, connect.shape, seconds, threads, *context->decoder, before, after);
   }
+  std::printf("%s", kernels.c_str());
   return {ExitCode::kOk, "", options.warmup + options.steps};
 }
 

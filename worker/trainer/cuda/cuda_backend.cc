@@ -11,6 +11,7 @@
 #include "worker/trainer/cuda/cuda_check.h"
 #include "worker/trainer/cuda/cuda_ops.h"
 #include "worker/trainer/cuda/local_dispatcher.h"
+#include "worker/trainer/cuda/trace.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
 
@@ -71,6 +72,9 @@ class CudaBackend final : public DeviceBackend {
     c10::cuda::warning_state().set_sync_debug_mode(forbid ? c10::cuda::SyncDebugMode::L_ERROR
                                                           : c10::cuda::SyncDebugMode::L_DISABLED);
   }
+
+  void StartTrace() override { cuda::StartTrace(); }
+  std::string StopTrace(const std::string& path) override { return cuda::StopTrace(path); }
 
  private:
   std::unique_ptr<ops::DeviceOps> ops_;

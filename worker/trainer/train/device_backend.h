@@ -42,6 +42,10 @@ class DeviceBackend {
   virtual DeviceMemory Memory() = 0;
   // From now on a call that waits for the GPU throws (true), or does not (false).
   virtual void ForbidWaiting(bool forbid) = 0;
+  // Records everything that runs, until StopTrace writes it as a Chrome trace and returns a table
+  // of kernels by time.
+  virtual void StartTrace() = 0;
+  virtual std::string StopTrace(const std::string& path) = 0;
 };
 
 // Null in the program for CPUs.

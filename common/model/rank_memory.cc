@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/model/cuda_dispatch_window.h"
 #include "common/model/dispatch_window.h"
 #include "common/model/parameter_list.h"
 
@@ -95,7 +96,7 @@ Bytes Routing(const Sizes& s) {
   return sorted + Tensor({s.ep, s.T}, kInt) +              // slot of each token at each destination
          Tensor({s.T, s.K}, kInt) +                        // destination of each choice
          Tensor({s.ep * s.T, s.K}, kInt) +                 // row of each received choice
-         Tensor({s.ep + 1}, kInt) + Tensor({s.T}, kInt) +  // rows by source, own tokens
+         Tensor({s.ep}, kInt) + Tensor({s.ep}, kInt) + Tensor({s.ep, s.T}, kInt) +  // and back
          Tensor({(s.ep - 1) * s.T, s.D}, s.element);       // rows of other ranks
 }
 
@@ -217,7 +218,9 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
     const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +
                         Tensor({in.expert_parallel, s.T, s.K}, kInt64 + kFloat);
     const DispatchWindowShape window = {in.expert_parallel, s.T, s.D, s.K, s.element};
-    out.windows = bound.value >= kTooManyBytes ? kTooManyBytes : DispatchWindowLayout(window).bytes;
+    out.windows = bound.value >= kTooManyBytes ? kTooManyBytes
+                  : s.cuda                     ? CudaDispatchWindowLayout(window).bytes
+                                               : DispatchWindowLayout(window).bytes;
   }
   return out;
 }

@@ -152,7 +152,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
   connect.gradient_accumulation = options.accumulation;
   connect.job_uid = "bench";
   const int threads = SetThreads(options.threads, options.ranks);
-  connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks);
+  connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks, options.device);
   const std::unique_ptr<RankContext> context = ConnectRank(connect);
   context->decoder->InitializeRandom(0);
   std::optional<ShardedOptimizer> optimizer;
@@ -179,6 +179,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     done.push_back(ReadBack(context->decoder->parameters().values().narrow(0, 0, 1)));
     if (done.size() > (gpu ? 1 : 0)) {
       done.front().Wait();
+      context->communicators().world->Check();
       done.erase(done.begin());
     }
     const auto now = Clock::now();
@@ -192,9 +193,17 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     GpuBackend()->Synchronize();
     after = GpuBackend()->Memory();
   }
+  std::string kernels;
+  if (gpu && !options.trace.empty()) {  // every rank takes the step
+    if (rank == 0) GpuBackend()->StartTrace();
+    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
+    GpuBackend()->Synchronize();
+    if (rank == 0) kernels = GpuBackend()->StopTrace(options.trace);
+  }
   if (rank == 0) {
     Print(options, connect.shape, seconds, threads, *context->decoder, before, after);
   }
+  std::printf("%s", kernels.c_str());
   return {ExitCode::kOk, "", options.warmup + options.steps};
 }
 

@@ -8,7 +8,8 @@ namespace switchyard::trainer {
 
 CudaMeshGroups JoinCudaMeshGroups(const Mesh& mesh, const CudaMeshGroupsOptions& options) {
   CudaMeshGroups groups;
-  groups.communicators = MakeSingleMeshCommunicators();
+  groups.communicators = MakeSingleMeshCommunicators(
+      at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(options.device)));
   const int world = mesh.world_size(), ep = mesh.expert_parallel();
   const int edp = mesh.expert_data_parallel();
   if (world == 1) return groups;

@@ -24,6 +24,10 @@ class NcclCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+  at::Device device() const override {
+    return at::Device(at::kCUDA, static_cast<c10::DeviceIndex>(session_->options().device));
+  }
+  void Check() override { session_->Check(); }
 
   void AllReduce(at::Tensor tensor) override;
   void AllReduceMax(at::Tensor tensor) override;

@@ -4,6 +4,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <utility>
@@ -103,6 +104,7 @@ struct Decoder::Parts {
     for (size_t i = 0; i < layers.size(); ++i) {
       slots[i + 1].Reset();
       at::Tensor next = slots[i + 1].Take(x.sizes(), dtype);
+      RECORD_USER_SCOPE("layer forward");
       layers[i].Forward(context, slots[i], x, next);
       x = next;
     }
@@ -207,6 +209,7 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
   result.sums =
       at::cat({p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
+    RECORD_USER_SCOPE("layer backward");
     p.layers[i].Backward(context, grad);
     p.gradients->ZeroPadding(i);
   }

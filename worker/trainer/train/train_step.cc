@@ -111,6 +111,7 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
 StepResult TrainStep::Finish(PendingStep pending) {
   StepResult result = std::move(pending.result);
   const at::Tensor shared = pending.shared.Wait();
+  communicators_.world->Check();
   const double* sums = shared.const_data_ptr<double>();
   result.agreed = AllAsked(sums[kCheckpoint], sums[kStop], communicators_.world->size());
   result.loss = sums[kCrossEntropy] * pending.cross_entropy_scale;

@@ -2,8 +2,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/cuda/Sleep.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/mul.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
@@ -290,6 +292,51 @@ TEST(CudaWindowDispatcherTest, FiftyRoundsFollowEachOtherWithoutTheHost) {
   RunRanks(2, [&](int rank) {
     CudaMeshGroups groups = JoinOnGpu(id, rank, 2, 2, 8, 0);
     CheckCase({"Fifty", 128, 1500, 8, 1024, Case::kUniform}, /*window=*/true, rank, 2, 50, groups);
+  });
+}
+
+// Counters and flags live on the device, so a replay is a round of its own.
+TEST(CudaWindowDispatcherTest, ACapturedRoundCanBeReplayed) {
+  SWITCHYARD_REQUIRE_GPUS(2);
+  SharedId id;
+  RunRanks(2, [&](int rank) {
+    const Case c = {"Graph", 32, 600, 4, 512, Case::kUniform};
+    CudaMeshGroups groups =
+        JoinOnGpu(id, rank, 2, 2, 32, CudaDispatchWindowLayout(Shape(c, 2)).bytes);
+    const auto dispatcher = Make(/*window=*/true, groups, c, 2);
+    const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(rank));
+    Arena saved("saved", dispatcher->SavedBytes(c.tokens), device);
+    Inputs in = OnGpu(MakeInputs(c, rank, 0), device);
+    at::Tensor rows = at::full({dispatcher->MaxRows(c.tokens), c.hidden}, 7, in.x_TD.options());
+    at::Tensor y = at::empty_like(in.x_TD);
+    const c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool();
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t replay = nullptr;
+    {
+      const c10::cuda::CUDAStreamGuard guard(stream);
+      ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+      const Routing routing =
+          dispatcher->Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, rows);
+      dispatcher->Combine(rows, routing, y);
+      ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    }
+    ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
+    for (int round = 0; round < kInputSets; ++round) {
+      const Inputs host = MakeInputs(c, rank, round);
+      in.x_TD.copy_(host.x_TD);
+      in.expert_TK.copy_(host.expert_TK);
+      y.fill_(7);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      ASSERT_EQ(cudaGraphLaunch(replay, stream), cudaSuccess);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      groups.Check();
+      Inputs plain = host;
+      plain.weight_TK = at::full_like(host.weight_TK, 1);
+      EXPECT_TRUE(at::equal(y.cpu(), ExpectedCombine(c, 2, plain, host.x_TD))) << round;
+    }
+    cudaGraphExecDestroy(replay);
+    cudaGraphDestroy(graph);
   });
 }
 

@@ -20,7 +20,8 @@ namespace switchyard::kernels {
 inline constexpr int kMaxExchangeRanks = 8;      // P of an ep group
 inline constexpr int kMaxExchangeExperts = 512;  // E of the whole group
 inline constexpr int kMaxExchangeTopK = 32;      // K
-inline constexpr int kExchangeTile = 8;          // slots under one flag
+inline constexpr int kExchangeTile = 4;          // slots under one flag of rows
+inline constexpr int kExchangeColumns = 1024;    // and columns under one flag of the way back
 inline constexpr int64_t kMaxExchangeTokens = int64_t{1} << 22;
 // A table of choices: rows of each local expert, and at [kMaxExchangeExperts] the slots.
 inline constexpr int kExchangeTableInts = kMaxExchangeExperts + 16;

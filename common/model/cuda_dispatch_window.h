@@ -17,21 +17,23 @@ namespace switchyard {
 
 struct CudaDispatchWindowLayout {
   static constexpr int64_t kHeader = 4096;
-  static constexpr int64_t kTable = 4096;     // int32 counts of the choices
-  static constexpr int64_t kSlotsOfFlag = 4;  // at least: kernels may use fewer flags
+  static constexpr int64_t kTable = 4096;  // int32 counts of the choices
+  static constexpr int64_t kSlotsOfFlag = 4;
+  static constexpr int64_t kColumnsOfFlag = 1024;  // on the way back
 
   // Byte offsets into a rank's region; every part starts on a multiple of 128.
   explicit CudaDispatchWindowLayout(const DispatchWindowShape& shape)
       : expert_parallel(shape.expert_parallel) {
     const int64_t choices = Pad(shape.max_tokens * shape.experts_per_token * 4);
-    const int64_t flags = Pad((shape.max_tokens / kSlotsOfFlag + 1) * 4);
+    const int64_t flags = (shape.max_tokens + kSlotsOfFlag - 1) / kSlotsOfFlag * 4;
+    const int64_t chunks = (shape.hidden_size + kColumnsOfFlag - 1) / kColumnsOfFlag;
     ready = kTable - 128;
     choice = kTable;
     weight = choice + choices;
     back_weight = weight + choices;
     row_flag = back_weight + choices;
-    back_flag = row_flag + flags;
-    member_bytes = back_flag + flags;
+    back_flag = row_flag + Pad(flags);
+    member_bytes = back_flag + Pad(flags * chunks);
     row_bytes = Pad(shape.max_tokens * shape.hidden_size * 2);
     bytes = expert_parallel > 1
                 ? kHeader + expert_parallel * member_bytes + (expert_parallel - 1) * 2 * row_bytes

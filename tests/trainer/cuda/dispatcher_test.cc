@@ -313,17 +313,17 @@ TEST(CudaWindowDispatcherTest, AKilledPeerEndsInPeerLost) {
 }
 
 TEST(CudaDispatchWindowLayoutTest, PartsOfARegionDoNotOverlap) {
-  const CudaDispatchWindowLayout layout({4, 33, 24, 3, 2});
+  const CudaDispatchWindowLayout layout({4, 33, 1032, 3, 2});
   for (int64_t owner = 0; owner < 4; ++owner) {
     std::vector<std::pair<int64_t, int64_t>> parts = {{0, CudaDispatchWindowLayout::kHeader}};
-    const int64_t choices = 33 * 3 * 4, rows = 33 * 24 * 2, flags = (33 / 4 + 1) * 4;
+    const int64_t choices = 33 * 3 * 4, rows = 33 * 1032 * 2, flags = 9 * 4;
     for (int64_t member = 0; member < 4; ++member) {
       parts.emplace_back(layout.At(member, 0), layout.ready);
       parts.emplace_back(layout.At(member, layout.ready), 4);
       for (int64_t part : {layout.choice, layout.weight, layout.back_weight})
         parts.emplace_back(layout.At(member, part), choices);
-      for (int64_t part : {layout.row_flag, layout.back_flag})
-        parts.emplace_back(layout.At(member, part), flags);
+      parts.emplace_back(layout.At(member, layout.row_flag), flags);
+      parts.emplace_back(layout.At(member, layout.back_flag), 2 * flags);
       if (member == owner) continue;
       parts.emplace_back(layout.Rows(owner, member), rows);
       parts.emplace_back(layout.Back(owner, member), rows);

@@ -187,9 +187,16 @@ void NcclSession::ThrowIfLost() {
 void NcclSession::Lose(const std::string& why) {
   if (!lost_.empty()) return;
   lost_ = why;
-  for (auto comm = comms_.rbegin(); comm != comms_.rend(); ++comm) {
-    if (comm->comm != nullptr) ncclCommAbort(comm->comm);
+  // All at once: freeing one waits for the device, where another one's kernel may wait for a peer.
+  std::vector<std::thread> aborts;
+  for (const Comm& comm : comms_) {
+    if (comm.comm == nullptr) continue;
+    aborts.emplace_back([this, &comm] {
+      cudaSetDevice(options_.device);
+      ncclCommAbort(comm.comm);
+    });
   }
+  for (std::thread& abort : aborts) abort.join();
 }
 
 void NcclSession::Look() {

@@ -12,7 +12,8 @@ namespace {
 
 using kernels::ExchangeControl;
 
-static_assert(CudaDispatchWindowLayout::kSlotsOfFlag <= kernels::kExchangeTile);
+static_assert(CudaDispatchWindowLayout::kSlotsOfFlag == kernels::kExchangeTile &&
+              CudaDispatchWindowLayout::kColumnsOfFlag == kernels::kExchangeColumns);
 static_assert(kernels::kExchangeTableInts * sizeof(int32_t) <=
               CudaDispatchWindowLayout::kTable - 128);
 

@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "common/log.h"
-#include "common/telemetry/exposer.h"
+#include "common/telemetry/metrics_page.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -48,25 +48,30 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   signal(SIGPIPE, SIG_IGN);
 
   telemetry::Registry registry;
-  std::unique_ptr<telemetry::Exposer> exposer;
+  const SystemClock clock;
+  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  const ServiceSeries series(registry);
+  ServerOptions options;
   if (!metrics.empty()) {
     if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
       return Fail(status);
-    absl::StatusOr<std::unique_ptr<telemetry::Exposer>> started =
-        telemetry::Exposer::Start(registry, metrics);
-    if (!started.ok()) return Fail(started.status());
-    exposer = *std::move(started);
+    absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
+    if (!bound.ok()) return Fail(bound.status());
+    (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
+      sink.Refresh();
+      series.SetDisk(state_dir);
+      return page(request);
+    });
+    options.http = *std::move(bound);
   }
-  ServerOptions options;
   options.listen = listen;
   options.state_dir = state_dir;
-  const SystemClock clock;
-  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  options.series = &series;
   options.observers = {&sink};
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
-  const std::string metrics_address = exposer == nullptr ? "" : exposer->address();
+  const std::string metrics_address = (*server)->http_address();
   if (absl::Status status = (*server)->WriteStateFile("metrics-address", metrics_address);
       !status.ok()) {
     return Fail(status);
@@ -76,7 +81,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
       {{"address", (*server)->address()}, {"metrics", metrics_address}, {"state_dir", state_dir}});
   const timespec minute{60, 0};
   int signal_number = -1;
-  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Expire();
+  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Refresh();
   log::Info("coordinator.draining", {{"signal", signal_number}});
   server->reset();
   log::Info("coordinator.stopped");
@@ -95,8 +100,10 @@ int main(int argc, char** argv) {
   std::string state_dir;
   app.add_option("--listen", listen, "HOST:PORT for clients and agents; port 0 takes a free one")
       ->capture_default_str();
-  app.add_option("--metrics", metrics,
-                 "HOST:PORT of /metrics; port 0 takes a free one, empty for none")
+  app.add_option(
+         "--metrics", metrics,
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing")
       ->required();

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/http/http_server.h"
 #include "coordinator/reconcile/core_context.h"
 #include "coordinator/report/job_observer.h"
+#include "coordinator/report/service_series.h"
 
 namespace switchyard::coordinator {
 
@@ -17,7 +19,10 @@ struct ServerOptions {
   std::string listen = "127.0.0.1:7070";  // loopback only; port 0 takes a free one
   std::string state_dir;
   CoreOptions core;
-  std::vector<JobObserver*> observers;  // borrowed; outlive the server
+  std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  const ServiceSeries* series = nullptr;  // borrowed; null for none
+  // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
+  std::unique_ptr<http::Server> http;
   // Around every RPC.
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };
@@ -33,6 +38,8 @@ class Server {
 
   // "127.0.0.1:7070" as bound.
   const std::string& address() const;
+  // The same of HTTP; empty without.
+  std::string http_address() const;
   // Writes a file into the state directory, for scripts that wait for it; "listen-address" is
   // written at start.
   absl::Status WriteStateFile(const std::string& name, const std::string& text) const;

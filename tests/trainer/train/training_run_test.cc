@@ -399,7 +399,8 @@ TEST_F(TrainingRunTest, MistakesAreNamedBeforeAnythingIsTrained) {
   fails("field", 64, "training.beta1 is 2; must be", [](json& c) { c["training"]["beta1"] = 2; });
   fails("mesh", 64, "expert_parallel (3) must divide",
         [](json& c) { c["expert_parallel"] = c["ranks"] = 3; });
-  fails("device", 83, "built for cpu only", [](json& c) { c["device"] = "cuda"; });
+  setenv("CUDA_VISIBLE_DEVICES", "", 1);  // also where there is a GPU
+  fails("device", 83, "device is \"cuda\", but", [](json& c) { c["device"] = "cuda"; });
   fails("model", 66, "config.json", [&](json& c) { c["model"] = Path("nothing"); });
   fails("data", 65, "sequence_length", [](json& c) { c["sequence_length"] = 16; });
   fails("resume", 67, "nothing", [&](json& c) { c["resume_from"] = Path("nothing"); });

@@ -28,7 +28,10 @@ std::optional<EvaluationResult> EvaluateAll(Decoder& decoder, Communicator& worl
     values[0] += part.cross_entropy_sum;
     values[1] += static_cast<double>(part.targets);
   }
+  sums = sums.to(world.device());
   world.AllReduce(sums);
+  sums = sums.cpu();
+  values = sums.mutable_data_ptr<double>();
   EvaluationResult result;
   result.targets = static_cast<int64_t>(values[1]);
   result.loss = values[1] > 0 ? values[0] / values[1] : std::numeric_limits<double>::quiet_NaN();

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -83,6 +84,12 @@ class TrainingRun {
     reporter_.Lifecycle(PhaseLine(name, progress));
   }
   bool EveryFew(int64_t interval) const { return interval > 0 && progress_.step % interval == 0; }
+  // Whether an evaluation or a checkpoint follows step `step`.
+  bool IsBoundary(int64_t step) const {
+    const auto every = [step](int64_t interval) { return interval > 0 && step % interval == 0; };
+    return every(config_.checkpoint.interval_steps) ||
+           (eval_data_ && every(config_.training.eval_interval_steps));
+  }
 
   const TrainerConfig& config_;
   const std::string& config_json_;
@@ -106,11 +113,6 @@ class TrainingRun {
 
 RunEnd TrainingRun::Run() {
   Phase("loading");
-  if (config_.device != "cpu") {
-    throw TrainerError(ExitCode::kDevice,
-                       absl::StrFormat("device is \"%s\", but this trainer was built for cpu only",
-                                       config_.device));
-  }
   if (rank_ == 0) RefuseOutputOfAnotherJob();
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
   OpenData();
@@ -128,22 +130,39 @@ RunEnd TrainingRun::Run() {
                         .router_aux_loss_coef = t.router_aux_loss_coef});
   Phase("training", static_cast<double>(progress_.step) / static_cast<double>(t.total_steps));
   const int64_t first_step = progress_.step + 1;
+  // On a GPU one step is enqueued while the one before still runs, but never beyond a step after
+  // which something needs the values as they are then.
+  const size_t ahead = train_step.on_cpu() ? 0 : 1;
+  std::deque<PendingStep> pending;
+  int64_t enqueued = progress_.step;
+  Requests agreed;
+  auto begin = std::chrono::steady_clock::now();
   while (progress_.step < t.total_steps) {
-    const auto begin = std::chrono::steady_clock::now();
-    const int64_t step = progress_.step + 1;
-    const bool sample = step == first_step || step % config_.expert_load_interval_steps == 0;
-    const StepResult result = train_step.Run(step, control_.requests(), sample);
-    progress_.step = step;
+    while (enqueued < t.total_steps && pending.size() <= ahead && !agreed.checkpoint &&
+           !agreed.stop && (pending.empty() || !IsBoundary(enqueued))) {
+      const int64_t step = ++enqueued;
+      const bool sample = step == first_step || step % config_.expert_load_interval_steps == 0;
+      pending.push_back(train_step.Enqueue(step, control_.requests(), sample));
+    }
+    const StepResult result = train_step.Finish(std::move(pending.front()));
+    pending.pop_front();
+    ++progress_.step;
     progress_.tokens += result.tokens;
     control_.Done(result.agreed);
+    agreed.checkpoint = agreed.checkpoint || result.agreed.checkpoint;
+    agreed.stop = agreed.stop || result.agreed.stop;
     ReportStep(result, Seconds(begin));
+    begin = std::chrono::steady_clock::now();
     CountSkip(result);
+    if (!pending.empty()) continue;
 
-    const bool last = step == t.total_steps;
-    if (result.agreed.checkpoint) SaveStep();
-    if (result.agreed.stop) return Stopped();
+    const bool last = progress_.step == t.total_steps;
+    const Requests asked = std::exchange(agreed, {});
+    if (asked.checkpoint) SaveStep();
+    if (asked.stop) return Stopped();
     if (eval_data_ && !last && EveryFew(t.eval_interval_steps) && !Evaluate()) return Stopped();
     if (!last && EveryFew(config_.checkpoint.interval_steps)) SaveStep();
+    begin = std::chrono::steady_clock::now();
   }
 
   if (eval_data_ && !Evaluate()) return Stopped();
@@ -190,6 +209,10 @@ void TrainingRun::Load() {
   options.expert_parallel = config_.expert_parallel;
   options.rank = rank_;
   options.precision = config_.precision == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
+  options.optimizer =
+      config_.optimizer == "compact" ? OptimizerProfile::kCompact : OptimizerProfile::kExact;
+  options.device = config_.device;
+  options.deterministic = config_.training.deterministic;
   options.micro_batch_sequences = config_.training.micro_batch_sequences;
   options.sequence_length = config_.sequence_length;
   options.gradient_accumulation = order_->accumulation_steps();
@@ -200,7 +223,9 @@ void TrainingRun::Load() {
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();
   optimizer_ = std::make_unique<ShardedOptimizer>(
-      registry, context_->communicators(), AdamWOptions{t.beta1, t.beta2, t.eps, t.weight_decay});
+      registry, context_->communicators(),
+      ShardedOptimizerOptions{
+          {t.beta1, t.beta2, t.eps, t.weight_decay}, options.optimizer, t.seed});
   if (config_.resume_from.empty()) {
     ThrowUnlessOk(LoadModel(config_.model, registry, &optimizer_->state()), ExitCode::kModel);
   } else {
@@ -330,9 +355,9 @@ void TrainingRun::Save(const std::string& stage, const std::string& final_path, 
   metadata.next_sequence = progress_.step * config_.training.global_batch_sequences;
   metadata.seed = config_.training.seed;
   metadata.train_fingerprint = train_data_->fingerprint();
-  const int64_t bytes =
-      ValueOrThrow(SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->state()),
-                   ExitCode::kOutput);
+  const int64_t bytes = ValueOrThrow(
+      SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->CurrentState()),
+      ExitCode::kOutput);
   reporter_.Lifecycle(
       CheckpointShardLine({rank_, progress_.step, stage, final_path, final, bytes}));
   if (!final) {

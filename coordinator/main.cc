@@ -52,7 +52,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
   const ServiceSeries series(registry);
   ServerOptions options;
-  if (!metrics.empty()) {
+  if (metrics != "off" && !metrics.empty()) {
     if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
       return Fail(status);
     absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
@@ -102,7 +102,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option(
          "--metrics", metrics,
-         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, \"off\" for "
          "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing")

@@ -59,7 +59,7 @@ AgentMetrics::AgentMetrics() {
 }
 
 absl::Status AgentMetrics::Serve(const std::string& address) {
-  if (address == "off") return absl::OkStatus();
+  if (address == "off" || address.empty()) return absl::OkStatus();
   auto bound = http::Server::Bind({.address = address});
   if (!bound.ok()) {
     return absl::Status(bound.status().code(), absl::StrCat(std::string(bound.status().message()),

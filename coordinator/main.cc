@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "common/log.h"
-#include "common/telemetry/exposer.h"
+#include "common/telemetry/metrics_page.h"
 #include "coordinator/access/security_commands.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
@@ -50,26 +50,37 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   signal(SIGPIPE, SIG_IGN);
 
   telemetry::Registry registry;
-  std::unique_ptr<telemetry::Exposer> exposer;
-  if (!metrics.empty()) {
-    if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
-      return Fail(status);
-    absl::StatusOr<std::unique_ptr<telemetry::Exposer>> started =
-        telemetry::Exposer::Start(registry, metrics);
-    if (!started.ok()) return Fail(started.status());
-    exposer = *std::move(started);
-  }
+  const SystemClock clock;
+  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  const ServiceSeries series(registry);
   ServerOptions options;
+  if (!metrics.empty()) {
+    http::Options pages;
+    pages.address = metrics;
+    if (!access.security_dir.empty()) {
+      pages.tls = security::CertificateFiles::In(access.security_dir);
+    } else if (absl::Status status = CheckLoopback("--metrics", metrics);
+               !status.ok() && !access.plain_text) {
+      return Fail(status);
+    }
+    absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind(std::move(pages));
+    if (!bound.ok()) return Fail(bound.status());
+    (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
+      sink.Refresh();
+      series.SetDisk(state_dir);
+      return page(request);
+    });
+    options.http = *std::move(bound);
+  }
   options.listen = listen;
   options.state_dir = state_dir;
   options.access = access;
-  const SystemClock clock;
-  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  options.series = &series;
   options.observers = {&sink};
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
-  const std::string metrics_address = exposer == nullptr ? "" : exposer->address();
+  const std::string metrics_address = (*server)->http_address();
   if (absl::Status status = (*server)->WriteStateFile("metrics-address", metrics_address);
       !status.ok()) {
     return Fail(status);
@@ -84,7 +95,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   }
   const timespec minute{60, 0};
   int signal_number = -1;
-  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Expire();
+  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Refresh();
   log::Info("coordinator.draining", {{"signal", signal_number}});
   server->reset();
   log::Info("coordinator.stopped");
@@ -133,8 +144,10 @@ int main(int argc, char** argv) {
   app.require_subcommand(0, 1);
   app.add_option("--listen", listen, "HOST:PORT for clients and agents; port 0 takes a free one")
       ->capture_default_str();
-  app.add_option("--metrics", metrics,
-                 "HOST:PORT of /metrics; port 0 takes a free one, empty for none")
+  app.add_option(
+         "--metrics", metrics,
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing");
   switchyard::coordinator::AddAccessOptions(app, access);

@@ -7,9 +7,11 @@
 #include <mutex>
 
 #include "absl/random/random.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/notification.h"
 #include "common/log.h"
 #include "common/rpc/channel.h"
 #include "common/status_macros.h"
@@ -21,6 +23,7 @@
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
 #include "coordinator/state_dir.h"
+#include "coordinator/web/live_pages.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -28,6 +31,7 @@ namespace {
 constexpr std::chrono::seconds kDrainTime{3};
 // For calls that are open when a connection's time is over.
 constexpr int kConnectionGraceMs = 5000;
+constexpr absl::Duration kHealthTime = absl::Seconds(2);
 
 // Removes the logs of deleted jobs.
 class LogRemover final : public JobObserver {
@@ -49,12 +53,48 @@ class LogRemover final : public JobObserver {
   std::map<std::string, std::string> uid_by_name_;
 };
 
+// 200 while the writer thread answers: what /healthz says.
+http::Handler Health(CoreLoop& loop) {
+  return [&loop](const http::Request&) {
+    auto answered = std::make_shared<absl::Notification>();
+    if (!loop.Post({}, [answered](Core&, const absl::Status&) { answered->Notify(); }))
+      return http::TextResponse(503, "shutting down\n");
+    return answered->WaitForNotificationWithTimeout(kHealthTime)
+               ? http::TextResponse(200, "ok\n")
+               : http::TextResponse(503, "the writer thread does not answer; is the disk slow?\n");
+  };
+}
+
 std::string NewId() {
   static absl::Mutex mutex;
   static auto& gen = *new absl::BitGen();
   absl::MutexLock lock(&mutex);
   return absl::StrFormat("%08x%016x", absl::ToUnixSeconds(absl::Now()),
                          absl::Uniform<uint64_t>(gen));
+}
+
+// Pages of a job need a viewer of its project; all else, /metrics too, tells of all projects.
+std::function<std::unique_ptr<http::Response>(const http::Request&)> PageAuthority(
+    AccessGate& gate) {
+  return [&gate](const http::Request& request) -> std::unique_ptr<http::Response> {
+    constexpr absl::string_view kJobs = "/jobs/";
+    std::string resource;
+    if (absl::StartsWith(request.path, kJobs))
+      resource = absl::StrCat("projects/", request.path.substr(kJobs.size()));
+    const absl::Status status =
+        gate.AdmitPage(request.authorization, request.peer, request.path, resource);
+    if (status.ok()) return nullptr;
+    const int code = absl::IsUnauthenticated(status)     ? 401
+                     : absl::IsPermissionDenied(status)  ? 403
+                     : absl::IsResourceExhausted(status) ? 429
+                                                         : 503;
+    auto response = std::make_unique<http::Response>(
+        http::TextResponse(code, absl::StrCat(status.message(), "\n")));
+    if (code == 401)
+      response->headers.emplace_back("WWW-Authenticate",
+                                     "Basic realm=\"Switchyard: your token as password\"");
+    return response;
+  };
 }
 
 }  // namespace
@@ -74,7 +114,9 @@ absl::Status CheckLoopback(const std::string& flag, const std::string& address) 
   SWITCHYARD_RETURN_IF_ERROR(CheckAddress(flag, address));
   if (rpc::IsLoopback(address)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrFormat(
-      "%s is \"%s\"; give an address of loopback (127.0.0.1, [::1], localhost)", flag, address));
+      "%s is \"%s\": without TLS it is served on loopback only (127.0.0.1, [::1], localhost); "
+      "start with --security-dir, or with --plain-text where everyone may read it",
+      flag, address));
 }
 
 // In the order in which they are made; destroyed the other way round.
@@ -98,7 +140,7 @@ struct Server::Parts {
                  return gate.AdmitAgent(context);
                }),
         core(options.core, clock, *store, planner, agents, NewId),
-        loop(core),
+        loop(core, options.series),
         jobs({loop, *store, published, planner, *metrics, watches, log_hub, access.paths,
               options.access.limits.max_jobs_per_project}),
         checkpoints(loop, published),
@@ -112,7 +154,8 @@ struct Server::Parts {
         guarded_jobs(gate, jobs),
         guarded_checkpoints(gate, checkpoints),
         guarded_nodes(gate, nodes),
-        guarded_tokens(gate, tokens) {
+        guarded_tokens(gate, tokens),
+        pages(published, *metrics, *store) {
     agents.SetLoop(&loop);
     core.AddListener(&published);
     core.AddObserver(metrics.get());  // before `published`: watchers read steps from it
@@ -145,8 +188,10 @@ struct Server::Parts {
   GuardedCheckpointService guarded_checkpoints;
   GuardedNodeService guarded_nodes;
   GuardedAccessService guarded_tokens;
+  LivePages pages;
   std::unique_ptr<grpc::Server> server;
   std::string address;
+  std::unique_ptr<http::Server> http;  // its handlers use all of the above
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -204,12 +249,21 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   }
   // From here on calls may be open, and only the destructor ends them.
   std::unique_ptr<Server> server(new Server(std::move(parts)));
+  if (options.http != nullptr) {
+    options.http->Handle("/healthz", Health(server->parts_->loop));
+    if (server->parts_->access.tokens != nullptr)
+      options.http->Authorize(PageAuthority(server->parts_->gate));
+    server->parts_->pages.AddTo(*options.http);
+    server->parts_->http = std::move(options.http);
+    server->parts_->http->Serve();
+  }
   SWITCHYARD_RETURN_IF_ERROR(server->WriteStateFile("listen-address", server->address()));
   return server;
 }
 
 Server::~Server() {
   if (parts_->server == nullptr) return;
+  parts_->http.reset();
   parts_->server->GetHealthCheckService()->SetServingStatus(false);
   parts_->watches.Close();
   parts_->log_hub.Close();
@@ -220,6 +274,10 @@ Server::~Server() {
 }
 
 const std::string& Server::address() const { return parts_->address; }
+
+std::string Server::http_address() const {
+  return parts_->http == nullptr ? "" : parts_->http->address();
+}
 
 absl::Status Server::WriteStateFile(const std::string& name, const std::string& text) const {
   return parts_->state_dir.WriteFile(name, text);

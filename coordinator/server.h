@@ -8,9 +8,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/http/http_server.h"
 #include "coordinator/access/access_setup.h"
 #include "coordinator/reconcile/core_context.h"
 #include "coordinator/report/job_observer.h"
+#include "coordinator/report/service_series.h"
 
 namespace switchyard::coordinator {
 
@@ -19,7 +21,10 @@ struct ServerOptions {
   std::string state_dir;
   AccessOptions access;
   CoreOptions core;
-  std::vector<JobObserver*> observers;  // borrowed; outlive the server
+  std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  const ServiceSeries* series = nullptr;  // borrowed; null for none
+  // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
+  std::unique_ptr<http::Server> http;
   // Around every RPC.
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };
@@ -35,6 +40,8 @@ class Server {
 
   // "127.0.0.1:7070" as bound.
   const std::string& address() const;
+  // The same of HTTP; empty without.
+  std::string http_address() const;
   // Writes a file into the state directory, for scripts that wait for it; "listen-address" is
   // written at start.
   absl::Status WriteStateFile(const std::string& name, const std::string& text) const;

@@ -241,6 +241,35 @@ absl::StatusOr<std::optional<std::string>> AccessGate::AdmitAgent(
   return node;
 }
 
+absl::Status AccessGate::AdmitPage(const std::string& authorization, const std::string& peer,
+                                   const std::string& path, const std::string& resource) {
+  if (options_.tokens == nullptr) return absl::OkStatus();
+  static constexpr MethodRule kPage = {"a page", security::Role::kViewer, Scope::kProject, false};
+  AuditEntry entry;
+  entry.time = absl::Now();
+  entry.peer = absl::StrCat(peer, ":");
+  entry.method = "HTTP GET";
+  entry.resource = path;
+  const auto refuse = [&](const absl::Status& status) {
+    Refused(entry, status);
+    return status;
+  };
+  std::string token = security::BasicPasswordOf(authorization).value_or("");
+  if (const auto bearer = security::BearerOf(authorization)) token = std::string(*bearer);
+  const auto caller = options_.tokens->Verify(token, entry.time);
+  if (!caller.ok()) return refuse(caller.status());
+  entry.caller_id = caller->id;
+  entry.caller_name = caller->name;
+  if (absl::Status status = Authorize(kPage, *caller, resource); !status.ok())
+    return refuse(status);
+  absl::Status share;
+  {
+    absl::MutexLock lock(&mutex_);
+    share = TakeShare(*caller, /*stream=*/false, entry.time);
+  }
+  return share.ok() ? share : refuse(share);
+}
+
 security::Caller AccessGate::CallerOf(const grpc::CallbackServerContext* context) const {
   absl::MutexLock lock(&mutex_);
   const auto it = calls_.find(context);

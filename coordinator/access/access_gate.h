@@ -51,6 +51,10 @@ class AccessGate {
                      const google::protobuf::Message& request);
   // The node that the peer's certificate is of; empty where agents are not asked.
   absl::StatusOr<std::optional<std::string>> AdmitAgent(const grpc::CallbackServerContext* context);
+  // A page over HTTP, by its Authorization header: a bearer token, or one as a password. `resource`
+  // is what it shows; empty for all projects. Refusals as of Admit.
+  absl::Status AdmitPage(const std::string& authorization, const std::string& peer,
+                         const std::string& path, const std::string& resource);
   // Of a call that was admitted.
   security::Caller CallerOf(const grpc::CallbackServerContext* context) const;
 

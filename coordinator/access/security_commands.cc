@@ -46,6 +46,16 @@ absl::Status IssueOneAgent(const Arguments& arguments) {
   return absl::OkStatus();
 }
 
+absl::Status IssueOneClient(const Arguments& arguments) {
+  const std::string out = arguments.out.empty()
+                              ? absl::StrCat(arguments.security_dir, "/clients/", arguments.name)
+                              : arguments.out;
+  SWITCHYARD_RETURN_IF_ERROR(security::IssueClient(arguments.security_dir, arguments.name, out,
+                                                   arguments.days, absl::Now()));
+  Say(absl::StrCat("client       ", out));
+  return absl::OkStatus();
+}
+
 absl::Status NewToken(const Arguments& arguments) {
   const auto role = security::RoleOfName(arguments.role);
   if (!role) {
@@ -147,6 +157,13 @@ void AddSecurityCommands(CLI::App& app, std::function<absl::Status()>& chosen) {
   agent->add_option("--host", agent_arguments->hosts, host_help);
   agent->add_option("--out", agent_arguments->out, "Where to; default DIR/agents/NODE");
   add_days(agent, agent_arguments);
+
+  auto [client, client_arguments] =
+      add("issue-client", "A certificate for a reader of agents' metrics, such as Prometheus",
+          IssueOneClient);
+  client->add_option("--name", client_arguments->name, "Whose it is")->required();
+  client->add_option("--out", client_arguments->out, "Where to; default DIR/clients/NAME");
+  add_days(client, client_arguments);
 
   auto [revoke, revoke_arguments] =
       add("revoke-agent", "Refuse the certificates that a node has", RevokeAgent);

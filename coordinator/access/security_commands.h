@@ -1,6 +1,6 @@
 // The coordinator's commands that set security up, apart from the service: init, issue-server,
-// issue-agent, revoke-agent, token. They work on a security directory, whether or not a coordinator
-// runs with it.
+// issue-agent, issue-client, revoke-agent, token. They work on a security directory, whether or not
+// a coordinator runs with it.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -104,7 +104,10 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   SWITCHYARD_ASSIGN_OR_RETURN(core.inventory,
                               TakeInventory({options.cpu_slots, options.fabric_address}));
   auto metrics = std::make_unique<AgentMetrics>();
-  SWITCHYARD_RETURN_IF_ERROR(metrics->Serve(options.metrics));
+  std::optional<security::CertificateFiles> metrics_tls;
+  if (!rpc::IsLoopback(options.metrics) && !options.tls_dir.empty())
+    metrics_tls = security::CertificateFiles::In(options.tls_dir);
+  SWITCHYARD_RETURN_IF_ERROR(metrics->Serve(options.metrics, metrics_tls));
   log::Info("agent.started", {{"node", options.node},
                               {"coordinator", options.coordinator},
                               {"slots", core.inventory.slots_size()},

@@ -54,7 +54,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
   const ServiceSeries series(registry);
   ServerOptions options;
-  if (!metrics.empty()) {
+  if (metrics != "off" && !metrics.empty()) {
     http::Options pages;
     pages.address = metrics;
     if (!access.security_dir.empty()) {
@@ -146,7 +146,7 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option(
          "--metrics", metrics,
-         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, \"off\" for "
          "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing");

@@ -5,6 +5,7 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <mutex>
+#include <set>
 
 #include "absl/random/random.h"
 #include "absl/strings/match.h"
@@ -211,6 +212,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   auto parts = std::make_unique<Parts>(*std::move(dir), std::move(store), std::move(metrics),
                                        std::move(access), std::move(audit), options);
   SWITCHYARD_RETURN_IF_ERROR(parts->core.Start());
+  std::set<std::string> uids;
+  for (const auto& [uid, record] : parts->core.context().book.jobs()) uids.insert(uid);
+  parts->logs.RemoveAllBut(uids);
 
   static std::once_flag plugins;
   std::call_once(plugins, [] { grpc::EnableDefaultHealthCheckService(true); });

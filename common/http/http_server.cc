@@ -27,7 +27,9 @@ constexpr int kThreads = 8;
 constexpr size_t kMaxWaiting = 64;
 
 // True on the accepting thread while it turns a connection away.
-thread_local bool turning_away = false;
+// Aligned as what follows it in memory: mold 1.10 makes a program that cannot be started where
+// thread-local bytes end just before a page.
+alignas(8) thread_local bool turning_away = false;
 
 class BoundedPool final : public httplib::TaskQueue {
  public:

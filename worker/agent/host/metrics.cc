@@ -60,7 +60,7 @@ AgentMetrics::AgentMetrics() {
 
 absl::Status AgentMetrics::Serve(const std::string& address,
                                  const std::optional<security::CertificateFiles>& tls) {
-  if (address == "off") return absl::OkStatus();
+  if (address == "off" || address.empty()) return absl::OkStatus();
   http::Options options;
   options.address = address;
   options.tls = tls;

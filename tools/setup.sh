@@ -12,11 +12,11 @@ cd "$(dirname "$0")/.."
 . tools/common.sh
 
 with_cuda=1
-fuzz_packages=()
+with_fuzz=
 for argument in "$@"; do
   case $argument in
     --no-cuda) with_cuda= ;;
-    --fuzz) fuzz_packages=(clang-14 libclang-rt-14-dev) ;;
+    --fuzz) with_fuzz=1 ;;
     *) die "unknown argument '$argument'" "usage: tools/setup.sh [--no-cuda] [--fuzz]" ;;
   esac
 done
@@ -25,7 +25,8 @@ packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
   libxxhash-dev libssl-dev
-  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc "${fuzz_packages[@]}")
+  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
+[ -z "$with_fuzz" ] || packages+=(clang-14 libclang-rt-14-dev)
 
 log=$(mktemp "${TMPDIR:-/tmp}/switchyard-setup.XXXXXX")
 trap 'rm -f "$log"' EXIT

@@ -2,9 +2,13 @@
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "common/service_notifier.h"
 #include "common/telemetry/exposer.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
@@ -38,6 +42,26 @@ int Fail(const absl::Status& status) {
   return ExitCode(status);
 }
 
+// Until a signal comes: expires metrics every minute, and tells systemd that work goes on.
+int WaitForSignal(const sigset_t& signals, const Server& server, MetricsSink& sink,
+                  ServiceNotifier& systemd) {
+  constexpr std::chrono::milliseconds kExpiry = std::chrono::minutes(1);
+  const auto pulse =
+      systemd.alive_interval().count() > 0 ? std::min(systemd.alive_interval(), kExpiry) : kExpiry;
+  const timespec wait{pulse.count() / 1000, pulse.count() % 1000 * 1000000};
+  auto expired = std::chrono::steady_clock::now();
+  int64_t turns = -1;
+  while (true) {
+    const int signal_number = sigtimedwait(&signals, nullptr, &wait);
+    if (signal_number >= 0) return signal_number;
+    if (server.turns() != turns) systemd.Alive();
+    turns = server.turns();
+    if (std::chrono::steady_clock::now() - expired < kExpiry) continue;
+    expired = std::chrono::steady_clock::now();
+    sink.Expire();
+  }
+}
+
 int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir) {
   sigset_t signals;
   sigemptyset(&signals);
@@ -46,6 +70,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   pthread_sigmask(SIG_BLOCK, &signals,
                   nullptr);  // before any thread starts; taken by sigwait below
   signal(SIGPIPE, SIG_IGN);
+  ServiceNotifier systemd;
 
   telemetry::Registry registry;
   std::unique_ptr<telemetry::Exposer> exposer;
@@ -74,9 +99,10 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   log::Info(
       "coordinator.listening",
       {{"address", (*server)->address()}, {"metrics", metrics_address}, {"state_dir", state_dir}});
-  const timespec minute{60, 0};
-  int signal_number = -1;
-  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Expire();
+  systemd.Ready();
+  systemd.Status(absl::StrCat("serving on ", (*server)->address()));
+  const int signal_number = WaitForSignal(signals, **server, sink, systemd);
+  systemd.Stopping();
   log::Info("coordinator.draining", {{"signal", signal_number}});
   server->reset();
   log::Info("coordinator.stopped");

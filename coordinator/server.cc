@@ -178,6 +178,7 @@ Server::~Server() {
 }
 
 const std::string& Server::address() const { return parts_->address; }
+int64_t Server::turns() const { return parts_->loop.turns(); }
 
 absl::Status Server::WriteStateFile(const std::string& name, const std::string& text) const {
   return parts_->state_dir.WriteFile(name, text);

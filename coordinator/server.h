@@ -33,6 +33,8 @@ class Server {
 
   // "127.0.0.1:7070" as bound.
   const std::string& address() const;
+  // Grows while the coordinator gets on with its work; what a watchdog looks at.
+  int64_t turns() const;
   // Writes a file into the state directory, for scripts that wait for it; "listen-address" is
   // written at start.
   absl::Status WriteStateFile(const std::string& name, const std::string& text) const;

@@ -41,21 +41,23 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  switchyard::ServiceNotifier systemd;
 
   auto host = AgentHost::Create(options);
   if (!host.ok()) {
     std::fprintf(stderr, "switchyard-agent: %s\n", std::string(host.status().message()).c_str());
     return 1;
   }
-  std::thread([signals, agent = host->get()] {
+  std::thread([signals, agent = host->get(), &systemd] {
     int signal = 0;
     for (;;) {
       if (sigwait(&signals, &signal) != 0) continue;
       switchyard::log::Info("agent.stopping", {{"signal", signal}});
+      systemd.Stopping();
       agent->RequestShutdown();
     }
   }).detach();
-  (*host)->Run();
+  (*host)->Run(systemd);
   switchyard::log::Info("agent.stopped");
   std::_Exit(0);  // the signal thread still uses the host
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/agent/support/temporary_directory.h"
+#include "worker/agent/inventory/fabric.h"
 
 namespace switchyard::agent {
 namespace {
@@ -67,6 +68,22 @@ TEST(InventoryTest, RefusesImpossibleSlotCountsByName) {
     ASSERT_FALSE(inventory.ok());
     EXPECT_THAT(std::string(inventory.status().message()),
                 ::testing::HasSubstr("--cpu-slots is " + std::to_string(slots)));
+  }
+}
+
+TEST(FabricTest, AnInterfaceGivesItsAddressAndAWrongOneNamesTheRightOnes) {
+  EXPECT_EQ(*ChooseFabricAddress("lo", "", ""), "127.0.0.1");
+  EXPECT_EQ(*ChooseFabricAddress("lo", "10.9.8.7", ""), "10.9.8.7");
+  const auto wrong = ChooseFabricAddress("ib9", "10.9.8.7", "");
+  EXPECT_THAT(std::string(wrong.status().message()),
+              ::testing::AllOf(::testing::HasSubstr("--fabric-interface is \"ib9\""),
+                               ::testing::HasSubstr("lo (127.0.0.1)")));
+  EXPECT_FALSE(TakeInventory({.cpu_slots = 1, .fabric_interface = "ib9"}).ok());
+}
+
+TEST(FabricTest, WithoutAChoiceThereIsAnAddressInAnyCase) {
+  for (const char* coordinator : {"", "127.0.0.1:7070", "[::1]:7070"}) {
+    EXPECT_FALSE(ChooseFabricAddress("", "", coordinator)->empty()) << coordinator;
   }
 }
 

@@ -77,7 +77,8 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   core.version = SWITCHYARD_VERSION;
   core.graces = options.graces;
   SWITCHYARD_ASSIGN_OR_RETURN(core.inventory,
-                              TakeInventory({options.cpu_slots, options.fabric_address}));
+                              TakeInventory({options.cpu_slots, options.fabric_address,
+                                             options.fabric_interface, options.coordinator}));
   auto metrics = std::make_unique<AgentMetrics>();
   SWITCHYARD_RETURN_IF_ERROR(metrics->Serve(options.metrics));
   log::Info("agent.started", {{"node", options.node},
@@ -85,6 +86,8 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
                               {"slots", core.inventory.slots_size()},
                               {"device", core.inventory.slots(0).device()},
                               {"slot_memory_bytes", core.inventory.slots(0).memory_bytes()},
+                              {"fabric_address", core.inventory.fabric_address()},
+                              {"runtime", options.runtime},
                               {"metrics", metrics->address()},
                               {"results", journal.Load().size()}});
   AgentCore::Recovered recovered{journal.Load(), journal.StoreId()};

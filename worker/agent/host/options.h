@@ -14,7 +14,9 @@ struct AgentOptions {
   int cpu_slots = 0;                       // 0: GPUs, or without any a slot a core
   std::string metrics = "127.0.0.1:9465";  // "off" for none
   std::string work_dir;
-  std::string fabric_address;
+  std::string fabric_address;    // of this node for peers; empty: the interface's
+  std::string fabric_interface;  // empty: the one towards the coordinator
+  std::string runtime;           // directory of an installed runtime, links resolved; empty: none
   std::string trainer;
   std::string python;
   std::string prepare_data;

@@ -1,6 +1,7 @@
 #include "common/service_notifier.h"
 
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -23,6 +24,8 @@ UniqueFd ConnectTo(const std::string& path) {
   if (!fd.valid() || ::connect(fd.get(), reinterpret_cast<sockaddr*>(&address), size) != 0) {
     return UniqueFd();
   }
+  const timeval patience{2, 0};
+  setsockopt(fd.get(), SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
   return fd;
 }
 
@@ -42,11 +45,10 @@ ServiceNotifier::ServiceNotifier() {
   for (const char* name : {"NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"}) unsetenv(name);
 }
 
-void ServiceNotifier::Send(const std::string& text) {
+void ServiceNotifier::Send(const std::string& text, bool wait) {
   if (!socket_.valid()) return;
-  // Lost when systemd does not read; the next one says the same.
   [[maybe_unused]] const ssize_t sent =
-      ::send(socket_.get(), text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+      ::send(socket_.get(), text.data(), text.size(), (wait ? 0 : MSG_DONTWAIT) | MSG_NOSIGNAL);
 }
 
 }  // namespace switchyard

@@ -18,17 +18,18 @@ class ServiceNotifier {
   ServiceNotifier();
 
   // Ready to serve.
-  void Ready() { Send("READY=1"); }
+  void Ready() { Send("READY=1", /*wait=*/true); }
   // One line for `systemctl status`.
   void Status(const std::string& text) { Send("STATUS=" + text); }
-  void Stopping() { Send("STOPPING=1"); }
+  void Stopping() { Send("STOPPING=1", /*wait=*/true); }
   // Must come within every watchdog period, or systemd ends the program.
   void Alive() { Send("WATCHDOG=1"); }
   // Time between calls of Alive: half the period. Zero: nobody waits for them.
   std::chrono::milliseconds alive_interval() const { return alive_interval_; }
 
  private:
-  void Send(const std::string& text);
+  // Lost when systemd does not read: at once, or with `wait` after two seconds.
+  void Send(const std::string& text, bool wait = false);
 
   UniqueFd socket_;  // connected; invalid: nobody listens
   std::chrono::milliseconds alive_interval_{0};

@@ -116,6 +116,7 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Coordinator of Switchyard: accepts fine-tuning jobs and runs them on the nodes of its "
       "agents."};
+  app.set_version_flag("--version", SWITCHYARD_VERSION);
   std::string listen = "127.0.0.1:7070";
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "common/service_notifier.h"
 #include "common/telemetry/exposer.h"
+#include "coordinator/launch/slurm_allocator.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -62,7 +63,8 @@ int WaitForSignal(const sigset_t& signals, const Server& server, MetricsSink& si
   }
 }
 
-int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir) {
+int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir,
+        const std::string& slurm) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -72,6 +74,12 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   signal(SIGPIPE, SIG_IGN);
   ServiceNotifier systemd;
 
+  std::unique_ptr<SlurmAllocator> allocator;
+  if (!slurm.empty()) {
+    absl::StatusOr<launch::v1::SlurmConfig> config = ReadSlurmConfig(slurm);
+    if (!config.ok()) return Fail(config.status());
+    allocator = std::make_unique<SlurmAllocator>(*std::move(config));
+  }
   telemetry::Registry registry;
   std::unique_ptr<telemetry::Exposer> exposer;
   if (!metrics.empty()) {
@@ -85,9 +93,11 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   ServerOptions options;
   options.listen = listen;
   options.state_dir = state_dir;
+  options.version = SWITCHYARD_VERSION;
   const SystemClock clock;
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
   options.observers = {&sink};
+  options.allocator = allocator.get();
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
@@ -120,6 +130,7 @@ int main(int argc, char** argv) {
   std::string listen = "127.0.0.1:7070";
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;
+  std::string slurm;
   app.add_option("--listen", listen, "HOST:PORT for clients and agents; port 0 takes a free one")
       ->capture_default_str();
   app.add_option("--metrics", metrics,
@@ -127,11 +138,13 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing")
       ->required();
+  app.add_option("--slurm", slurm,
+                 "Run jobs in a Slurm cluster as this JSON file says (docs/operations.md)");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 64;
   }
   switchyard::log::SetProcessFields({{"program", "coordinator"}});
-  return switchyard::coordinator::Run(listen, metrics, state_dir);
+  return switchyard::coordinator::Run(listen, metrics, state_dir, slurm);
 }

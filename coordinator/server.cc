@@ -89,10 +89,11 @@ struct Server::Parts {
         agents(published, logs),
         core(options.core, clock, *store, planner, agents, NewId),
         loop(core),
-        jobs({loop, *store, published, planner, *metrics, watches, log_hub}),
+        jobs({loop, *store, published, planner, *metrics, watches, log_hub, options.allocator}),
         checkpoints(loop, published),
         nodes(loop) {
     agents.SetLoop(&loop);
+    core.context().allocator = options.allocator;
     core.AddListener(&published);
     core.AddObserver(metrics.get());  // before `published`: watchers read steps from it
     core.AddObserver(&published);
@@ -127,7 +128,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   absl::StatusOr<StateDir> dir = StateDir::Open(options.state_dir);
   if (!dir.ok()) return dir.status();
   std::unique_ptr<SqliteJobStore> store;
-  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database()));
+  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database(), options.version));
   std::unique_ptr<MetricsStore> metrics;
   SWITCHYARD_ASSIGN_OR_RETURN(metrics, MetricsStore::Open(dir->metrics_database()));
   auto parts =

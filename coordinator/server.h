@@ -16,8 +16,10 @@ namespace switchyard::coordinator {
 struct ServerOptions {
   std::string listen = "127.0.0.1:7070";  // loopback only; port 0 takes a free one
   std::string state_dir;
+  std::string version;  // of the program, noted in the store
   CoreOptions core;
   std::vector<JobObserver*> observers;  // borrowed; outlive the server
+  NodeAllocator* allocator = nullptr;   // borrowed too; null: jobs run where agents dial in
   // Around every RPC.
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };

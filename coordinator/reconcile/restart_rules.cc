@@ -52,6 +52,13 @@ constexpr Rule kRules[] = {
     {"NODE_LOST", kInfrastructure, Action::kRestart, false, false, 1},
     {"AGENT_RESTARTED", kInfrastructure, Action::kRestart, false, false, 1},
     {"AGENT_STOPPED", kInfrastructure, Action::kRestart, false, false, 1},
+    // Of a cluster that lends nodes for an attempt (launch/node_allocator.h).
+    {"ALLOCATION_REFUSED", kUser, Action::kStopIfRepeated, true, true, 0},
+    {"ALLOCATION_CANCELLED", kUser, Action::kStop, true, true, 0},
+    {"ALLOCATION_FAILED", kInfrastructure, Action::kRestart, true, true, 0},
+    {"ALLOCATION_TIME_LIMIT", kInfrastructure, Action::kRestart, false, true, 0},
+    {"PREEMPTED", kInfrastructure, Action::kRestart, false, false, 0},
+    {"AGENTS_MISSING", kInfrastructure, Action::kRestart, true, true, 1},
     {"PEER_LOST", kInfrastructure, Action::kRestart, false, true, 2},
     {"STOPPED", kSystem, Action::kRestart, true, true, 2},
 };

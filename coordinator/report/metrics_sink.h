@@ -31,6 +31,7 @@ class MetricsSink final : public JobObserver {
   void OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) override;
   void OnJobRemoved(const std::string& name) override;
   void OnNodeChanged(const v1::Node& node) override;
+  void OnNodeRemoved(const std::string& name) override;
 
   // Forgets jobs that ended long enough ago. Every call above does it too; call it now and then as
   // well, or the series of the last job stay while nothing happens.
@@ -51,6 +52,7 @@ class MetricsSink final : public JobObserver {
   Tracked* Track(const v1::Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   telemetry::Registry& registry_;

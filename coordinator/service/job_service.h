@@ -4,6 +4,7 @@
 
 #include "coordinator/history/metrics_store.h"
 #include "coordinator/launch/job_planner.h"
+#include "coordinator/launch/node_allocator.h"
 #include "coordinator/service/core_loop.h"
 #include "coordinator/service/log_hub.h"
 #include "coordinator/service/published_state.h"
@@ -22,6 +23,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
     MetricsStore& metrics;
     WatchHub& watches;
     LogHub& logs;
+    const NodeAllocator* allocator = nullptr;  // null: plans are for the nodes there are
   };
 
   explicit JobServiceImpl(const Parts& parts) : parts_(parts) {}

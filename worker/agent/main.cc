@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -58,6 +59,10 @@ int main(int argc, char** argv) {
     }
   }).detach();
   (*host)->Run(systemd);
+  if ((*host)->left()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(options.work_dir, ignored);
+  }
   switchyard::log::Info("agent.stopped");
   std::_Exit(0);  // the signal thread still uses the host
 }

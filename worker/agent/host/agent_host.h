@@ -38,6 +38,8 @@ class AgentHost {
   void Run(ServiceNotifier& systemd);
   // From any thread.
   void RequestShutdown();
+  // After Run: the coordinator has all results, and nobody needs the work directory any more.
+  bool left() const { return core_.left(); }
 
  private:
   using Time = Clock::SteadyTime;

@@ -76,6 +76,7 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   core.boot_id = BootId();
   core.version = SWITCHYARD_VERSION;
   core.graces = options.graces;
+  core.allocation = options.for_attempt;
   SWITCHYARD_ASSIGN_OR_RETURN(core.inventory,
                               TakeInventory({options.cpu_slots, options.fabric_address,
                                              options.fabric_interface, options.coordinator}));

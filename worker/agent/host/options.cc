@@ -57,6 +57,9 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
       ->capture_default_str();
   app.add_option("--node", options->node, "Name of this node, unique among agents")
       ->capture_default_str();
+  app.add_option("--for-attempt", options->for_attempt,
+                 "JOB_UID/EPOCH: serve this attempt only, then end and remove --work-dir; set by "
+                 "launchers of clusters");
   app.add_option("--cpu-slots", options->cpu_slots,
                  "CPU slots to offer; 0: the GPUs, or without any a slot a core");
   app.add_option("--metrics", options->metrics, "HOST:PORT for /metrics, or \"off\"")

@@ -11,6 +11,7 @@ namespace switchyard::agent {
 struct AgentOptions {
   std::string coordinator = "127.0.0.1:7070";
   std::string node;                        // default: the host's name
+  std::string for_attempt;                 // "{job_uid}/{epoch}"; empty: for whatever comes
   int cpu_slots = 0;                       // 0: GPUs, or without any a slot a core
   std::string metrics = "127.0.0.1:9465";  // "off" for none
   std::string work_dir;

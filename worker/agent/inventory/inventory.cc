@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/match.h"
@@ -72,7 +73,7 @@ absl::StatusOr<v1::Inventory> TakeInventory(const InventoryOptions& options) {
       *inventory.mutable_fabric_address(),
       ChooseFabricAddress(options.fabric_interface, options.fabric_address, options.coordinator));
   if (options.cpu_slots == 0) {
-    for (const Gpu& gpu : FindGpus()) {
+    for (const Gpu& gpu : VisibleGpus(FindGpus(), std::getenv("CUDA_VISIBLE_DEVICES"))) {
       auto* slot = inventory.add_slots();
       slot->set_index(inventory.slots_size() - 1);
       slot->set_device("cuda");

@@ -129,6 +129,32 @@ std::optional<Failure> DriveAllocation(CoreContext& core, const std::string& uid
   return std::nullopt;
 }
 
+bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const AttemptFacts& facts) {
+  constexpr std::chrono::seconds kPatience{30};
+  const JobRecord& record = *core.book.Find(uid);
+  if (core.allocator == nullptr || !record.launch().allocated() || facts.failures.empty() ||
+      record.launch().failed_here() || record.job().state() != v1::JOB_STATE_RECOVERING) {
+    return false;
+  }
+  const std::string& root = RootFailure(facts.failures).code;
+  const bool unexplained =
+      root == "AGENT_STOPPED" || root == "NODE_LOST" || root == "PEER_LOST" || root == "KILLED";
+  if (!unexplained) return false;
+  const AllocationStatus status = core.allocator->Look(KeyOf(record));
+  if (status.state != AllocationState::kEnded) {
+    LiveJob& live = core.book.live(uid);
+    const auto now = core.clock.Steady();
+    if (live.reason_awaited == Clock::SteadyTime()) live.reason_awaited = now;
+    return now - live.reason_awaited < kPatience;
+  }
+  if (status.code.empty() || status.code == "ALLOCATION_FAILED") return false;
+  store::v1::Launch& launch = *core.book.Edit(uid).mutable_launch();
+  launch.set_failed_here(true);
+  launch.mutable_stop_reason()->set_code(status.code);
+  launch.mutable_stop_reason()->set_message(status.detail);
+  return true;
+}
+
 void ReleaseAgents(CoreContext& core, const JobRecord& record, const AttemptFacts& facts) {
   if (!record.launch().allocated()) return;
   agent::v1::ConnectResponse message;

@@ -24,6 +24,9 @@ bool AwaitsAgent(const CoreContext& core, const store::v1::JobRecord& record,
 // not come any more are written off. A failure ends the attempt.
 std::optional<Failure> DriveAllocation(CoreContext& core, const std::string& uid,
                                        const AttemptFacts& facts);
+// True while an attempt whose agents were ended by somebody else waits for the cluster to say by
+// whom (time limit, preemption, an administrator); what it says is then the attempt's failure.
+bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const AttemptFacts& facts);
 // Every node of the attempt has an agent in session.
 bool AllAgentsConnected(const CoreContext& core, const AttemptFacts& facts);
 // Tells the agents of an attempt that is over to leave.

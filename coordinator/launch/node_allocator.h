@@ -33,7 +33,7 @@ enum class AllocationState {
 
 struct AllocationStatus {
   AllocationState state = AllocationState::kUnknown;
-  std::string code;    // kEnded: what restart rules know it by
+  std::string code;    // kEnded: what restart rules know it by; empty when it ended as asked
   std::string detail;  // one sentence: where it runs, why it waits, how it ended
 };
 

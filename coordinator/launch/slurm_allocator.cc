@@ -125,7 +125,10 @@ void SlurmAllocator::Turn(const Wish& wish) {
       log::Info("slurm.adopted", {{"id", job.id}, {"name", job.name}, {"state", job.state}});
     }
     AllocationStatus& status = seen[allocation.attempt] = StatusOfSlurmJob(job);
-    if (!allocation.keep && status.state != AllocationState::kEnded) {
+    if (status.state == AllocationState::kEnded) {
+      if (cancelled_.count(allocation.attempt) > 0) status.code.clear();
+    } else if (!allocation.keep && job.state != "COMPLETING") {
+      cancelled_.insert(allocation.attempt);
       Cancel(job, "its attempt is being ended");
     }
   }
@@ -139,6 +142,7 @@ void SlurmAllocator::Turn(const Wish& wish) {
     }
   }
   std::erase_if(ids_, [&](const auto& id) { return seen.count(id.first) == 0; });
+  std::erase_if(cancelled_, [&](const auto& attempt) { return seen.count(attempt) == 0; });
   absl::MutexLock lock(&mutex_);
   seen_ = std::move(seen);
 }
@@ -167,7 +171,7 @@ AllocationStatus SlurmAllocator::Missing(const Wish& wish, const Allocation& all
   if (const auto it = ids_.find(allocation.attempt); it != ids_.end()) {
     return Ended("ALLOCATION_FAILED", absl::StrCat("Slurm knows job ", it->second, " no more"));
   }
-  if (!allocation.keep) return Ended("ALLOCATION_CANCELLED", "it was never submitted");
+  if (!allocation.keep) return Ended("", "it was never submitted");
   // Refused before: the next attempt may try again, not this one.
   const AllocationStatus before = Look(allocation.attempt);
   return before.state == AllocationState::kEnded ? before : Submit(name, allocation);

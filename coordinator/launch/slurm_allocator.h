@@ -54,6 +54,7 @@ class SlurmAllocator final : public NodeAllocator {
 
   // Of the thread.
   std::map<AttemptKey, std::string> ids_;  // Slurm's, of attempts that it has accepted
+  std::set<AttemptKey> cancelled_;         // by us: how they end is no news
   bool reachable_ = true;
   std::thread thread_;
 };

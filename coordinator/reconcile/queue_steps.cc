@@ -133,6 +133,7 @@ void Reconciler::Reserve(const Admission& admission) {
   live.probes.clear();
   live.start_sent = {};
   live.allocation_ran = {};
+  live.reason_awaited = {};
   live.running_since = {};
   live.checkpoint_requested = false;
   core_.book.Move(

@@ -83,6 +83,7 @@ void Reconciler::StepAttempt(const std::string& uid) {
     return Fail(uid, *failure, /*found_here=*/true);
   }
   const v1::JobState state = record.job().state();
+  if (facts.all_gone && AwaitsClusterReason(core_, uid, facts)) return;
   if (facts.all_gone) return FinishAttempt(uid, facts);
   switch (state) {
     case v1::JOB_STATE_RESERVED:

@@ -70,7 +70,7 @@ def build_images(buildah, ccache):
     """Both targets."""
     for target in TARGETS:
         began = time.monotonic()
-        volumes = ["--volume", f"{ccache}:/root/.cache/ccache"] if ccache else []
+        volumes = ["--volume", f"{ccache}:/var/cache/ccache"] if ccache else []
         buildah("build", "--isolation", "chroot", "--pull=never", "--layers", "--target", target, *volumes, "--build-arg",
                 "SWITCHYARD_CUDA=OFF", "-f", SOURCE / "deploy/containers/Dockerfile", "-t", f"switchyard-{target}", SOURCE)  # fmt: skip
         config = json.loads(buildah("inspect", "--type", "image", f"switchyard-{target}"))["OCIv1"]["config"]

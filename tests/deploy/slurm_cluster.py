@@ -242,7 +242,8 @@ def main():
     programs = parser.parse_args().programs.resolve()
     need(("slurmctld", "slurmctld"), ("slurmd", "slurmd"), ("sbatch", "slurm-client"), ("munged", "munge"), ("ip", "iproute2"))
     if INSIDE not in os.environ:
-        inside = 'ip link set lo up && hostname localhost && exec "$0" "$@"'
+        # Slurm's daemons want an address that is not loopback to exist.
+        inside = 'ip link set lo up && ip address add 10.99.0.1/32 dev lo && hostname localhost && exec "$0" "$@"'
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "--mount-proc",
                               "sh", "-c", inside, sys.executable, *sys.argv])  # fmt: skip

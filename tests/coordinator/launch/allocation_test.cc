@@ -32,7 +32,7 @@ class FakeCluster final : public NodeAllocator {
       Seen& seen = seen_[allocation.attempt];
       if (!allocation.keep && seen.status.state != AllocationState::kEnded) {
         ended_by_request_.push_back(allocation.attempt.second);
-        EndLocked(seen, "ALLOCATION_CANCELLED", "ended as asked");
+        EndLocked(seen, "", "ended as asked");
       }
       if (!allocation.keep || seen.status.state != AllocationState::kUnknown) continue;
       seen.status = {AllocationState::kPending, "", "job 7 waits (Resources)"};

@@ -44,14 +44,18 @@ endif()
 
 if(TARGET switchyard-trainer)
   set(_trainer usr/lib/switchyard/trainer)
-  install(PROGRAMS $<TARGET_FILE:switchyard-trainer> DESTINATION ${_trainer}/bin COMPONENT trainer)
   # The build's path to LibTorch gives way to the runtime's: lib/torch and lib/nvidia are links made at installation.
   file(GLOB _nvidia RELATIVE ${SWITCHYARD_SITE_PACKAGES} ${SWITCHYARD_SITE_PACKAGES}/nvidia/*/lib)
   list(TRANSFORM _nvidia PREPEND "$ORIGIN/../lib/")
   list(JOIN _nvidia ":" _nvidia)
   string(REPLACE "$" "\\$" _rpath "$ORIGIN/../lib/torch:${_nvidia}")
-  install(CODE "file(RPATH_SET FILE \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${_trainer}/bin/switchyard-trainer\"
-                     NEW_RPATH \"${_rpath}\")" COMPONENT trainer)
+  foreach(_program switchyard-trainer switchyard-trainer-cuda)
+    if(TARGET ${_program})
+      install(PROGRAMS $<TARGET_FILE:${_program}> DESTINATION ${_trainer}/bin COMPONENT trainer)
+      install(CODE "file(RPATH_SET FILE \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${_trainer}/bin/${_program}\"
+                         NEW_RPATH \"${_rpath}\")" COMPONENT trainer)
+    endif()
+  endforeach()
   install(PROGRAMS ${CMAKE_SOURCE_DIR}/tools/prepare_data.py DESTINATION ${_trainer}/tools COMPONENT trainer)
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/tools/switchyard_data DESTINATION ${_trainer}/tools COMPONENT trainer
           FILES_MATCHING PATTERN "*.py" PATTERN "__pycache__" EXCLUDE)

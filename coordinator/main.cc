@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/service_notifier.h"
-#include "common/telemetry/exposer.h"
+#include "common/telemetry/metrics_page.h"
 #include "coordinator/launch/slurm_allocator.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
@@ -43,23 +43,24 @@ int Fail(const absl::Status& status) {
   return ExitCode(status);
 }
 
-// Until a signal comes: expires metrics every minute, and tells systemd that work goes on.
+// Until a signal comes: refreshes metrics every minute, and tells systemd that work goes on.
 int WaitForSignal(const sigset_t& signals, const Server& server, MetricsSink& sink,
                   ServiceNotifier& systemd) {
-  constexpr std::chrono::milliseconds kExpiry = std::chrono::minutes(1);
-  const auto pulse =
-      systemd.alive_interval().count() > 0 ? std::min(systemd.alive_interval(), kExpiry) : kExpiry;
+  constexpr std::chrono::milliseconds kRefresh = std::chrono::minutes(1);
+  const auto pulse = systemd.alive_interval().count() > 0
+                         ? std::min(systemd.alive_interval(), kRefresh)
+                         : kRefresh;
   const timespec wait{pulse.count() / 1000, pulse.count() % 1000 * 1000000};
-  auto expired = std::chrono::steady_clock::now();
+  auto refreshed = std::chrono::steady_clock::now();
   int64_t turns = -1;
   while (true) {
     const int signal_number = sigtimedwait(&signals, nullptr, &wait);
     if (signal_number >= 0) return signal_number;
     if (server.turns() != turns) systemd.Alive();
     turns = server.turns();
-    if (std::chrono::steady_clock::now() - expired < kExpiry) continue;
-    expired = std::chrono::steady_clock::now();
-    sink.Expire();
+    if (std::chrono::steady_clock::now() - refreshed < kRefresh) continue;
+    refreshed = std::chrono::steady_clock::now();
+    sink.Refresh();
   }
 }
 
@@ -81,27 +82,32 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
     allocator = std::make_unique<SlurmAllocator>(*std::move(config));
   }
   telemetry::Registry registry;
-  std::unique_ptr<telemetry::Exposer> exposer;
+  const SystemClock clock;
+  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  const ServiceSeries series(registry);
+  ServerOptions options;
   if (!metrics.empty()) {
     if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
       return Fail(status);
-    absl::StatusOr<std::unique_ptr<telemetry::Exposer>> started =
-        telemetry::Exposer::Start(registry, metrics);
-    if (!started.ok()) return Fail(started.status());
-    exposer = *std::move(started);
+    absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
+    if (!bound.ok()) return Fail(bound.status());
+    (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
+      sink.Refresh();
+      series.SetDisk(state_dir);
+      return page(request);
+    });
+    options.http = *std::move(bound);
   }
-  ServerOptions options;
   options.listen = listen;
   options.state_dir = state_dir;
   options.version = SWITCHYARD_VERSION;
-  const SystemClock clock;
-  MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
+  options.series = &series;
   options.observers = {&sink};
   options.allocator = allocator.get();
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
-  const std::string metrics_address = exposer == nullptr ? "" : exposer->address();
+  const std::string metrics_address = (*server)->http_address();
   if (absl::Status status = (*server)->WriteStateFile("metrics-address", metrics_address);
       !status.ok()) {
     return Fail(status);
@@ -133,8 +139,10 @@ int main(int argc, char** argv) {
   std::string slurm;
   app.add_option("--listen", listen, "HOST:PORT for clients and agents; port 0 takes a free one")
       ->capture_default_str();
-  app.add_option("--metrics", metrics,
-                 "HOST:PORT of /metrics; port 0 takes a free one, empty for none")
+  app.add_option(
+         "--metrics", metrics,
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing")
       ->required();

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/notification.h"
 #include "common/log.h"
 #include "common/rpc/channel.h"
 #include "common/status_macros.h"
@@ -20,11 +21,13 @@
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
 #include "coordinator/state_dir.h"
+#include "coordinator/web/live_pages.h"
 
 namespace switchyard::coordinator {
 namespace {
 
 constexpr std::chrono::seconds kDrainTime{3};
+constexpr absl::Duration kHealthTime = absl::Seconds(2);
 
 // Removes the logs of deleted jobs.
 class LogRemover final : public JobObserver {
@@ -45,6 +48,18 @@ class LogRemover final : public JobObserver {
   LogStore& logs_;
   std::map<std::string, std::string> uid_by_name_;
 };
+
+// 200 while the writer thread answers: what /healthz says.
+http::Handler Health(CoreLoop& loop) {
+  return [&loop](const http::Request&) {
+    auto answered = std::make_shared<absl::Notification>();
+    if (!loop.Post({}, [answered](Core&, const absl::Status&) { answered->Notify(); }))
+      return http::TextResponse(503, "shutting down\n");
+    return answered->WaitForNotificationWithTimeout(kHealthTime)
+               ? http::TextResponse(200, "ok\n")
+               : http::TextResponse(503, "the writer thread does not answer; is the disk slow?\n");
+  };
+}
 
 std::string NewId() {
   static absl::Mutex mutex;
@@ -88,10 +103,11 @@ struct Server::Parts {
         log_hub(published, logs),
         agents(published, logs),
         core(options.core, clock, *store, planner, agents, NewId),
-        loop(core),
+        loop(core, options.series),
         jobs({loop, *store, published, planner, *metrics, watches, log_hub, options.allocator}),
         checkpoints(loop, published),
-        nodes(loop) {
+        nodes(loop),
+        pages(published, *metrics, *store) {
     agents.SetLoop(&loop);
     core.context().allocator = options.allocator;
     core.AddListener(&published);
@@ -117,8 +133,10 @@ struct Server::Parts {
   JobServiceImpl jobs;
   CheckpointServiceImpl checkpoints;
   NodeServiceImpl nodes;
+  LivePages pages;
   std::unique_ptr<grpc::Server> server;
   std::string address;
+  std::unique_ptr<http::Server> http;  // its handlers use all of the above
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
@@ -163,12 +181,19 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   }
   // From here on calls may be open, and only the destructor ends them.
   std::unique_ptr<Server> server(new Server(std::move(parts)));
+  if (options.http != nullptr) {
+    options.http->Handle("/healthz", Health(server->parts_->loop));
+    server->parts_->pages.AddTo(*options.http);
+    server->parts_->http = std::move(options.http);
+    server->parts_->http->Serve();
+  }
   SWITCHYARD_RETURN_IF_ERROR(server->WriteStateFile("listen-address", server->address()));
   return server;
 }
 
 Server::~Server() {
   if (parts_->server == nullptr) return;
+  parts_->http.reset();
   parts_->server->GetHealthCheckService()->SetServingStatus(false);
   parts_->watches.Close();
   parts_->log_hub.Close();
@@ -180,6 +205,10 @@ Server::~Server() {
 
 const std::string& Server::address() const { return parts_->address; }
 int64_t Server::turns() const { return parts_->loop.turns(); }
+
+std::string Server::http_address() const {
+  return parts_->http == nullptr ? "" : parts_->http->address();
+}
 
 absl::Status Server::WriteStateFile(const std::string& name, const std::string& text) const {
   return parts_->state_dir.WriteFile(name, text);

@@ -8,8 +8,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/http/http_server.h"
 #include "coordinator/reconcile/core_context.h"
 #include "coordinator/report/job_observer.h"
+#include "coordinator/report/service_series.h"
 
 namespace switchyard::coordinator {
 
@@ -18,8 +20,11 @@ struct ServerOptions {
   std::string state_dir;
   std::string version;  // of the program, noted in the store
   CoreOptions core;
-  std::vector<JobObserver*> observers;  // borrowed; outlive the server
-  NodeAllocator* allocator = nullptr;   // borrowed too; null: jobs run where agents dial in
+  std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  NodeAllocator* allocator = nullptr;     // borrowed; null: jobs run where agents dial in
+  const ServiceSeries* series = nullptr;  // borrowed; null for none
+  // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
+  std::unique_ptr<http::Server> http;
   // Around every RPC.
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
 };
@@ -37,6 +42,8 @@ class Server {
   const std::string& address() const;
   // Grows while the coordinator gets on with its work; what a watchdog looks at.
   int64_t turns() const;
+  // The same of HTTP; empty without.
+  std::string http_address() const;
   // Writes a file into the state directory, for scripts that wait for it; "listen-address" is
   // written at start.
   absl::Status WriteStateFile(const std::string& name, const std::string& text) const;

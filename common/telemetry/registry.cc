@@ -197,10 +197,6 @@ std::string Registry::Serialize() const {
   return prometheus::TextSerializer().Serialize(state_->prometheus->Collect());
 }
 
-const std::shared_ptr<prometheus::Registry>& Registry::prometheus() const {
-  return state_->prometheus;
-}
-
 std::vector<double> LatencyBuckets() {
   return {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
 }

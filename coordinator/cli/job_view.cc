@@ -11,6 +11,7 @@
 #include "coordinator/cli/job_names.h"
 #include "coordinator/cli/text_table.h"
 #include "coordinator/plan/plan_text.h"
+#include "coordinator/report/job_text.h"
 
 namespace switchyard::coordinator {
 namespace {

@@ -152,6 +152,7 @@ bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const Attemp
   launch.set_failed_here(true);
   launch.mutable_stop_reason()->set_code(status.code);
   launch.mutable_stop_reason()->set_message(status.detail);
+  launch.set_failed_rank(-1);
   return true;
 }
 

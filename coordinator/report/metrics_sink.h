@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/clock.h"
 #include "common/telemetry/registry.h"
+#include "coordinator/report/goodput.h"
 #include "coordinator/report/job_observer.h"
 #include "coordinator/report/job_series.h"
 
@@ -33,9 +34,9 @@ class MetricsSink final : public JobObserver {
   void OnNodeChanged(const v1::Node& node) override;
   void OnNodeRemoved(const std::string& name) override;
 
-  // Forgets jobs that ended long enough ago. Every call above does it too; call it now and then as
-  // well, or the series of the last job stay while nothing happens.
-  void Expire();
+  // Forgets jobs that ended long enough ago, and counts the time of the others up to now. Call it
+  // before each scrape.
+  void Refresh();
 
  private:
   struct Tracked {
@@ -45,6 +46,7 @@ class MetricsSink final : public JobObserver {
     int64_t checkpoint_step = 0;          // newest one counted
     std::pair<int64_t, int64_t> counted;  // epoch and step that the counters hold
     std::optional<Clock::SteadyTime> saving_since;
+    GoodputTimer goodput;
     std::optional<Clock::SteadyTime> forget_at;
   };
 
@@ -58,6 +60,7 @@ class MetricsSink final : public JobObserver {
   telemetry::Registry& registry_;
   const Clock& clock_;
   JobSeries series_;
+  GoodputSeries goodput_;
   telemetry::Gauge queue_depth_;
   telemetry::Gauge nodes_;
   telemetry::Gauge slots_;

@@ -58,6 +58,9 @@ class CoordinatorFixture : public testing::Test {
     options.listen = "127.0.0.1:0";
     options.state_dir = root_ + "/state";
     options.allocator = allocator_;
+    auto http = http::Server::Bind({.address = "127.0.0.1:0"});
+    ASSERT_TRUE(http.ok()) << http.status();
+    options.http = *std::move(http);
     auto server = Server::Start(std::move(options));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);

@@ -4,7 +4,10 @@
 Stands in for a registry: the base image debian:12-slim is a debootstrap of Debian 12. Containers are buildah's chroot
 isolation, which needs no container runtime. Needs root, a network, buildah and debootstrap, 40 GB of disk.
 
-    tests/deploy/container_images.py [--ccache DIR] [--store DIR]     --store: keep layers there for the next run
+    tests/deploy/container_images.py [--packages DIR] [--store DIR]
+
+--packages takes packages that were built before instead of the build stage, which compiles everything anew; --store keeps images
+and layers for the next run.
 """
 
 import argparse
@@ -66,12 +69,17 @@ def make_base(buildah, directory):
     archive.unlink()
 
 
-def build_images(buildah, ccache):
-    """Both targets."""
+def build_images(buildah, packages):
+    """Both targets; with `packages` a directory of them stands in for the build stage."""
+    stage = []
+    if packages:
+        container = buildah("from", "scratch")
+        buildah("add", "--quiet", container, packages, "/src/build/packages")
+        buildah("commit", "--quiet", "--rm", container, "localhost/packages")
+        stage = ["--build-context", "build=container-image://localhost/packages"]
     for target in TARGETS:
         began = time.monotonic()
-        volumes = ["--volume", f"{ccache}:/var/cache/ccache"] if ccache else []
-        buildah("build", "--isolation", "chroot", "--pull=never", "--layers", "--target", target, *volumes, "--build-arg",
+        buildah("build", "--isolation", "chroot", "--pull=never", "--layers", "--target", target, *stage, "--build-arg",
                 "SWITCHYARD_CUDA=OFF", "-f", SOURCE / "deploy/containers/Dockerfile", "-t", f"switchyard-{target}", SOURCE)  # fmt: skip
         config = json.loads(buildah("inspect", "--type", "image", f"switchyard-{target}"))["OCIv1"]["config"]
         assert config["User"] == USER, config
@@ -128,7 +136,7 @@ def run_job(buildah, directory):
 def main():
     """All of it, in order."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ccache", type=pathlib.Path, help="cache of compiled objects to use")
+    parser.add_argument("--packages", type=pathlib.Path, help="directory of Debian packages to use")
     parser.add_argument("--store", type=pathlib.Path, help="directory for images and layers")
     arguments = parser.parse_args()
     need(("buildah", "buildah"), ("debootstrap", "debootstrap"))
@@ -145,7 +153,7 @@ def main():
         say("== base image")
         make_base(buildah, directory)
         say("== images")
-        build_images(buildah, arguments.ccache)
+        build_images(buildah, arguments.packages)
         say("== a job in them")
         run_job(buildah, directory)
         say("== all is well")

@@ -2,6 +2,7 @@
 // is published.
 #pragma once
 
+#include "common/security/allowed_paths.h"
 #include "coordinator/history/metrics_store.h"
 #include "coordinator/launch/job_planner.h"
 #include "coordinator/launch/node_allocator.h"
@@ -23,6 +24,8 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
     MetricsStore& metrics;
     WatchHub& watches;
     LogHub& logs;
+    const security::PathPolicy& paths;
+    int max_jobs_per_project;  // that have not ended
     const NodeAllocator* allocator = nullptr;  // null: plans are for the nodes there are
   };
 

@@ -110,7 +110,7 @@ def run_job(buildah, directory):
         volumes = (f"{data}:/data",)
         started.append(buildah.start(
             containers["coordinator"], "/usr/bin/switchyard-coordinator", "--state-dir", "/data/state", "--listen",
-            "127.0.0.1:0", "--metrics", "", volumes=volumes))  # fmt: skip
+            "127.0.0.1:0", "--metrics", "off", volumes=volumes))  # fmt: skip
         address = data / "state" / "listen-address"
         for _ in range(200):
             if address.exists():

@@ -122,7 +122,7 @@ class Cluster:
         """The coordinator, until its port answers."""
         from support.api import Api
 
-        self.start("coordinator", self.programs / "switchyard-coordinator", "--listen", self.address, "--metrics", "",
+        self.start("coordinator", self.programs / "switchyard-coordinator", "--listen", self.address, "--metrics", "off",
                    "--state-dir", self.root / "coordinator", "--slurm", self.root / "slurm.json")  # fmt: skip
 
         def healthy():

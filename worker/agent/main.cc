@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "common/log.h"
+#include "common/rpc/credentials.h"
 #include "worker/agent/host/agent_host.h"
 
 namespace {
@@ -35,6 +36,7 @@ int main(int argc, char** argv) {
   ParseOutcome outcome;
   if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
 
+  switchyard::rpc::AllowOnlyTls13();
   // Before any thread, so that all of them leave these signals to the one that waits for them.
   sigset_t signals;
   sigemptyset(&signals);

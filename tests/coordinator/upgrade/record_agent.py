@@ -69,7 +69,7 @@ class Recorder(grpc.GenericRpcHandler):
 def run_job(programs, directory):
     """Runs a job through a recorder and returns what was said, and the job's uid."""
     state = directory / "state"
-    daemons = [subprocess.Popen([programs / "switchyard-coordinator", "--listen", "127.0.0.1:0", "--metrics", "",
+    daemons = [subprocess.Popen([programs / "switchyard-coordinator", "--listen", "127.0.0.1:0", "--metrics", "off",
                                  "--state-dir", state])]  # fmt: skip
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
     try:

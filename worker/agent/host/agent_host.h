@@ -12,6 +12,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/security/allowed_paths.h"
 #include "common/service_notifier.h"
 #include "worker/agent/core/agent_core.h"
 #include "worker/agent/files/file_worker.h"
@@ -50,6 +51,8 @@ class AgentHost {
     AgentCore::Options core;
     AgentCore::Recovered recovered;
     std::unique_ptr<AgentMetrics> metrics;
+    security::PathPolicy paths;
+    std::shared_ptr<grpc::ChannelCredentials> credentials;
   };
   AgentHost(const AgentOptions& options, Parts parts);
 
@@ -88,6 +91,7 @@ class AgentHost {
   void AdoptEarlierRun(const std::vector<v1::AttemptStatus>& results);
 
   AgentOptions options_;
+  security::PathPolicy paths_;
   UniqueFd lock_;
   SystemClock clock_;
   Poller poller_;

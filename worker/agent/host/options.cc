@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/credentials.h"
 #include "common/status_macros.h"
 #include "worker/agent/core/names.h"
 #include "worker/agent/host/runtime.h"
@@ -73,6 +74,14 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
   app.add_option("--fabric-address", options->fabric_address,
                  "Address at which ranks of other nodes reach this one; default: that of "
                  "--fabric-interface, else of the interface towards the coordinator");
+  app.add_option("--tls-dir", options->tls_dir,
+                 "Directory with ca.crt, tls.crt and tls.key of this node (switchyard-coordinator "
+                 "issue-agent)");
+  app.add_flag("--plain-text", options->plain_text,
+               "Speak to a coordinator on another machine without TLS");
+  app.add_option("--model-root", options->model_roots, "Directory that models must be in");
+  app.add_option("--data-root", options->data_roots, "Directory that data must be in");
+  app.add_option("--output-root", options->output_roots, "Directory that outputs must be in");
   app.add_option("--runtime", options->runtime,
                  absl::StrCat("Directory that switchyard-install-runtime made; default: ",
                               kInstalledRuntime, " where no trainer lies beside this program"));
@@ -110,7 +119,8 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
     if (python->count() == 0) options->python = paths.python;
     if (prepare_data->count() == 0) options->prepare_data = paths.prepare_data;
   }
-  for (std::string* path : {&options->work_dir, &options->trainer, &options->prepare_data}) {
+  for (std::string* path :
+       {&options->tls_dir, &options->work_dir, &options->trainer, &options->prepare_data}) {
     if (!path->empty()) *path = fs::absolute(*path, error).lexically_normal().string();
   }
   while (options->work_dir.size() > 1 && options->work_dir.back() == '/')
@@ -127,6 +137,25 @@ absl::Status Validate(const AgentOptions& options) {
   }
   if (!options.runtime.empty()) {
     SWITCHYARD_RETURN_IF_ERROR(CheckRuntime(options.runtime, SWITCHYARD_VERSION));
+  }
+  if (options.tls_dir.empty() && !options.plain_text && !rpc::IsLoopback(options.coordinator)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--coordinator is \"", options.coordinator,
+        "\", on another machine: give this node's certificate with --tls-dir DIR (made by "
+        "switchyard-coordinator issue-agent --node ",
+        options.node, "); or, where the network is trusted, --plain-text"));
+  }
+  if (options.tls_dir.empty() && !options.plain_text && options.metrics != "off" &&
+      !rpc::IsLoopback(options.metrics)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--metrics is \"", options.metrics,
+        "\": without TLS it is served on loopback only; give --tls-dir DIR, or --plain-text where "
+        "everyone may read it"));
+  }
+  if (!options.tls_dir.empty() && options.model_roots.empty()) {
+    return absl::InvalidArgumentError(
+        "--tls-dir needs to know which directories jobs may name: give --model-root, --data-root "
+        "and --output-root, each as often as needed");
   }
   if (access(options.trainer.c_str(), X_OK) != 0) {
     return absl::NotFoundError(

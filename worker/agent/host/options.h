@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/agent/core/attempt.h"
@@ -18,6 +19,11 @@ struct AgentOptions {
   std::string fabric_address;    // of this node for peers; empty: the interface's
   std::string fabric_interface;  // empty: the one towards the coordinator
   std::string runtime;           // directory of an installed runtime, links resolved; empty: none
+  std::string tls_dir;           // ca.crt, tls.crt, tls.key; empty: plain text
+  bool plain_text = false;       // asked for, also to another machine
+  std::vector<std::string> model_roots;
+  std::vector<std::string> data_roots;
+  std::vector<std::string> output_roots;
   std::string trainer;
   std::string python;
   std::string prepare_data;

@@ -29,6 +29,13 @@ constexpr absl::string_view kInheritedPrefixes[] = {"LC_", "NCCL_"};
 
 std::vector<std::string> Environment(const LaunchOptions& options, const AttemptKey& key) {
   std::vector<std::string> environment = InheritedEnvironment();
+  if (!options.fabric_interface.empty()) {
+    std::erase_if(environment, [](const std::string& entry) {
+      return absl::StartsWith(entry, "NCCL_SOCKET_IFNAME=");
+    });
+    // "=": this very interface, not every one whose name begins so.
+    environment.push_back(absl::StrCat("NCCL_SOCKET_IFNAME==", options.fabric_interface));
+  }
   environment.push_back(EnvironmentMark(options.work_dir, key));
   environment.push_back(absl::StrCat("OMP_NUM_THREADS=",
                                      std::max(1, options.cpu_cores / std::max(1, options.slots))));

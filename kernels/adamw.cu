@@ -44,8 +44,9 @@ __device__ __forceinline__ void StoreHalves(T* p, const T (&v)[kVec]) {
 }
 
 __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
-  if (p.skip != nullptr && *p.skip != 0) return;
-  const float scale = *p.grad_scale;
+  const AdamwScalars scalars = *p.scalars;
+  if (scalars.skip != 0) return;
+  const float scale = scalars.grad_scale;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec;
        at < p.numel; at += stride) {
@@ -61,7 +62,7 @@ __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
       float weight = JoinMaster(hi[j], remainder[j]);
-      AdamwUpdate(p, decay, grad[j], weight, m[j], v[j]);
+      AdamwUpdate(p, scalars, decay, grad[j], weight, m[j], v[j]);
       SplitMaster(weight, hi[j], remainder[j]);
     }
     StoreHalves(reinterpret_cast<uint16_t*>(p.weight) + at, hi);
@@ -72,10 +73,11 @@ __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
 }
 
 __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
-  if (p.skip != nullptr && *p.skip != 0) return;
-  const float scale = *p.grad_scale;
-  const float step_size = p.learning_rate / p.correction1,
-              inverse_correction2 = 1.0f / p.correction2;
+  const AdamwScalars scalars = *p.scalars;
+  if (scalars.skip != 0) return;
+  const float scale = scalars.grad_scale;
+  const float step_size = p.learning_rate / scalars.correction1,
+              inverse_correction2 = 1.0f / scalars.correction2;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
   for (int64_t at = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec;
        at < p.numel; at += stride) {
@@ -85,8 +87,8 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
     Load8(p.compact_exp_avg_sq + at, v);
     LoadGradient(p, at, scale, grad);
     const AdamwSegment& segment = FindSegment(p, at);
-    const AdamwRandom random =
-        DrawAdamw(p.seed, p.step, segment.tensor_id, segment.tensor_offset + (at - segment.begin));
+    const AdamwRandom random = DrawAdamw(p.seed, scalars.step, segment.tensor_id,
+                                         segment.tensor_offset + (at - segment.begin));
     const float decay_factor = 1.0f - p.learning_rate * segment.weight_decay;
     alignas(16) uint16_t w_out[kVec], m_out[kVec], v_out[kVec];
 #pragma unroll
@@ -103,12 +105,36 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
   }
 }
 
+__global__ void PrepareKernel(PrepareAdamwParams p) {
+  AdamwScalars s = *p.scalars;
+  const double norm = sqrt(*p.sum_of_squares);
+  bool finite = isfinite(norm);
+  for (int i = 0; i < p.num_finite; ++i) finite = finite && isfinite(p.finite[i]);
+  s.grad_norm = static_cast<float>(norm);
+  s.skip = finite ? 0 : 1;
+  if (finite) {
+    ++s.step;
+    s.grad_scale =
+        p.max_norm > 0 ? static_cast<float>(fmin(1.0, p.max_norm / (norm + 1e-6))) : 1.0f;
+    s.correction1 = static_cast<float>(1 - pow(static_cast<double>(p.beta1), s.step));
+    s.correction2 = static_cast<float>(1 - pow(static_cast<double>(p.beta2), s.step));
+  }
+  *p.scalars = s;
+}
+
 bool Valid(const AdamwParams& p) {
-  return p.numel >= 0 && p.numel % kVec == 0 && p.num_segments > 0 && p.grad_scale != nullptr &&
+  return p.numel >= 0 && p.numel % kVec == 0 && p.num_segments > 0 && p.scalars != nullptr &&
          (p.grad != nullptr) != (p.grad_float32 != nullptr);
 }
 
 }  // namespace
+
+cudaError_t PrepareAdamw(const PrepareAdamwParams& p, cudaStream_t stream) {
+  if (p.sum_of_squares == nullptr || p.scalars == nullptr || p.num_finite < 0)
+    return cudaErrorInvalidValue;
+  PrepareKernel<<<1, 1, 0, stream>>>(p);
+  return cudaGetLastError();
+}
 
 cudaError_t AdamwExact(const AdamwParams& p, cudaStream_t stream) {
   if (!Valid(p) || p.remainder == nullptr || p.exp_avg == nullptr || p.exp_avg_sq == nullptr) {

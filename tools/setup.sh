@@ -22,7 +22,8 @@ done
 
 packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3-venv
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
-  libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev libxxhash-dev
+  libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
+  libxxhash-dev libssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
 
 # A browser of the user's own serves as well.

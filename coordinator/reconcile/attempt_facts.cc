@@ -146,6 +146,8 @@ AttemptFacts GatherFacts(const store::v1::JobRecord& record, const NodeTable& no
     Failure& failure = facts.failures.emplace_back();
     failure.code = launch.stop_reason().code();
     failure.message = launch.stop_reason().message();
+    failure.node = launch.failed_node();
+    if (launch.has_failed_rank()) failure.rank = launch.failed_rank();
     failure.step = facts.step;
   }
   return facts;

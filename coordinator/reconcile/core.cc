@@ -144,7 +144,12 @@ void Core::OnRankReport(const agent::v1::RankReport& report) {
     it = aggregators_.insert_or_assign(uid, StepAggregator(world, report.epoch())).first;
   }
   const trainer::v1::TrainerLine& line = report.line();
+  Silence& silence = book_.live(uid).silence;
+  silence.time = std::chrono::milliseconds(0);
   if (line.has_step()) {
+    silence.slowest_step = std::max(silence.slowest_step, line.step().step_seconds());
+    int64_t& newest = silence.rank_steps[report.rank()];
+    newest = std::max(newest, line.step().step());
     for (const auto& sample : it->second.Add(report.rank(), line.step())) OnStep(uid, sample);
   } else if (line.has_eval()) {
     v1::Progress& progress = book_.live(uid).progress;

@@ -36,6 +36,9 @@ struct CoreOptions {
   std::chrono::milliseconds execution_grant{600000};
   std::chrono::milliseconds resend{5000};             // level-triggered messages without effect
   std::chrono::milliseconds launch_timeout{1800000};  // from StartRanks to every rank ready
+  // A running attempt whose ranks say nothing for so long, or longer where steps are slow, hangs.
+  std::chrono::milliseconds silence_floor{180000};
+  std::chrono::milliseconds avoid_node{600000};  // after it failed an attempt of the job
   std::chrono::milliseconds progress_interval{
       1000};  // between published updates of a job's progress
 };

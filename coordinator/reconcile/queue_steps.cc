@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
@@ -25,6 +26,15 @@ std::vector<Placement> PreviousPlacements(const JobRecord& record) {
     previous.push_back({placement.rank(), placement.node(), placement.slot()});
   }
   return previous;
+}
+
+std::set<std::string> AvoidedNodes(const JobRecord& record, const Clock& clock) {
+  std::set<std::string> nodes;
+  const double now = ToSeconds(ToTimestamp(clock.Wall()));
+  for (const auto& [node, until] : record.avoided_nodes()) {
+    if (ToSeconds(until) > now) nodes.insert(node);
+  }
+  return nodes;
 }
 
 }  // namespace
@@ -74,6 +84,7 @@ void Reconciler::StepQueue() {
     entry.slot_bytes = SlotBytesNeeded(job.plan());
     entry.expert_parallel = job.plan().expert_parallel();
     entry.previous = PreviousPlacements(record);
+    entry.avoided = AvoidedNodes(record, core_.clock);
   }
   if (queued.empty()) return;
   const ScheduleResult result = Schedule(std::move(queued), SchedulerSlots(core_));
@@ -126,10 +137,23 @@ void Reconciler::Reserve(const Admission& admission) {
   live.start_sent = {};
   live.running_since = {};
   live.checkpoint_requested = false;
-  core_.book.Move(
-      admission.uid, v1::JOB_STATE_RESERVED,
-      MakeReason("RESERVED", absl::StrFormat("has %d slots", admission.placements.size())),
-      "AttemptReserved");
+  live.silence = {};
+  std::string message = absl::StrFormat("has %d slots", admission.placements.size());
+  const std::set<std::string> avoided = AvoidedNodes(record, core_.clock);
+  for (auto it = record.mutable_avoided_nodes()->begin();
+       it != record.mutable_avoided_nodes()->end();) {
+    it = avoided.contains(it->first) ? std::next(it) : record.mutable_avoided_nodes()->erase(it);
+  }
+  std::set<std::string> in_vain;
+  for (const Placement& placement : admission.placements) {
+    if (avoided.contains(placement.node)) in_vain.insert(placement.node);
+  }
+  if (!in_vain.empty()) {
+    absl::StrAppend(&message, ", also on ", absl::StrJoin(in_vain, ", "),
+                    " where an attempt failed: no others have room");
+  }
+  core_.book.Move(admission.uid, v1::JOB_STATE_RESERVED, MakeReason("RESERVED", message),
+                  "AttemptReserved");
 }
 
 // The nodes that the plan was made for are not there any more. Where the user left the mesh open,

@@ -8,6 +8,7 @@
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
 #include "coordinator/launch/launcher.h"
+#include "coordinator/reconcile/hang_detector.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -106,6 +107,8 @@ void Reconciler::StepAttempt(const std::string& uid) {
     } else if (auto failure = DriveLaunch(core_, uid, facts)) {
       Fail(uid, *failure, /*found_here=*/true);
     }
+  } else if (auto hang = LookForHang(core_, uid, facts)) {
+    Fail(uid, *hang, /*found_here=*/true);
   } else {
     RequestCheckpoint(uid, facts);
   }
@@ -207,6 +210,10 @@ void Reconciler::Fail(const std::string& uid, const Failure& failure, bool found
   launch.set_stop(store::v1::STOP_MODE_KILL);
   *launch.mutable_stop_reason() = reason;
   launch.set_failed_here(found_here);
+  if (found_here) {
+    launch.set_failed_node(failure.node);
+    launch.set_failed_rank(failure.rank);
+  }
   if (record.job().state() != v1::JOB_STATE_PAUSING &&
       record.job().state() != v1::JOB_STATE_RECOVERING) {
     core_.book.Move(uid, v1::JOB_STATE_RECOVERING, reason, "AttemptFailed",
@@ -216,8 +223,12 @@ void Reconciler::Fail(const std::string& uid, const Failure& failure, bool found
 
 void Reconciler::DriveStop(const std::string& uid, const AttemptFacts& facts) {
   const JobRecord& record = *core_.book.Find(uid);
-  if (record.launch().stop() == store::v1::STOP_MODE_SAVE && !facts.failures.empty()) {
-    Fail(uid, RootFailure(facts.failures), /*found_here=*/false);
+  if (record.launch().stop() == store::v1::STOP_MODE_SAVE) {
+    if (!facts.failures.empty()) {
+      Fail(uid, RootFailure(facts.failures), /*found_here=*/false);
+    } else if (auto hang = LookForHang(core_, uid, facts)) {
+      Fail(uid, *hang, /*found_here=*/true);
+    }
   }
   const bool save = record.launch().stop() == store::v1::STOP_MODE_SAVE;
   ConnectResponse message;
@@ -340,6 +351,7 @@ void Reconciler::DecideAfterFailure(const std::string& uid, const AttemptFacts& 
   const bool pausing = record.job().state() == v1::JOB_STATE_PAUSING;
   if (decision.mark_checkpoint_corrupt) MarkCorrupt(core_, uid, record.launch().resume_from());
   *core_.book.Edit(uid).mutable_restarts() = decision.ledger;
+  if (decision.avoid_node) AvoidNode(uid, failure);
   CloseAttempt(uid, facts, decision.reason, &failure);
   live.not_before = core_.clock.Steady() + std::chrono::milliseconds(decision.ledger.backoff_ms());
   if (pausing || (decision.restart && record.job().desired_state() == v1::DESIRED_STATE_PAUSE)) {
@@ -354,6 +366,20 @@ void Reconciler::DecideAfterFailure(const std::string& uid, const AttemptFacts& 
     core_.book.Move(uid, v1::JOB_STATE_FAILED, decision.reason, "JobFailed",
                     v1::EVENT_SEVERITY_ERROR);
   }
+}
+
+void Reconciler::AvoidNode(const std::string& uid, const Failure& failure) {
+  const auto now = core_.clock.Wall();
+  const auto until = ToTimestamp(now + core_.options.avoid_node);
+  JobRecord& record = core_.book.Edit(uid);
+  (*record.mutable_avoided_nodes())[failure.node] = until;
+  if (core_.nodes.nodes().size() < 2) return;
+  core_.book.AddEvent(
+      record.job().name(), record.job().epoch(), "NodeAvoided", v1::EVENT_SEVERITY_INFO,
+      absl::StrFormat(
+          "for %d min attempts go elsewhere than node %s where there is room: %s",
+          std::chrono::duration_cast<std::chrono::minutes>(core_.options.avoid_node).count(),
+          failure.node, failure.code));
 }
 
 void Reconciler::CloseAttempt(const std::string& uid, const AttemptFacts& facts,

@@ -23,7 +23,6 @@ namespace {
 
 constexpr int kMaxSamples = 10000;
 
-// What is wrong with a spec, and when nothing is, with what its paths lead to.
 // Everything that is wrong with the spec, and with what its paths lead to. A field whose text is
 // wrong is not looked up: its path is left out of what the planner inspects.
 std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& planner) {

@@ -56,22 +56,23 @@ SWITCHYARD_HOST_DEVICE inline uint16_t RoundStochastic(float v, uint32_t random)
 }
 
 // One update in place, every operation rounded by itself: host and device agree to the bit.
-SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, float weight_decay, float grad,
-                                               float& weight, float& exp_avg, float& exp_avg_sq) {
+SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, const AdamwScalars& s,
+                                               float weight_decay, float grad, float& weight,
+                                               float& exp_avg, float& exp_avg_sq) {
 #ifdef __CUDA_ARCH__
   exp_avg = __fadd_rn(__fmul_rn(p.beta1, exp_avg), __fmul_rn(1.0f - p.beta1, grad));
   exp_avg_sq =
       __fadd_rn(__fmul_rn(p.beta2, exp_avg_sq), __fmul_rn(1.0f - p.beta2, __fmul_rn(grad, grad)));
-  const float denominator = __fadd_rn(__fsqrt_rn(__fdiv_rn(exp_avg_sq, p.correction2)), p.eps);
+  const float denominator = __fadd_rn(__fsqrt_rn(__fdiv_rn(exp_avg_sq, s.correction2)), p.eps);
   const float step =
-      __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, p.correction1)), denominator);
+      __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, s.correction1)), denominator);
   weight =
       __fsub_rn(__fmul_rn(weight, __fsub_rn(1.0f, __fmul_rn(p.learning_rate, weight_decay))), step);
 #else
   exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
   exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
-  const float denominator = __builtin_sqrtf(exp_avg_sq / p.correction2) + p.eps;
-  const float step = p.learning_rate * (exp_avg / p.correction1) / denominator;
+  const float denominator = __builtin_sqrtf(exp_avg_sq / s.correction2) + p.eps;
+  const float step = p.learning_rate * (exp_avg / s.correction1) / denominator;
   weight = weight * (1.0f - p.learning_rate * weight_decay) - step;
 #endif
 }

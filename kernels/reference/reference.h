@@ -8,6 +8,7 @@
 #include "kernels/adamw.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/embedding_gradient.h"
+#include "kernels/grouped_gemm.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/rms_norm.h"
 #include "kernels/router.h"
@@ -27,7 +28,11 @@ void RouterForward(const RouterForwardParams& p);
 void RouterBackward(const RouterBackwardParams& p);
 void BuildRouting(const RoutingParams& p);
 void GatherRows(const GatherRowsParams& p);
+void GatherChoices(const GatherChoicesParams& p);
 void CombineRows(const CombineRowsParams& p);
+// `call` with host pointers; its `gemm` is not used.
+void GroupedGemm(const GroupedGemmShape& shape, const GroupedGemmCall& call,
+                 const int32_t* offset_L1, int64_t max_rows);
 void CrossEntropyInPlace(const CrossEntropyParams& p);
 void EmbeddingGradient(const EmbeddingGradientParams& p);
 void SumOfSquares(const SumOfSquaresParams& p);

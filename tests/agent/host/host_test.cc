@@ -111,11 +111,13 @@ TEST(LaunchTest, PreparationPassesEveryOption) {
   prepare.set_train_on_all_tokens(true);
   prepare.set_disable_packing(true);
   options.self = "/bin/agent";
+  options.data_cache_bytes = 1000;
   const SpawnRequest request = PreparationRequest(options, prepare);
   EXPECT_EQ(request.program, "/bin/agent");
   EXPECT_EQ(request.arguments[0], "die-with-parent");
   for (const char* flag :
-       {"/venv/bin/python", "--eval", "--train-on-all-tokens", "--disable-packing"}) {
+       {"/venv/bin/python", "--eval", "--train-on-all-tokens", "--disable-packing", "--cache-dir",
+        "/w/data-cache", "--cache-bytes", "1000"}) {
     EXPECT_THAT(request.arguments, Contains(flag));
   }
 }

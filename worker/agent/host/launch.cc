@@ -80,6 +80,10 @@ SpawnRequest PreparationRequest(const LaunchOptions& options, const v1::PrepareD
                                      absl::StrCat(prepare.max_bad_lines())});
   if (prepare.train_on_all_tokens()) arguments.push_back("--train-on-all-tokens");
   if (prepare.disable_packing()) arguments.push_back("--disable-packing");
+  if (options.data_cache_bytes > 0) {
+    arguments.insert(arguments.end(), {"--cache-dir", absl::StrCat(options.work_dir, "/data-cache"),
+                                       "--cache-bytes", absl::StrCat(options.data_cache_bytes)});
+  }
   arguments.push_back("--progress-json");
   request.program = options.python;
   if (!options.self.empty()) {

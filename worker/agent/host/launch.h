@@ -16,6 +16,7 @@ struct LaunchOptions {
   std::string python;        // interpreter with transformers and pyarrow
   std::string prepare_data;  // tools/prepare_data.py
   std::string self;  // this program, to run a child that dies with it; empty: run the child itself
+  int64_t data_cache_bytes = 0;  // of prepared data kept for later jobs; 0: none
   int cpu_cores = 1;
   int slots = 1;
 };

@@ -71,6 +71,10 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
       ->capture_default_str();
   app.add_option("--log-cap-bytes", options->log_cap_bytes,
                  "Size at which a rank's log file is rotated");
+  app.add_option(
+         "--data-cache-bytes", options->data_cache_bytes,
+         "Prepared data kept in WORK_DIR/data-cache for other jobs on the same data; 0: none")
+      ->capture_default_str();
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& parse_error) {
@@ -101,6 +105,10 @@ absl::Status Validate(const AgentOptions& options) {
   if (options.log_cap_bytes < 4096) {
     return absl::InvalidArgumentError(
         absl::StrCat("--log-cap-bytes is ", options.log_cap_bytes, "; must be at least 4096"));
+  }
+  if (options.data_cache_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--data-cache-bytes is ", options.data_cache_bytes, "; must not be negative"));
   }
   return absl::OkStatus();
 }

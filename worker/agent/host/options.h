@@ -18,8 +18,9 @@ struct AgentOptions {
   std::string trainer;
   std::string python;
   std::string prepare_data;
-  std::string self;                  // this program; set by ParseOptions
-  int64_t log_cap_bytes = 64 << 20;  // of one file of one rank; two are kept
+  std::string self;                              // this program; set by ParseOptions
+  int64_t log_cap_bytes = 64 << 20;              // of one file of one rank; two are kept
+  int64_t data_cache_bytes = int64_t{32} << 30;  // 0: no cache
   Graces graces;
 };
 

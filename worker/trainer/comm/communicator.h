@@ -27,6 +27,8 @@ class Communicator {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Where tensors must lie.
+  virtual at::Device device() const { return at::kCPU; }
 
   // tensor = sum over ranks; float32, bfloat16, float64 or int64, any shape.
   virtual void AllReduce(at::Tensor tensor) = 0;

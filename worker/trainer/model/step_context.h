@@ -7,6 +7,7 @@
 
 #include "worker/trainer/data/batch.h"
 #include "worker/trainer/model/arena.h"
+#include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/moe/load_balance.h"
 #include "worker/trainer/moe/token_dispatcher.h"
 
@@ -19,8 +20,9 @@ struct StepContext {
   LoadBalance& balance;
   at::Tensor cos;  // float32 [T, C / 2]
   at::Tensor sin;
-  at::ScalarType dtype;        // of activations
-  int64_t saved_row_capacity;  // rows whose gate/up a MoE layer saves
+  at::ScalarType dtype;          // of activations
+  int64_t saved_row_capacity;    // rows whose gate/up a MoE layer saves
+  PhaseTimer* phases = nullptr;  // borrowed; null when nobody asks where the time goes
 
   int64_t num_tokens() const { return batch.num_sequences * batch.sequence_length; }  // T
 };

@@ -41,13 +41,14 @@ void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routi
   gate_up_ = slot.Take({capacity, 2 * width_}, context.dtype);
   ArenaScope scope(context.workspace);
   const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
-  ForPieces(routing.num_rows, capacity, [&](int64_t begin, int64_t count) {
+  const at::Tensor num_rows = routing.expert_offset_L1.slice(0, -1);
+  ForPieces(routing.max_rows, capacity, [&](int64_t begin, int64_t count) {
     const ops::ExpertRows piece{routing.expert_offset_L1, begin};
     const at::Tensor rows = rows_RD.narrow(0, begin, count);
     const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
     const at::Tensor h = hidden.narrow(0, 0, count);
     ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
-    ops::SwiGlu(gate_up, routing.weight_R.narrow(0, begin, count), h);
+    ops::SwiGlu(gate_up, routing.weight_R.narrow(0, begin, count), h, num_rows);
     ops::GroupedGemm(piece, h, down_proj_, rows);
   });
 }
@@ -55,11 +56,12 @@ void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routi
 void ExpertBank::Backward(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
                           at::Tensor grad_rows_RD, at::Tensor grad_weight_R) {
   const int64_t capacity = gate_up_.size(0);
-  const bool saved = routing.num_rows <= capacity;
+  const bool saved = routing.max_rows <= capacity;
   ArenaScope scope(context.workspace);
   const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
   const at::Tensor grad_hidden = context.workspace.Take({capacity, width_}, context.dtype);
-  ForPieces(routing.num_rows, capacity, [&](int64_t begin, int64_t count) {
+  const at::Tensor num_rows = routing.expert_offset_L1.slice(0, -1);
+  ForPieces(routing.max_rows, capacity, [&](int64_t begin, int64_t count) {
     const ops::ExpertRows piece{routing.expert_offset_L1, begin};
     const at::Tensor rows = rows_RD.narrow(0, begin, count);
     const at::Tensor grad_rows = grad_rows_RD.narrow(0, begin, count);
@@ -68,7 +70,7 @@ void ExpertBank::Backward(StepContext& context, const Routing& routing, const at
     if (!saved) ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
     ops::GroupedGemmTransposed(piece, grad_rows, down_proj_, grad_h);
     ops::SwiGluBackward(grad_h, routing.weight_R.narrow(0, begin, count), gate_up, h,
-                        grad_weight_R.narrow(0, begin, count));
+                        grad_weight_R.narrow(0, begin, count), num_rows);
     ops::GroupedWeightGradient(piece, grad_rows, h, grad_down_proj_);
     ops::GroupedWeightGradient(piece, gate_up, rows, grad_gate_up_proj_);
     ops::GroupedGemmTransposed(piece, gate_up, gate_up_proj_, grad_rows);

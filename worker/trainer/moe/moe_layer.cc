@@ -26,10 +26,15 @@ void MoeLayer::Forward(StepContext& context, Arena& slot, const at::Tensor& h_TD
       context.workspace.Take({dispatcher.MaxRows(tokens), h_TD.size(1)}, context.dtype);
   ops::RmsNorm(h_TD, norm_, eps_, normed);
   router_.Forward(context, slot, normed);
-  const Routing routing =
-      dispatcher.Dispatch(normed, router_.expert_TK(), router_.weight_TK(), rows);
-  experts_.Forward(context, slot, routing, rows);
-  dispatcher.Combine(rows, routing, y_TD);
+  {
+    const PhaseScope phase(context.phases, StepPhase::kDispatch);
+    routing_ = dispatcher.Dispatch(normed, router_.expert_TK(), router_.weight_TK(), slot, rows);
+  }
+  experts_.Forward(context, slot, routing_, rows);
+  {
+    const PhaseScope phase(context.phases, StepPhase::kCombine);
+    dispatcher.Combine(rows, routing_, y_TD);
+  }
   y_TD.add_(h_TD);
 }
 
@@ -46,11 +51,16 @@ void MoeLayer::Backward(StepContext& context, at::Tensor grad_TD) {
   at::Tensor grad_weight_TK = context.workspace.Take(router_.weight_TK().sizes(), at::kFloat);
 
   ops::RmsNorm(h_TD_, norm_, eps_, normed);
-  const Routing routing =
-      dispatcher.Dispatch(normed, router_.expert_TK(), router_.weight_TK(), rows);
-  dispatcher.DispatchGradient(grad_TD, routing, grad_rows);
-  experts_.Backward(context, routing, rows, grad_rows, grad_weight_R);
-  dispatcher.CombineGradient(grad_rows, grad_weight_R, routing, grad_normed, grad_weight_TK);
+  {
+    const PhaseScope phase(context.phases, StepPhase::kDispatch);
+    dispatcher.Redispatch(normed, routing_, rows);
+    dispatcher.DispatchGradient(grad_TD, routing_, grad_rows);
+  }
+  experts_.Backward(context, routing_, rows, grad_rows, grad_weight_R);
+  {
+    const PhaseScope phase(context.phases, StepPhase::kCombine);
+    dispatcher.CombineGradient(grad_rows, grad_weight_R, routing_, grad_normed, grad_weight_TK);
+  }
   router_.Backward(context, normed, grad_weight_TK, grad_normed);
   ops::RmsNormBackward(grad_normed, h_TD_, norm_, eps_, grad_TD, grad_norm_);
 }

@@ -14,7 +14,7 @@ class RoutingOverride final : public TokenDispatcher {
       : dispatcher_(std::move(dispatcher)), num_experts_(num_experts), scattered_(scattered) {}
 
   Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK, const at::Tensor& weight_TK,
-                   at::Tensor rows_RD) override {
+                   Arena& saved, at::Tensor rows_RD) override {
     at::Tensor chosen_TK = at::empty_like(expert_TK);
     const int64_t k = expert_TK.size(1);
     const int64_t* from = expert_TK.const_data_ptr<int64_t>();
@@ -28,7 +28,10 @@ class RoutingOverride final : public TokenDispatcher {
         to[t * k + c] = from[t * k + c] < 0 ? -1 : (start + c * stride) % num_experts_;
       }
     }
-    return dispatcher_->Dispatch(x_TD, chosen_TK, weight_TK, rows_RD);
+    return dispatcher_->Dispatch(x_TD, chosen_TK, weight_TK, saved, rows_RD);
+  }
+  void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override {
+    dispatcher_->Redispatch(x_TD, routing, rows_RD);
   }
   void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
     dispatcher_->Combine(rows_RD, routing, y_TD);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "worker/trainer/ops/device_ops.h"
+
 namespace switchyard::trainer::ops {
 namespace {
 
@@ -23,6 +25,7 @@ void ForExperts(const ExpertRows& rows, int64_t n, const Fn& fn) {
 
 void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
                  at::Tensor out) {
+  if (!x.is_cpu()) return Device().GroupedGemm(rows.offset_L1, x, weight, out);
   ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool) {
     at::Tensor part = out.narrow(0, first, count);
     at::mm_out(part, x.narrow(0, first, count), weight.select(0, l).t());
@@ -31,6 +34,7 @@ void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& 
 
 void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
                            at::Tensor out) {
+  if (!x.is_cpu()) return Device().GroupedGemmTransposed(rows.offset_L1, x, weight, out);
   ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool) {
     at::Tensor part = out.narrow(0, first, count);
     at::mm_out(part, x.narrow(0, first, count), weight.select(0, l));
@@ -39,6 +43,7 @@ void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at
 
 void GroupedWeightGradient(const ExpertRows& rows, const at::Tensor& grad, const at::Tensor& x,
                            const WeightGradient& destination) {
+  if (!x.is_cpu()) return Device().GroupedWeightGradient(rows.offset_L1, grad, x, destination);
   if (rows.begin == 0 && !destination.accumulate) {
     const int32_t* offset = rows.offset_L1.const_data_ptr<int32_t>();
     for (int64_t l = 0; l + 1 < rows.offset_L1.numel(); ++l) {

@@ -1,7 +1,8 @@
 // Products of rows sorted by expert with one matrix per expert.
 //
 // offset: rows of expert l are offset[l] .. offset[l + 1] - 1 of the whole list. The tensors of
-// rows hold its rows begin .. begin + size - 1, so that long lists can be taken in pieces.
+// rows hold its rows begin .. begin + size - 1, so that long lists can be taken in
+// pieces; on CUDA the piece is the whole list.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -14,7 +15,7 @@ namespace switchyard::trainer::ops {
 
 // A piece of a list of rows sorted by expert.
 struct ExpertRows {
-  at::Tensor offset_L1;  // int32 [L + 1], on the host
+  at::Tensor offset_L1;  // int32 [L + 1], on the device of the rows
   int64_t begin = 0;
 };
 

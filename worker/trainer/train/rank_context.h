@@ -23,7 +23,10 @@ struct RankOptions {
   // "router": the model decides; "scattered" and "consecutive" route by position (`bench`,
   // routing_override.h).
   std::string gate = "router";
+  std::string device = "cpu";  // "cuda": this program must have a GpuBackend
+  bool deterministic = false;  // always so on CPU
   Precision precision = Precision::kFloat32;
+  OptimizerProfile optimizer = OptimizerProfile::kExact;
   int64_t micro_batch_sequences = 1;
   int64_t sequence_length = 1;
   int64_t gradient_accumulation = 1;

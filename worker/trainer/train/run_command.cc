@@ -9,6 +9,7 @@
 #include "common/durable_file.h"
 #include "common/log.h"
 #include "worker/trainer/comm/mesh_groups.h"
+#include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/local_ranks.h"
 #include "worker/trainer/train/rank_channels.h"
 #include "worker/trainer/train/rank_context.h"
@@ -25,6 +26,8 @@ constexpr int64_t kMaxConfigBytes = 16 << 20;
 // One rank: lines go to the agent, or to the process that started all ranks.
 int RunRank(const RunOptions& options) {
   DieWithParent();
+  if (const auto config = ReadTrainerConfig(options.config); config.ok())
+    BecomeProgramFor(config->device);
   log::SetProcessFields({{"rank", options.rank}});
   RankChannels channels(/*inherited=*/true);
   const RunEnd end = Guarded([&]() -> RunEnd {

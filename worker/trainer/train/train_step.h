@@ -18,6 +18,7 @@
 #include "worker/trainer/optim/schedule.h"
 #include "worker/trainer/optim/sharded_optimizer.h"
 #include "worker/trainer/train/control_reader.h"
+#include "worker/trainer/train/host_copy.h"
 
 namespace switchyard::trainer {
 
@@ -44,14 +45,28 @@ struct StepResult {
   std::map<std::string, double> phase_seconds;  // of this rank
 };
 
+// A step that has been enqueued; on a GPU it may still run.
+struct PendingStep {
+  StepResult result;  // what the host knows without waiting
+  HostCopy shared;
+  std::optional<HostCopy> tokens_per_expert;
+  double cross_entropy_scale = 0;
+};
+
 class TrainStep {
  public:
   // All borrowed.
   TrainStep(Decoder& decoder, ShardedOptimizer& optimizer, MeshCommunicators& communicators,
             const TokenShards& data, BatchOrder& order, const TrainStepOptions& options);
 
-  // Step `step`, 1-based. `requests` is what this rank has been asked for.
-  StepResult Run(int64_t step, const Requests& requests, bool sample_expert_load);
+  // Step `step`, 1-based. `requests` is what this rank has been asked for. On CPU the step is over
+  // when the call returns; on a GPU nothing waits for it, and the next may be enqueued before
+  // Finish.
+  PendingStep Enqueue(int64_t step, const Requests& requests, bool sample_expert_load);
+  // Waits for the step; in the order of Enqueue. The evidence of a skipped step is looked for in
+  // the gradients of the newest step. Collective.
+  StepResult Finish(PendingStep pending);
+  bool on_cpu() const { return communicators_.world->device().is_cpu(); }
 
  private:
   Decoder& decoder_;

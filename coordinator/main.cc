@@ -113,5 +113,10 @@ int main(int argc, char** argv) {
     return app.exit(e) == 0 ? 0 : 64;
   }
   switchyard::log::SetProcessFields({{"program", "coordinator"}});
+  std::string problem;
+  if (!switchyard::log::ConfigureFromEnvironment(&problem)) {
+    std::fprintf(stderr, "switchyard-coordinator: %s\n", problem.c_str());
+    return 64;
+  }
   return switchyard::coordinator::Run(listen, metrics, state_dir);
 }

@@ -20,6 +20,7 @@
 #include "coordinator/service/agent_service.h"
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/state_dir.h"
 #include "coordinator/web/live_pages.h"
 
@@ -166,6 +167,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   builder.RegisterService(&parts->nodes);
   builder.RegisterService(&parts->agents);
   parts->loop.Start();
+  options.interceptors.push_back(std::make_unique<TraceCalls>());
   builder.experimental().SetInterceptorCreators(std::move(options.interceptors));
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr || port == 0) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
 
 #include "absl/random/random.h"
@@ -14,6 +15,8 @@
 namespace switchyard::coordinator {
 
 ApiClient::ApiClient(const std::string& address) : address_(address) {
+  const char* inherited = std::getenv(kTraceparentVariable);
+  trace_id_ = TraceIdOf(inherited == nullptr ? "" : inherited).value_or(NewTraceId());
   const auto channel = rpc::MakeChannel(address);
   jobs_ = v1::JobService::NewStub(channel);
   checkpoints_ = v1::CheckpointService::NewStub(channel);

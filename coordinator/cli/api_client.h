@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/rpc/status.h"
+#include "common/trace.h"
 #include "switchyard/v1/checkpoint.grpc.pb.h"
 #include "switchyard/v1/job_service.grpc.pb.h"
 #include "switchyard/v1/node.grpc.pb.h"
@@ -28,6 +29,7 @@ class ApiClient {
                                 absl::Duration timeout = absl::Seconds(30)) const {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    context.AddMetadata(kTraceparentKey, Traceparent(trace_id_));
     Response response;
     const grpc::Status status = (stub.*method)(&context, request, &response);
     if (!status.ok()) return Error(status);
@@ -43,6 +45,8 @@ class ApiClient {
 
  private:
   std::string address_;
+  // One a command; of TRACEPARENT when the caller is being traced.
+  std::string trace_id_;
   std::unique_ptr<v1::JobService::Stub> jobs_;
   std::unique_ptr<v1::CheckpointService::Stub> checkpoints_;
   std::unique_ptr<v1::NodeService::Stub> nodes_;

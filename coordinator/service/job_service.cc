@@ -14,6 +14,7 @@
 #include "coordinator/job/proto_time.h"
 #include "coordinator/service/job_commands.h"
 #include "coordinator/service/job_filter.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/service/tokens.h"
 #include "coordinator/service/unary.h"
 #include "coordinator/spec/validate.h"
@@ -103,7 +104,8 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
   auto answer = std::make_shared<v1::Job>();
   return OnWriter(
       context, parts_.loop,
-      [request = *request, plan = *plan, answer](Core& core) -> absl::StatusOr<std::string> {
+      [request = *request, plan = *plan, answer,
+       trace_id = TraceId(*context)](Core& core) -> absl::StatusOr<std::string> {
         // Another call with the same id may have been faster.
         std::optional<v1::Job> stored;
         SWITCHYARD_ASSIGN_OR_RETURN(stored, FindReplay(core.context().book.store(), request));
@@ -115,7 +117,10 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
           SWITCHYARD_ASSIGN_OR_RETURN(*answer, PreviewJob(core.context(), request, plan));
           return std::string();
         }
-        return coordinator::CreateJob(core.context(), request, plan);
+        std::string uid;
+        SWITCHYARD_ASSIGN_OR_RETURN(uid, coordinator::CreateJob(core.context(), request, plan));
+        core.context().book.Edit(uid).mutable_job()->set_trace_id(trace_id);
+        return uid;
       },
       [answer, response](Core& core, const std::string& uid) {
         *response =
@@ -194,7 +199,13 @@ JobServiceImpl::Unary* JobServiceImpl::Run(Context* context, Command command,
                                            v1::Job* response) {
   return OnWriter(
       context, parts_.loop,
-      [command, name, etag](Core& core) { return command(core.context(), name, etag); },
+      [command, name, etag, trace_id = TraceId(*context)](Core& core) {
+        absl::StatusOr<std::string> uid = command(core.context(), name, etag);
+        const bool starts = command == coordinator::ResumeJob || command == coordinator::RetryJob;
+        if (uid.ok() && starts)
+          core.context().book.Edit(*uid).mutable_job()->set_trace_id(trace_id);
+        return uid;
+      },
       [response](Core& core, const std::string& uid) {
         *response = core.context().book.View(*core.context().book.Find(uid));
       });

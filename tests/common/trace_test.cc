@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <regex>
+#include <string>
+#include <vector>
 
 namespace switchyard {
 namespace {
@@ -21,14 +23,18 @@ TEST(TraceTest, AcceptsWhatTheStandardAccepts) {
   const std::string id = "4bf92f3577b34da6a3ce929d0e0e4736";
   EXPECT_EQ(TraceIdOf("00-" + id + "-00f067aa0ba902b7-00"), id);
   EXPECT_EQ(TraceIdOf("cc-" + id + "-00f067aa0ba902b7-01-of a later version"), id);
-  for (const std::string bad :
-       {std::string(), std::string("00"), "00-" + id, "ff-" + id + "-00f067aa0ba902b7-01",
-        "00-" + id + "-00f067aa0ba902b7-01-more", "00-" + id + "-0000000000000000-01",
-        "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-        "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-        "00_" + id + "-00f067aa0ba902b7-01", "00-" + id + "-00f067aa0ba902b7-zz"}) {
-    EXPECT_EQ(TraceIdOf(bad), std::nullopt) << bad;
-  }
+  const std::vector<std::string> invalid = {
+      "",
+      "00",
+      "00-" + id,
+      "ff-" + id + "-00f067aa0ba902b7-01",
+      "00-" + id + "-00f067aa0ba902b7-01-more",
+      "00-" + id + "-0000000000000000-01",
+      "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+      "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+      "00_" + id + "-00f067aa0ba902b7-01",
+      "00-" + id + "-00f067aa0ba902b7-zz"};
+  for (const std::string& bad : invalid) EXPECT_EQ(TraceIdOf(bad), std::nullopt) << bad;
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "common/telemetry/metrics_page.h"
+#include "coordinator/access/security_commands.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -38,7 +39,8 @@ int Fail(const absl::Status& status) {
   return ExitCode(status);
 }
 
-int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir) {
+int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir,
+        const AccessOptions& access) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -52,10 +54,16 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
   const ServiceSeries series(registry);
   ServerOptions options;
-  if (!metrics.empty()) {
-    if (absl::Status status = CheckLoopback("--metrics", metrics); !status.ok())
+  if (metrics != "off" && !metrics.empty()) {
+    http::Options pages;
+    pages.address = metrics;
+    if (!access.security_dir.empty()) {
+      pages.tls = security::CertificateFiles::In(access.security_dir);
+    } else if (absl::Status status = CheckLoopback("--metrics", metrics);
+               !status.ok() && !access.plain_text) {
       return Fail(status);
-    absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind({.address = metrics});
+    }
+    absl::StatusOr<std::unique_ptr<http::Server>> bound = http::Server::Bind(std::move(pages));
     if (!bound.ok()) return Fail(bound.status());
     (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
       sink.Refresh();
@@ -66,6 +74,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   }
   options.listen = listen;
   options.state_dir = state_dir;
+  options.access = access;
   options.series = &series;
   options.observers = {&sink};
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
@@ -76,9 +85,14 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
       !status.ok()) {
     return Fail(status);
   }
-  log::Info(
-      "coordinator.listening",
-      {{"address", (*server)->address()}, {"metrics", metrics_address}, {"state_dir", state_dir}});
+  log::Info("coordinator.listening", {{"address", (*server)->address()},
+                                      {"metrics", metrics_address},
+                                      {"state_dir", state_dir},
+                                      {"tls", !access.security_dir.empty()}});
+  if (access.plain_text) {
+    log::Warning("coordinator.plain_text",
+                 {{"what", "whoever reaches the port may do everything, and reads along"}});
+  }
   const timespec minute{60, 0};
   int signal_number = -1;
   while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Refresh();
@@ -86,6 +100,33 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   server->reset();
   log::Info("coordinator.stopped");
   return 0;
+}
+
+void AddAccessOptions(CLI::App& app, AccessOptions& access) {
+  app.add_option(
+      "--security-dir", access.security_dir,
+      "Directory made by `init`: serve TLS 1.3, ask for tokens and agents' certificates");
+  app.add_flag("--plain-text", access.plain_text,
+               "Serve beyond loopback without TLS and tokens: whoever reaches the port may do all");
+  app.add_option("--model-root", access.model_roots, "Directory that models of jobs must be in");
+  app.add_option("--data-root", access.data_roots, "Directory that data of jobs must be in");
+  app.add_option("--output-root", access.output_roots, "Directory that outputs of jobs must be in");
+  app.add_option("--max-requests-per-second", access.limits.requests_per_second,
+                 "Of one token, on average; four times as many at once")
+      ->check(CLI::Range(0.1, 1e6))
+      ->capture_default_str();
+  app.add_option("--max-streams-per-token", access.limits.streams_per_caller,
+                 "Watches and logs that one token may have open")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  app.add_option("--max-jobs-per-project", access.limits.max_jobs_per_project,
+                 "Jobs of a project that have not ended")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  app.add_option("--max-connection-age", access.max_connection_age_seconds,
+                 "Seconds after which a TLS connection is made anew, with certificate and token")
+      ->check(CLI::Range(1, 86400))
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -98,25 +139,36 @@ int main(int argc, char** argv) {
   std::string listen = "127.0.0.1:7070";
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;
+  switchyard::coordinator::AccessOptions access;
+  std::function<absl::Status()> command;
+  app.require_subcommand(0, 1);
   app.add_option("--listen", listen, "HOST:PORT for clients and agents; port 0 takes a free one")
       ->capture_default_str();
   app.add_option(
          "--metrics", metrics,
-         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, empty for "
+         "HOST:PORT of the pages, /metrics and /healthz; port 0 takes a free one, \"off\" for "
          "none")
       ->capture_default_str();
-  app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing")
-      ->required();
+  app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing");
+  switchyard::coordinator::AddAccessOptions(app, access);
+  switchyard::coordinator::AddSecurityCommands(app, command);
   try {
     app.parse(argc, argv);
+    if (!command && state_dir.empty()) throw CLI::RequiredError("--state-dir");
   } catch (const CLI::ParseError& e) {
     return app.exit(e) == 0 ? 0 : 64;
   }
+  if (command) {
+    const absl::Status status = command();
+    return status.ok() ? 0 : switchyard::coordinator::Fail(status);
+  }
+  access.limits.request_burst = 4 * access.limits.requests_per_second;
   switchyard::log::SetProcessFields({{"program", "coordinator"}});
   std::string problem;
   if (!switchyard::log::ConfigureFromEnvironment(&problem)) {
     std::fprintf(stderr, "switchyard-coordinator: %s\n", problem.c_str());
     return 64;
   }
-  return switchyard::coordinator::Run(listen, metrics, state_dir);
+  switchyard::rpc::AllowOnlyTls13();
+  return switchyard::coordinator::Run(listen, metrics, state_dir, access);
 }

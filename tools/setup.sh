@@ -4,19 +4,23 @@
 # Safe to repeat: what is there and valid is left alone, and then nothing is asked of the network. Works as root or
 # with sudo on Debian 12; Ubuntu 24.04 has the same package names.
 #
-#   tools/setup.sh [--no-cuda] [--tests]     --no-cuda: no CUDA compiler (then configure with -DSWITCHYARD_CUDA=OFF)
-#                                            --tests: also what only tests need (Chromium, Prometheus)
+#   tools/setup.sh [--no-cuda] [--tests] [--fuzz]
+#     --no-cuda: no CUDA compiler (then configure with -DSWITCHYARD_CUDA=OFF)
+#     --tests: also what only tests need (Chromium, Prometheus)
+#     --fuzz: also clang, for tests/fuzz/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/common.sh
 
 with_cuda=1
 with_tests=
+fuzz_packages=()
 for argument in "$@"; do
   case $argument in
     --no-cuda) with_cuda= ;;
     --tests) with_tests=1 ;;
-    *) die "unknown argument '$argument'" "usage: tools/setup.sh [--no-cuda] [--tests]" ;;
+    --fuzz) fuzz_packages=(clang-14 libclang-rt-14-dev) ;;
+    *) die "unknown argument '$argument'" "usage: tools/setup.sh [--no-cuda] [--tests] [--fuzz]" ;;
   esac
 done
 
@@ -24,7 +28,7 @@ packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
   libxxhash-dev libssl-dev
-  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
+  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc "${fuzz_packages[@]}")
 
 # A browser of the user's own serves as well.
 if [ -n "$with_tests" ] && ! command -v google-chrome >/dev/null; then packages+=(chromium); fi

@@ -8,7 +8,9 @@
 
 namespace switchyard::http {
 
-// `address` is "HOST:PORT". Unavailable when nothing answers HTTP there within two seconds.
-absl::StatusOr<Response> Get(const std::string& address, const std::string& path);
+// `address` is "HOST:PORT"; with `authority`, a PEM file, by TLS with a certificate that it vouches
+// for. Unavailable when nothing answers so within two seconds.
+absl::StatusOr<Response> Get(const std::string& address, const std::string& path,
+                             const std::string& authority = "");
 
 }  // namespace switchyard::http

@@ -69,7 +69,7 @@ void CheckService(const CliContext& context, std::vector<HealthCheck>& checks) {
     return;
   }
   checks.push_back({"coordinator", Health::kOk,
-                    absl::StrCat("answers at ", context.options.coordinator, " in ",
+                    absl::StrCat("answers at ", context.options.coordinator.address, " in ",
                                  absl::FormatDuration(
                                      absl::Trunc(2 * facts.uncertainty, absl::Microseconds(100)))),
                     ""});
@@ -80,12 +80,13 @@ void CheckService(const CliContext& context, std::vector<HealthCheck>& checks) {
   }
 }
 
-HealthCheck CheckHttp(const std::string& address) {
-  const auto answer = http::Get(address, "/healthz");
+HealthCheck CheckHttp(const std::string& address, const std::string& authority) {
+  const auto answer = http::Get(address, "/healthz", authority);
   if (!answer.ok()) {
     return {"http", Health::kWarning, std::string(answer.status().message()),
-            "nothing serves pages and metrics there, or it speaks TLS only: see --metrics of the "
-            "program; name the address with --http HOST:PORT"};
+            "nothing serves pages and metrics there, or it speaks TLS (give --ca FILE): see "
+            "--metrics of "
+            "the program; name the address with --http HOST:PORT"};
   }
   const std::string line = answer->body.substr(0, answer->body.find('\n'));
   if (answer->status == 200)
@@ -142,7 +143,8 @@ absl::StatusOr<int> Doctor(CliContext& context, const DoctorOptions& options) {
       options.skip_machine ? std::vector<HealthCheck>() : CheckMachine(options);
   std::vector<HealthCheck> checks;
   CheckService(context, checks);
-  for (const std::string& address : options.http) checks.push_back(CheckHttp(address));
+  for (const std::string& address : options.http)
+    checks.push_back(CheckHttp(address, context.options.coordinator.authority));
   const absl::Time now = absl::Now();
   for (const std::string& directory : options.certificates) {
     checks.push_back(CheckCertificate(

@@ -2,6 +2,7 @@
 // is published.
 #pragma once
 
+#include "common/security/allowed_paths.h"
 #include "coordinator/history/metrics_store.h"
 #include "coordinator/launch/job_planner.h"
 #include "coordinator/service/core_loop.h"
@@ -22,6 +23,8 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
     MetricsStore& metrics;
     WatchHub& watches;
     LogHub& logs;
+    const security::PathPolicy& paths;
+    int max_jobs_per_project;  // that have not ended
   };
 
   explicit JobServiceImpl(const Parts& parts) : parts_(parts) {}

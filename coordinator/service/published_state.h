@@ -37,6 +37,8 @@ class PublishedState final : public CoreListener, public JobObserver {
   std::string store_id() const;
   std::shared_ptr<const v1::Job> FindJob(const std::string& name) const;
   bool HasUid(const std::string& uid) const;
+  // Whether the attempt `epoch` of a job placed `rank` (negative: any) on `node`.
+  bool RanOn(const std::string& node, const std::string& uid, int64_t epoch, int rank) const;
   // All jobs, newest first.
   std::vector<std::shared_ptr<const v1::Job>> Jobs() const;
   // Of one job, newest first, without deleted ones.

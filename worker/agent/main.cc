@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "common/log.h"
+#include "common/rpc/credentials.h"
 #include "worker/agent/doctor/doctor_command.h"
 #include "worker/agent/host/agent_host.h"
 
@@ -37,6 +38,7 @@ int main(int argc, char** argv) {
   ParseOutcome outcome;
   if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
 
+  switchyard::rpc::AllowOnlyTls13();
   switchyard::log::SetProcessFields({{"program", "agent"}, {"node", options.node}});
   std::string problem;
   if (!switchyard::log::ConfigureFromEnvironment(&problem)) {

@@ -65,6 +65,8 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   bench->add_option("--aux-loss-coef", options->aux_loss_coef)
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  bench->add_option("--trace", options->trace,
+                    "Write a Chrome trace of one more step of rank 0 here (cuda)");
   bench->add_flag("--deterministic", options->deterministic,
                   "The same bytes from run to run (cuda; always so on cpu)");
   bench->add_option("--gate", options->gate, "Who routes: the router, or positions, evenly")

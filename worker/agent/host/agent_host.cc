@@ -19,6 +19,7 @@ constexpr std::chrono::seconds kReapInterval{30};
 
 AgentHost::AgentHost(const AgentOptions& options, Parts parts)
     : options_(options),
+      paths_(std::move(parts.paths)),
       lock_(std::move(parts.lock)),
       journal_(std::move(parts.journal)),
       inventory_(parts.core.inventory),
@@ -39,7 +40,7 @@ AgentHost::AgentHost(const AgentOptions& options, Parts parts)
            .on_group_gone =
                [this](const GroupKey& key) { flushing_[key] = clock_.Steady() + kLogPatience; }}),
       session_(
-          options.coordinator, inbox_, spool_,
+          options.coordinator, parts.credentials, inbox_, spool_,
           {.on_opened = [this] { Feed(StreamOpened{}); },
            .on_message =
                [this](v1::ConnectResponse message) { Feed(FromCoordinator{std::move(message)}); },

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "common/security/allowed_paths.h"
 #include "worker/agent/core/agent_core.h"
 #include "worker/agent/files/file_worker.h"
 #include "worker/agent/host/inbox.h"
@@ -47,6 +48,8 @@ class AgentHost {
     AgentCore::Options core;
     AgentCore::Recovered recovered;
     std::unique_ptr<AgentMetrics> metrics;
+    security::PathPolicy paths;
+    std::shared_ptr<grpc::ChannelCredentials> credentials;
   };
   AgentHost(const AgentOptions& options, Parts parts);
 
@@ -87,6 +90,7 @@ class AgentHost {
   void AdoptEarlierRun(const std::vector<v1::AttemptStatus>& results);
 
   AgentOptions options_;
+  security::PathPolicy paths_;
   UniqueFd lock_;
   SystemClock clock_;
   Poller poller_;

@@ -7,6 +7,7 @@
 #include "common/status_macros.h"
 #include "common/trace.h"
 #include "worker/agent/files/checkpoint.h"
+#include "worker/agent/files/path_guard.h"
 #include "worker/agent/files/probe.h"
 #include "worker/agent/host/agent_host.h"
 #include "worker/agent/host/lines.h"
@@ -42,6 +43,10 @@ void AgentHost::Do(StartRank& output) {
   const auto slot =
       std::find_if(inventory_.slots().begin(), inventory_.slots().end(),
                    [&](const v1::Slot& candidate) { return candidate.index() == output.slot; });
+  if (const auto allowed = CheckTrainerConfig(paths_, output.config_json); !allowed.ok()) {
+    Feed(ProcessStartFailed{output.key, std::string(allowed.message())});
+    return;
+  }
   if (const auto written = WriteTrainerConfig(output); !written.ok()) {
     Feed(ProcessStartFailed{output.key, std::string(written.message())});
     return;
@@ -54,6 +59,10 @@ void AgentHost::Do(StartRank& output) {
 
 void AgentHost::Do(StartPreparation& output) {
   const ProcessKey key{output.key, kPreparationRank};
+  if (const auto allowed = CheckPaths(paths_, output.request); !allowed.ok()) {
+    Feed(ProcessStartFailed{key, std::string(allowed.message())});
+    return;
+  }
   std::error_code error;
   fs::create_directories(AttemptDir(options_.work_dir, output.key), error);
   if (!fs::exists(options_.prepare_data, error)) {
@@ -152,7 +161,13 @@ void AgentHost::Do(RememberStore& output) {
 
 void AgentHost::Do(Probe& output) {
   file_worker_.Do([this, request = output.request] {
-    auto result = ProbePathsOnDisk(request, options_.node, kNonceWait);
+    v1::ProbeResult result;
+    if (const auto allowed = CheckPaths(paths_, request); allowed.ok()) {
+      result = ProbePathsOnDisk(request, options_.node, kNonceWait);
+    } else {
+      result.set_probe_id(request.probe_id());
+      result.add_problems(std::string(allowed.message()));
+    }
     inbox_.Post(
         [this, result = std::move(result)]() mutable { Feed(ProbeDone{std::move(result)}); });
   });
@@ -160,15 +175,17 @@ void AgentHost::Do(Probe& output) {
 
 void AgentHost::Do(Publish& output) {
   file_worker_.Do([this, request = output.request] {
-    auto result = PublishOnDisk(request);
+    const auto allowed = CheckPaths(paths_, request);
+    auto result = PublishOnDisk(request, allowed);
     inbox_.Post(
         [this, result = std::move(result)]() mutable { Feed(PublishDone{std::move(result)}); });
   });
 }
 
 void AgentHost::Do(Remove& output) {
-  file_worker_.Do([request = output.request] {
-    const auto removed = RemoveCheckpointOnDisk(request);
+  file_worker_.Do([this, request = output.request] {
+    auto removed = CheckPaths(paths_, request);
+    if (removed.ok()) removed = RemoveCheckpointOnDisk(request);
     log::Write(removed.ok() ? log::Level::kInfo : log::Level::kError, "checkpoint.removed",
                {{"job_uid", request.job_uid()},
                 {"path", request.path()},

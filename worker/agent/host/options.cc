@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/credentials.h"
 #include "worker/agent/core/names.h"
 
 namespace switchyard::agent {
@@ -63,6 +64,14 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
       ->required();
   app.add_option("--fabric-address", options->fabric_address,
                  "Address at which ranks of other nodes reach this one");
+  app.add_option("--tls-dir", options->tls_dir,
+                 "Directory with ca.crt, tls.crt and tls.key of this node (switchyard-coordinator "
+                 "issue-agent)");
+  app.add_flag("--plain-text", options->plain_text,
+               "Speak to a coordinator on another machine without TLS");
+  app.add_option("--model-root", options->model_roots, "Directory that models must be in");
+  app.add_option("--data-root", options->data_roots, "Directory that data must be in");
+  app.add_option("--output-root", options->output_roots, "Directory that outputs must be in");
   app.add_option("--trainer", options->trainer, "Path of switchyard-trainer")
       ->capture_default_str();
   app.add_option("--python", options->python, "Python with transformers and pyarrow")
@@ -81,7 +90,8 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
     outcome->exit_code = app.exit(parse_error) == 0 ? 0 : 2;
     return false;
   }
-  for (std::string* path : {&options->work_dir, &options->trainer, &options->prepare_data}) {
+  for (std::string* path :
+       {&options->tls_dir, &options->work_dir, &options->trainer, &options->prepare_data}) {
     if (!path->empty()) *path = fs::absolute(*path, error).lexically_normal().string();
   }
   while (options->work_dir.size() > 1 && options->work_dir.back() == '/')
@@ -95,6 +105,25 @@ absl::Status Validate(const AgentOptions& options) {
   if (options.node.size() > kMaxNodeName || !IsSafeUid(undotted)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--node is \"", options.node, "\"; use 1 to 63 letters, digits, '.', '-' or '_'"));
+  }
+  if (options.tls_dir.empty() && !options.plain_text && !rpc::IsLoopback(options.coordinator)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--coordinator is \"", options.coordinator,
+        "\", on another machine: give this node's certificate with --tls-dir DIR (made by "
+        "switchyard-coordinator issue-agent --node ",
+        options.node, "); or, where the network is trusted, --plain-text"));
+  }
+  if (options.tls_dir.empty() && !options.plain_text && options.metrics != "off" &&
+      !rpc::IsLoopback(options.metrics)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--metrics is \"", options.metrics,
+        "\": without TLS it is served on loopback only; give --tls-dir DIR, or --plain-text where "
+        "everyone may read it"));
+  }
+  if (!options.tls_dir.empty() && options.model_roots.empty()) {
+    return absl::InvalidArgumentError(
+        "--tls-dir needs to know which directories jobs may name: give --model-root, --data-root "
+        "and --output-root, each as often as needed");
   }
   if (access(options.trainer.c_str(), X_OK) != 0) {
     return absl::NotFoundError(

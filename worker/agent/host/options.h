@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "worker/agent/core/attempt.h"
@@ -15,6 +16,11 @@ struct AgentOptions {
   std::string metrics = "127.0.0.1:9465";  // "off" for none
   std::string work_dir;
   std::string fabric_address;
+  std::string tls_dir;      // ca.crt, tls.crt, tls.key; empty: plain text
+  bool plain_text = false;  // asked for, also to another machine
+  std::vector<std::string> model_roots;
+  std::vector<std::string> data_roots;
+  std::vector<std::string> output_roots;
   std::string trainer;
   std::string python;
   std::string prepare_data;

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <random>
 #include <vector>
@@ -75,13 +76,18 @@ void EnqueueStep(const BenchOptions& options, RankContext& context, ShardedOptim
   Decoder& decoder = *context.decoder;
   const double targets =
       static_cast<double>(batch.num_targets * options.ranks * options.accumulation);
+  const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
   at::Tensor sums;
   decoder.ZeroGradients();
   for (int64_t i = 0; i < options.accumulation; ++i) {
-    sums = decoder.ForwardBackward(batch, {1.0 / targets, options.aux_loss_coef}).sums;
+    const bool last = i + 1 == options.accumulation;
+    std::function<void(int)> reduce;
+    if (last && optimizer != nullptr && options.device == "cuda")
+      reduce = [&](int layer) { optimizer->ReduceLayer(layer, gradients); };
+    sums = decoder.ForwardBackward(batch, {1.0 / targets, options.aux_loss_coef}, nullptr, reduce)
+               .sums;
   }
   if (optimizer == nullptr) return;
-  const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
   const at::Tensor squares = optimizer->ReduceGradients(gradients);
   context.communicators().world->AllReduce(squares);
   optimizer->Update(gradients, 1e-5, 1.0, squares, sums);
@@ -152,7 +158,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
   connect.gradient_accumulation = options.accumulation;
   connect.job_uid = "bench";
   const int threads = SetThreads(options.threads, options.ranks);
-  connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks);
+  connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks, options.device);
   const std::unique_ptr<RankContext> context = ConnectRank(connect);
   context->decoder->InitializeRandom(0);
   std::optional<ShardedOptimizer> optimizer;
@@ -179,6 +185,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     done.push_back(ReadBack(context->decoder->parameters().values().narrow(0, 0, 1)));
     if (done.size() > (gpu ? 1 : 0)) {
       done.front().Wait();
+      context->communicators().world->Check();
       done.erase(done.begin());
     }
     const auto now = Clock::now();
@@ -192,9 +199,17 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     GpuBackend()->Synchronize();
     after = GpuBackend()->Memory();
   }
+  std::string kernels;
+  if (gpu && !options.trace.empty()) {  // every rank takes the step
+    if (rank == 0) GpuBackend()->StartTrace();
+    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
+    GpuBackend()->Synchronize();
+    if (rank == 0) kernels = GpuBackend()->StopTrace(options.trace);
+  }
   if (rank == 0) {
     Print(options, connect.shape, seconds, threads, *context->decoder, before, after);
   }
+  std::printf("%s", kernels.c_str());
   return {ExitCode::kOk, "", options.warmup + options.steps};
 }
 

@@ -23,6 +23,7 @@ struct BenchOptions {
   std::string optimizer = "exact";  // profile, or "none": forward and backward only
   bool deterministic = false;
   double aux_loss_coef = 0;
+  std::string trace;  // file for a Chrome trace of one more step on rank 0; empty for none
   std::string gate = "router";  // "router", "scattered" or "consecutive"
   int threads = 0;
   int rank = -1;  // as RunOptions

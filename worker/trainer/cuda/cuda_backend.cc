@@ -6,16 +6,47 @@
 #include <c10/cuda/CUDAStream.h>
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "common/model/cuda_dispatch_window.h"
 #include "worker/trainer/cuda/cuda_check.h"
+#include "worker/trainer/cuda/cuda_dispatcher.h"
 #include "worker/trainer/cuda/cuda_ops.h"
 #include "worker/trainer/cuda/local_dispatcher.h"
+#include "worker/trainer/cuda/mesh_groups_cuda.h"
+#include "worker/trainer/cuda/routing_override.h"
+#include "worker/trainer/cuda/trace.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
 
 namespace switchyard::trainer {
 namespace {
+
+class CudaDeviceGroups final : public DeviceGroups {
+ public:
+  explicit CudaDeviceGroups(CudaMeshGroups groups) : groups_(std::move(groups)) {}
+  MeshCommunicators& communicators() override { return groups_.communicators; }
+  std::unique_ptr<TokenDispatcher> MakeDispatcher(int64_t num_experts,
+                                                  const DispatchWindowShape& shape,
+                                                  const std::string& gate) override {
+    if (!groups_.why_no_window.empty())
+      log::Warning("trainer.no_window", {{"reason", groups_.why_no_window}});
+    std::unique_ptr<TokenDispatcher> dispatcher;
+    if (shape.expert_parallel > 1) {
+      dispatcher = MakeCudaDispatcher(groups_, num_experts, shape);
+    } else {
+      dispatcher = cuda::MakeCudaLocalDispatcher(num_experts, shape.experts_per_token);
+    }
+    if (gate == "router") return dispatcher;
+    return cuda::MakeCudaRoutingOverride(std::move(dispatcher), num_experts, shape.max_tokens,
+                                         shape.experts_per_token, gate == "scattered");
+  }
+
+ private:
+  CudaMeshGroups groups_;
+};
 
 class CudaBackend final : public DeviceBackend {
  public:
@@ -47,9 +78,15 @@ class CudaBackend final : public DeviceBackend {
     return at::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
   }
 
-  std::unique_ptr<TokenDispatcher> MakeLocalDispatcher(int64_t num_experts,
-                                                       int64_t top_k) override {
-    return cuda::MakeCudaLocalDispatcher(num_experts, top_k);
+  std::string NewRendezvousId() override { return NewNcclRendezvousId(); }
+
+  std::unique_ptr<DeviceGroups> Join(const Mesh& mesh, const std::string& rendezvous_id, int rank,
+                                     const DispatchWindowShape& window) override {
+    return std::make_unique<CudaDeviceGroups>(JoinCudaMeshGroups(
+        mesh, {.rendezvous_id = rendezvous_id,
+               .rank = rank,
+               .device = c10::cuda::current_device(),
+               .window_bytes = CudaDispatchWindowLayout(window).bytes}));
   }
 
   void Synchronize() override { cuda::Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }
@@ -71,6 +108,9 @@ class CudaBackend final : public DeviceBackend {
     c10::cuda::warning_state().set_sync_debug_mode(forbid ? c10::cuda::SyncDebugMode::L_ERROR
                                                           : c10::cuda::SyncDebugMode::L_DISABLED);
   }
+
+  void StartTrace() override { cuda::StartTrace(); }
+  std::string StopTrace(const std::string& path) override { return cuda::StopTrace(path); }
 
  private:
   std::unique_ptr<ops::DeviceOps> ops_;

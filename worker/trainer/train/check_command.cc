@@ -17,7 +17,7 @@ RunEnd CheckRank(const CheckCommandOptions& options, RankChannels& channels) {
   check.device = options.device;
   check.precision = options.dtype == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
   SetThreads(options.threads, check.ranks);
-  check.rendezvous_id = AgreeOnRendezvous(channels, check.rank, check.ranks);
+  check.rendezvous_id = AgreeOnRendezvous(channels, check.rank, check.ranks, options.device);
   RunCheck(check);
   return {ExitCode::kOk, "", check.steps};
 }

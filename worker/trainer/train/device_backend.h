@@ -12,7 +12,8 @@
 #include <string>
 
 #include "common/mesh.h"
-#include "worker/trainer/comm/mesh_groups.h"
+#include "common/model/dispatch_window.h"
+#include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/moe/token_dispatcher.h"
 
 namespace switchyard::trainer {
@@ -29,6 +30,17 @@ struct DeviceMemory {
   int64_t allocations = 0;    // asked of the driver so far
 };
 
+// A rank's groups of the mesh, and what brings tokens to experts over them.
+class DeviceGroups {
+ public:
+  virtual ~DeviceGroups() = default;
+  virtual MeshCommunicators& communicators() = 0;
+  // `gate`: "router", or one of those that ignore it (moe/routing_override.h). Borrows this.
+  virtual std::unique_ptr<TokenDispatcher> MakeDispatcher(int64_t num_experts,
+                                                          const DispatchWindowShape& shape,
+                                                          const std::string& gate) = 0;
+};
+
 class DeviceBackend {
  public:
   virtual ~DeviceBackend() = default;
@@ -36,12 +48,19 @@ class DeviceBackend {
   // Selects the GPU and a stream of its own for this thread, and installs ops::DeviceOps. Throws
   // TrainerError(kDevice) when there is no GPU that can be used, with the reason.
   virtual at::Device Use(const DeviceUse& use) = 0;
-  virtual std::unique_ptr<TokenDispatcher> MakeLocalDispatcher(int64_t num_experts,
-                                                               int64_t top_k) = 0;
+  // The rendezvous id of an attempt, made by rank 0: letters and digits.
+  virtual std::string NewRendezvousId() = 0;
+  // Joins the groups of the mesh. Collective; throws PeerLost.
+  virtual std::unique_ptr<DeviceGroups> Join(const Mesh& mesh, const std::string& rendezvous_id,
+                                             int rank, const DispatchWindowShape& window) = 0;
   virtual void Synchronize() = 0;
   virtual DeviceMemory Memory() = 0;
   // From now on a call that waits for the GPU throws (true), or does not (false).
   virtual void ForbidWaiting(bool forbid) = 0;
+  // Records everything that runs, until StopTrace writes it as a Chrome trace and returns a table
+  // of kernels by time.
+  virtual void StartTrace() = 0;
+  virtual std::string StopTrace(const std::string& path) = 0;
 };
 
 // Null in the program for CPUs.

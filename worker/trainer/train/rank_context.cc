@@ -38,23 +38,30 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
     throw TrainerError(ExitCode::kConfig,
                        "precision is \"float32\", but a GPU trains in \"bfloat16\"");
   }
-  context->groups = JoinMeshGroups(*mesh, groups);
-  if (options.expert_parallel > 1) {
-    context->dispatcher = MakeWindowDispatcher(*context->groups.window, shape.num_experts, window);
-  } else if (has_experts) {
-    context->dispatcher =
-        device.is_cpu()
-            ? MakeLocalDispatcher(shape.num_experts, shape.experts_per_token)
-            : GpuBackend()->MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
-  }
-  if (has_experts && options.gate != "router") {
-    context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,
-                                              options.gate == "scattered");
+  if (device.is_cpu()) {
+    context->groups = JoinMeshGroups(*mesh, groups);
+    if (options.expert_parallel > 1) {
+      context->dispatcher =
+          MakeWindowDispatcher(*context->groups.window, shape.num_experts, window);
+    } else if (has_experts) {
+      context->dispatcher = MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
+    }
+    if (has_experts && options.gate != "router") {
+      context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,
+                                                options.gate == "scattered");
+    }
+  } else {
+    context->device_groups =
+        GpuBackend()->Join(*mesh, options.rendezvous_id, options.rank, window);
+    if (has_experts) {
+      context->dispatcher =
+          context->device_groups->MakeDispatcher(shape.num_experts, window, options.gate);
+    }
   }
   context->decoder = Decoder::Create({.shape = shape,
                                       .mesh = *mesh,
                                       .rank = options.rank,
-                                      .communicators = &context->groups.communicators,
+                                      .communicators = &context->communicators(),
                                       .dispatcher = context->dispatcher.get(),
                                       .precision = options.precision,
                                       .optimizer = options.optimizer,

@@ -12,6 +12,7 @@
 #include "worker/trainer/comm/mesh_groups.h"
 #include "worker/trainer/model/decoder.h"
 #include "worker/trainer/moe/token_dispatcher.h"
+#include "worker/trainer/train/device_backend.h"
 
 namespace switchyard::trainer {
 
@@ -38,11 +39,14 @@ struct RankOptions {
 
 // Members are destroyed in reverse order: the decoder before what it borrows.
 struct RankContext {
-  MeshGroups groups;
+  MeshGroups groups;                            // on CPU
+  std::unique_ptr<DeviceGroups> device_groups;  // on a GPU
   std::unique_ptr<TokenDispatcher> dispatcher;  // null for a model without MoE layers
   std::unique_ptr<Decoder> decoder;             // values not initialised
 
-  MeshCommunicators& communicators() { return groups.communicators; }
+  MeshCommunicators& communicators() {
+    return device_groups != nullptr ? device_groups->communicators() : groups.communicators;
+  }
 };
 
 // Collective. Throws TrainerError(kConfig) when the mesh does not fit the model, PeerLost,

@@ -218,7 +218,7 @@ void TrainingRun::Load() {
   options.gradient_accumulation = order_->accumulation_steps();
   options.job_uid = config_.job_uid;
   options.epoch = config_.epoch;
-  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks);
+  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);
   context_ = ConnectRank(options);
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();

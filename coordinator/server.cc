@@ -23,6 +23,7 @@
 #include "coordinator/service/agent_service.h"
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/state_dir.h"
 #include "coordinator/web/live_pages.h"
 
@@ -239,6 +240,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   builder.RegisterService(&parts->guarded_tokens);
   builder.RegisterService(&parts->agents);
   parts->loop.Start();
+  options.interceptors.push_back(std::make_unique<TraceCalls>());
   options.interceptors.push_back(parts->gate.Interceptor());
   builder.experimental().SetInterceptorCreators(std::move(options.interceptors));
   parts->server = builder.BuildAndStart();

@@ -6,7 +6,10 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kBlocks = 132 * 8;
+// A block takes one run of elements. Many more blocks than fit at once: with a grid that just fits,
+// a few blocks that find their place taken by a collective would start when all others have ended.
+constexpr int kVectorsPerThread = 16;
+constexpr int64_t kBlockElements = int64_t{kThreads} * kVec * kVectorsPerThread;
 
 // The segment of elements that only rise: the last one that begins at or before them. Searched once
 // by halves, then by steps: a search for every element would cost more than its memory traffic.
@@ -72,10 +75,11 @@ __global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
   const AdamwScalars scalars = *p.scalars;
   if (scalars.skip != 0) return;
   const float scale = scalars.grad_scale;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
-  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec;
+  const int64_t begin = blockIdx.x * kBlockElements;
+  const int64_t end = min(begin + kBlockElements, p.numel);
+  const int64_t first = begin + threadIdx.x * kVec;
   SegmentCursor cursor(p, first);
-  for (int64_t at = first; at < p.numel; at += stride) {
+  for (int64_t at = first; at < end; at += kThreads * kVec) {
     alignas(16) uint16_t hi[kVec];
     alignas(16) int16_t remainder[kVec];
     float m[kVec], v[kVec], grad[kVec];
@@ -104,10 +108,11 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
   const float scale = scalars.grad_scale;
   const float step_size = p.learning_rate / scalars.correction1,
               inverse_correction2 = 1.0f / scalars.correction2;
-  const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads * kVec;
-  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x) * kVec;
+  const int64_t begin = blockIdx.x * kBlockElements;
+  const int64_t end = min(begin + kBlockElements, p.numel);
+  const int64_t first = begin + threadIdx.x * kVec;
   SegmentCursor cursor(p, first);
-  for (int64_t at = first; at < p.numel; at += stride) {
+  for (int64_t at = first; at < end; at += kThreads * kVec) {
     float w[kVec], m[kVec], v[kVec], grad[kVec];
     Load8(p.weight + at, w);
     Load8(p.compact_exp_avg + at, m);
@@ -122,9 +127,9 @@ __global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
     for (int j = 0; j < kVec; ++j) {
       AdamwUpdateApproximate(p, decay_factor, step_size, inverse_correction2, grad[j], w[j], m[j],
                              v[j]);
-      w_out[j] = RoundStochastic(w[j], random.half(3 * j));
-      m_out[j] = RoundStochastic(m[j], random.half(3 * j + 1));
-      v_out[j] = RoundStochastic(v[j], random.half(3 * j + 2));
+      w_out[j] = RoundStochastic(w[j], random.weight(j));
+      m_out[j] = RoundStochastic(m[j], random.exp_avg(j));
+      v_out[j] = RoundStochastic(v[j], random.exp_avg_sq(j));
     }
     StoreHalves(reinterpret_cast<uint16_t*>(p.weight) + at, w_out);
     StoreHalves(reinterpret_cast<uint16_t*>(p.compact_exp_avg) + at, m_out);
@@ -149,6 +154,10 @@ __global__ void PrepareKernel(PrepareAdamwParams p) {
   *p.scalars = s;
 }
 
+int Blocks(const AdamwParams& p) {
+  return static_cast<int>((p.numel + kBlockElements - 1) / kBlockElements);
+}
+
 bool Valid(const AdamwParams& p) {
   return p.numel >= 0 && p.numel % kVec == 0 && p.num_segments > 0 && p.scalars != nullptr &&
          (p.grad != nullptr) != (p.grad_float32 != nullptr);
@@ -168,7 +177,7 @@ cudaError_t AdamwExact(const AdamwParams& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (p.numel == 0) return cudaSuccess;
-  ExactKernel<<<kBlocks, kThreads, 0, stream>>>(p);
+  ExactKernel<<<Blocks(p), kThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 
@@ -177,7 +186,7 @@ cudaError_t AdamwCompact(const AdamwParams& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (p.numel == 0) return cudaSuccess;
-  CompactKernel<<<kBlocks, kThreads, 0, stream>>>(p);
+  CompactKernel<<<Blocks(p), kThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,4 @@
-// One connection as cpp-httplib's stream: plain sockets, bounded in time and size.
-//
-// Here is the place for TLS: a connection that wraps its reads and writes serves the same requests.
+// One connection as cpp-httplib's stream: a socket, with TLS or without, bounded in time and size.
 #pragma once
 
 #include <httplib.h>
@@ -8,6 +6,8 @@
 #include <chrono>
 #include <cstddef>
 #include <string>
+
+#include "common/http/tls.h"
 
 namespace switchyard::http {
 
@@ -19,8 +19,11 @@ struct ConnectionLimits {
 
 class Connection final : public httplib::Stream {
  public:
-  // `fd` is borrowed, connected, and may be blocking.
-  Connection(int fd, const ConnectionLimits& limits);
+  // `fd` is borrowed and connected; without `ssl`, null, it may be blocking. The handshake is part
+  // of the first read.
+  Connection(int fd, const ConnectionLimits& limits, SslPtr ssl);
+  // Says goodbye.
+  ~Connection() override;
 
   bool is_readable() const override;
   bool is_writable() const override;
@@ -35,13 +38,20 @@ class Connection final : public httplib::Stream {
  private:
   using Time = std::chrono::steady_clock::time_point;
 
+  // One read or write as far as it goes without waiting: bytes, 0 at the end, -1 on an error, or -2
+  // with the event to wait for.
+  ssize_t Receive(char* to, size_t size, short& wait_for);
+  ssize_t Transmit(const char* from, size_t size, short& wait_for);
+  ssize_t TlsResult(int result, short& wait_for);
   // Waits for `events` of poll(2) until `deadline`.
   bool Wait(short events, Time deadline) const;
 
   const int fd_;
   const ConnectionLimits limits_;
+  const SslPtr ssl_;
   const Time read_until_;
   Time write_until_{};
+  bool broken_ = false;  // TLS failed
   size_t received_ = 0;
   char buffer_[4096];
   size_t begin_ = 0;

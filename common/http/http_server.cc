@@ -1,6 +1,7 @@
 #include "common/http/http_server.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <httplib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -26,7 +27,9 @@ constexpr int kThreads = 8;
 constexpr size_t kMaxWaiting = 64;
 
 // True on the accepting thread while it turns a connection away.
-thread_local bool turning_away = false;
+// Aligned as what follows it in memory: mold 1.10 makes a program that cannot be started where
+// thread-local bytes end just before a page.
+alignas(8) thread_local bool turning_away = false;
 
 class BoundedPool final : public httplib::TaskQueue {
  public:
@@ -81,6 +84,8 @@ class BoundedPool final : public httplib::TaskQueue {
 // cpp-httplib with our connections.
 class LimitedServer final : public httplib::Server {
  public:
+  void UseTls(std::unique_ptr<TlsContext> tls) { tls_ = std::move(tls); }
+
   // The library's backlog of 5 makes clients that come together wait for seconds.
   void WidenBacklog() { ::listen(svr_sock_, 128); }
 
@@ -94,7 +99,8 @@ class LimitedServer final : public httplib::Server {
  private:
   bool process_and_close_socket(socket_t fd) override {
     if (!turning_away && Enter(fd)) {
-      Connection connection(fd, {});
+      if (tls_ != nullptr) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+      Connection connection(fd, {}, tls_ == nullptr ? nullptr : tls_->Start(fd));
       bool closed = false;
       process_request(connection, /*close_connection=*/true, closed, [](httplib::Request& request) {
         // Brotli, which the library prefers and runs at its slowest, is not worth its time.
@@ -120,6 +126,7 @@ class LimitedServer final : public httplib::Server {
     open_.erase(fd);
   }
 
+  std::unique_ptr<TlsContext> tls_;  // null: plain text
   absl::Mutex mutex_;
   std::set<int> open_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
@@ -245,6 +252,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Bind(Options options) {
   if (!address.ok()) return address.status();
   auto impl = std::make_unique<Impl>();
   LimitedServer& server = impl->server;
+  if (options.tls) {
+    auto tls = TlsContext::Create(*options.tls, options.require_client_certificate);
+    if (!tls.ok()) return tls.status();
+    server.UseTls(*std::move(tls));
+  }
   // Not the library's SO_REUSEPORT, with which two programs would share a port unnoticed.
   server.set_socket_options([](socket_t fd) {
     const int yes = 1;
@@ -287,6 +299,10 @@ Server::~Server() {
 
 void Server::Handle(const std::string& path, Handler handler) {
   impl_->handlers[path] = std::move(handler);
+}
+
+void Server::Authorize(std::function<std::unique_ptr<Response>(const Request&)> authorize) {
+  impl_->options.authorize = std::move(authorize);
 }
 
 void Server::Serve() {

@@ -1,18 +1,19 @@
 // A small read-only HTTP server: GET and HEAD, one request a connection, tight limits.
 //
 // Coordinator and agent serve /metrics, /healthz and pages with it; this is the only room that
-// knows cpp-httplib. Knows nothing of what is served. TLS belongs into connection.h, who may read
-// what into Options::authorize.
+// knows cpp-httplib. Knows nothing of what is served and of who may read it.
 #pragma once
 
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/security/certificates.h"
 
 namespace switchyard::http {
 
@@ -41,7 +42,9 @@ struct Options {
   // "HOST:PORT" with a numeric host (IPv6 in brackets) or "localhost"; port 0 lets the system
   // choose.
   std::string address;
-  std::string flag = "--metrics";  // named in errors
+  std::string flag = "--metrics";                 // named in errors
+  std::optional<security::CertificateFiles> tls;  // empty: plain text
+  bool require_client_certificate = false;        // of the authority; with tls
   // Asked before every handler but /healthz; a response is the answer instead. Empty: everyone may
   // who names the server by a numeric address or localhost (a page of another site that has its own
   // name lead here may not).
@@ -51,7 +54,8 @@ struct Options {
 class Server {
  public:
   // The port is open, but nothing is answered before Serve. InvalidArgument when the address cannot
-  // be read, Unavailable when it cannot be bound (port taken).
+  // be read, Unavailable when it cannot be bound (port taken), FailedPrecondition when certificates
+  // cannot be used.
   static absl::StatusOr<std::unique_ptr<Server>> Bind(Options options);
   // Ends open connections and waits for handlers that run.
   ~Server();
@@ -61,6 +65,8 @@ class Server {
   // `path` exactly, or, when it ends in "/", everything below that no longer path takes. Before
   // Serve.
   void Handle(const std::string& path, Handler handler);
+  // Replaces Options::authorize. Before Serve.
+  void Authorize(std::function<std::unique_ptr<Response>(const Request&)> authorize);
   // Answers from now on, on threads of its own.
   void Serve();
 

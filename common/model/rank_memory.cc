@@ -74,9 +74,6 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   return s;
 }
 
-// Bytes an element of the attention output that cuDNN's backward takes, packed documents included
-// (measured: 8 dense, 13 packed).
-constexpr int64_t kAttentionScratch = 14;
 // Scratch of the other kernels: partial sums by block, and the sort of the embedding's gradient.
 Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 
@@ -93,11 +90,16 @@ Bytes Routing(const Sizes& s) {
   if (!s.cuda) return Tensor({s.row_capacity}, kInt64 + kFloat) + Tensor({s.T, s.K}, kInt64);
   const Bytes sorted = Tensor({s.L + 1}, kInt) + Tensor({s.max_rows}, kFloat);
   if (s.ep == 1) return sorted + Tensor({s.max_rows}, kInt) + Tensor({s.T, s.K}, kInt);
-  return sorted + Tensor({s.ep, s.T}, kInt) +              // slot of each token at each destination
-         Tensor({s.T, s.K}, kInt) +                        // destination of each choice
-         Tensor({s.ep * s.T, s.K}, kInt) +                 // row of each received choice
+  return sorted + Tensor({s.ep, s.T}, kInt) +  // slot of each token at each destination
+         Tensor({s.T, s.K}, kInt) +            // destination of each choice
+         Tensor({s.ep * s.T, s.K}, kInt) +     // row of each received choice
          Tensor({s.ep}, kInt) + Tensor({s.ep}, kInt) + Tensor({s.ep, s.T}, kInt) +  // and back
-         Tensor({(s.ep - 1) * s.T, s.D}, s.element);       // rows of other ranks
+         Tensor({(s.ep - 1) * s.T, s.D}, s.element);  // rows of other ranks
+}
+
+// What `saves_rows` adds to a layer.
+Bytes SavedRows(const Sizes& s) {
+  return Tensor({s.max_rows, s.D}, s.element) + Tensor({s.T, s.D}, s.element);
 }
 
 Bytes SavedMoe(const Sizes& s) {
@@ -165,13 +167,14 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   const int64_t optimizer_element =
       in.optimizer == OptimizerProfile::kCompact ? 4 : (bfloat16 ? 10 : 8);
   std::vector<int64_t> replicated(m.num_layers), expert(m.num_layers);
-  int64_t outer = 0;
+  int64_t embedding = 0, head = 0;
   for (const ParameterSpec& p : ListParameters(m, s.L)) {
-    (p.layer == kOuterLayer ? outer
-     : p.expert             ? expert[p.layer]
-                            : replicated[p.layer]) += p.numel();
+    (p.layer == kOuterLayer  ? embedding
+     : p.layer == kHeadLayer ? head
+     : p.expert              ? expert[p.layer]
+                             : replicated[p.layer]) += p.numel();
   }
-  outer = PaddedBlock(outer, in.ranks);
+  const int64_t outer = PaddedBlock(embedding, in.ranks) + PaddedBlock(head, in.ranks);
   int64_t total = outer, shards = outer / in.ranks;
   std::vector<Bytes> layer_gradient(m.num_layers);
   for (int64_t i = 0; i < m.num_layers; ++i) {
@@ -184,11 +187,17 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   out.optimizer = Tensor({shards}, optimizer_element).value;
 
   // Slots: activations of layer i, later gradients of layer i - 1.
+  out.saves_rows = s.cuda && !accumulates && m.num_moe_layers() == m.num_layers;
+  for (const Bytes& gradient : layer_gradient) {
+    const Bytes wanted = SavedAttention(s) + SavedMoe(s) + SavedRows(s);
+    out.saves_rows = out.saves_rows && wanted.value <= gradient.value;
+  }
   Bytes saved, extra;
   for (int64_t i = 0; i <= m.num_layers; ++i) {
     Bytes activations = Tensor({s.T, s.D}, s.element);  // the last slot: the last layer's output
     if (i < m.num_layers) {
       activations = SavedAttention(s) + (m.is_moe_layer[i] ? SavedMoe(s) : SavedDense(s));
+      if (out.saves_rows) activations += SavedRows(s);
       if (m.is_moe_layer[i] && !s.cuda) saved += Routing(s);
     }
     const Bytes gradient = i > 0 && !accumulates ? layer_gradient[i - 1] : Bytes{};

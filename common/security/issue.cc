@@ -224,4 +224,21 @@ absl::Status IssueAgent(const std::string& directory, const std::string& node,
   return IssueLeaf(directory, wish, CertificateFiles::In(out));
 }
 
+absl::Status IssueClient(const std::string& directory, const std::string& name,
+                         const std::string& out, int days, absl::Time now) {
+  if (!IsDnsName(name) || name.size() > 63) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--name is \"", absl::CEscape(name.substr(0, 80)),
+                     "\"; give 1 to 63 letters, digits, '.', '-' or '_'"));
+  }
+  SWITCHYARD_RETURN_IF_ERROR(MakePrivateDirectory(out));
+  const Wish wish{.common_name = name,
+                  .extensions = {{NID_basic_constraints, "critical,CA:FALSE"},
+                                 {NID_key_usage, "critical,digitalSignature"},
+                                 {NID_ext_key_usage, "clientAuth"}},
+                  .days = days,
+                  .now = now};
+  return IssueLeaf(directory, wish, CertificateFiles::In(out));
+}
+
 }  // namespace switchyard::security

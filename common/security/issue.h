@@ -28,4 +28,9 @@ absl::Status IssueAgent(const std::string& directory, const std::string& node,
                         const std::vector<std::string>& hosts, const std::string& out, int days,
                         absl::Time now);
 
+// The same for a client that is no agent and no server, such as a Prometheus that reads agents'
+// metrics: it is let in by its certificate and is nobody else.
+absl::Status IssueClient(const std::string& directory, const std::string& name,
+                         const std::string& out, int days, absl::Time now);
+
 }  // namespace switchyard::security

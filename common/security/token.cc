@@ -60,6 +60,18 @@ std::optional<absl::string_view> BearerOf(absl::string_view header) {
   return absl::StripAsciiWhitespace(header.substr(kScheme.size()));
 }
 
+std::optional<std::string> BasicPasswordOf(absl::string_view header) {
+  constexpr absl::string_view kScheme = "basic ";
+  std::string text;
+  if (!absl::StartsWithIgnoreCase(header, kScheme) ||
+      !absl::Base64Unescape(absl::StripAsciiWhitespace(header.substr(kScheme.size())), &text)) {
+    return std::nullopt;
+  }
+  const size_t colon = text.find(':');
+  if (colon == std::string::npos) return std::nullopt;
+  return text.substr(colon + 1);
+}
+
 std::string Sha256Hex(absl::string_view bytes) {
   std::string digest(SHA256_DIGEST_LENGTH, '\0');
   SHA256(reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),

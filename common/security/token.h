@@ -25,6 +25,9 @@ std::optional<TokenText> ParseToken(absl::string_view text);
 // The credentials of an Authorization header "Bearer CREDENTIALS"; empty when it is none. The
 // scheme may be in any case.
 std::optional<absl::string_view> BearerOf(absl::string_view header);
+// The password of an Authorization header "Basic ...", which is what browsers ask people for; empty
+// when it is none.
+std::optional<std::string> BasicPasswordOf(absl::string_view header);
 // SHA-256 as 64 hexadecimal digits.
 std::string Sha256Hex(absl::string_view bytes);
 // In time that does not depend on where they differ.

@@ -45,9 +45,9 @@ void AdamwCompact(const AdamwParams& p) {
     const AdamwRandom random =
         DrawAdamw(p.seed, p.scalars->step, segment.tensor_id, offset / 8 * 8);
     const int j = static_cast<int>(offset % 8);
-    p.weight[i] = FromBits(RoundStochastic(weight, random.half(3 * j)));
-    p.compact_exp_avg[i] = FromBits(RoundStochastic(m, random.half(3 * j + 1)));
-    p.compact_exp_avg_sq[i] = FromBits(RoundStochastic(v, random.half(3 * j + 2)));
+    p.weight[i] = FromBits(RoundStochastic(weight, random.weight(j)));
+    p.compact_exp_avg[i] = FromBits(RoundStochastic(m, random.exp_avg(j)));
+    p.compact_exp_avg_sq[i] = FromBits(RoundStochastic(v, random.exp_avg_sq(j)));
   }
 }
 

@@ -40,6 +40,9 @@ def test_the_demo_job_in_small_learns_and_transformers_loads_the_result(start_cl
     steps = [int(sample["step"]) for sample in samples]
     assert steps == sorted(set(steps)) and steps[-1] == 60
     assert samples[-1]["loss"] < samples[0]["loss"] - 1.0
+    phases = samples[-1]["phase_seconds"]
+    assert {"data", "forward", "backward", "dispatch", "combine", "reduce_gradients", "agree", "update"} == set(phases)
+    assert 0 < sum(phases.values()) <= samples[-1]["step_seconds"]
     load = cluster.api.call(JOBS, "GetExpertLoad", name=job["name"])
     assert [len(layer["tokens_per_expert"]) for layer in load["layers"]] == [8, 8]
 

@@ -1,5 +1,6 @@
 """The cache of prepared data that jobs of one machine share."""
 
+import argparse
 import json
 import os
 import shutil
@@ -97,7 +98,7 @@ def test_two_jobs_at_once_prepare_once(model, data, tmp_path):
     assert sorted(result["cached"] for result in results) == [False, True]
 
 
-def test_the_entry_used_longest_ago_makes_room(tmp_path):
+def test_the_entry_used_longest_ago_makes_room(tmp_path, monkeypatch):
     def source(name):
         (tmp_path / name / "train").mkdir(parents=True)
         (tmp_path / name / "train" / "x").write_bytes(b"0" * 100)
@@ -115,6 +116,10 @@ def test_the_entry_used_longest_ago_makes_room(tmp_path):
     cache.put(THIRD, source("third"))
     kept = sorted(name for name in os.listdir(tmp_path / "cache") if not name.startswith(".lock"))
     assert kept == [SECOND, THIRD, "of somebody else"]
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda path: argparse.Namespace(free=150))
+        cache.put(FIRST, tmp_path / "first")
+    assert not os.path.exists(cache.entry(FIRST))
     too_large = DataCache(tmp_path / "cache", 50)
     too_large.put(FIRST, tmp_path / "first")
     assert not os.path.exists(cache.entry(FIRST)) and os.path.exists(cache.entry(THIRD))

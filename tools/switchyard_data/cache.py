@@ -65,6 +65,8 @@ class DataCache:
             return
         stage = f"{self.entry('.' + fingerprint)}.{os.getpid()}"
         try:
+            if shutil.disk_usage(self.directory).free < 2 * size:
+                return  # the agent's journal and logs need the disk more
             self._make_room(self.limit - size)
             _clone(directory, stage)
             os.rename(stage, entry)

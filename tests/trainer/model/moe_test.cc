@@ -74,7 +74,7 @@ TEST(ExpertBankTest, ListsLongerThanTheCapacityGiveTheSameResults) {
     StepContext context{batch, workspace, nullptr, balance, {}, {}, at::kFloat, run == 0 ? 60 : 13};
     ExpertBank bank(shape, registry, gradients, 0);
     const at::Tensor y = rows.clone(), dx = grad.clone(), dw = at::zeros({60});
-    bank.Forward(context, slots[0], routing, y);
+    bank.Forward(context, slots[0], routing, y, y);
     bank.Backward(context, routing, rows, dx, dw);
     const int gate_up = registry.Find("model.layers.0.mlp.experts.gate_up_proj");
     results[run] = {y, dx, dw, gradients.Destination(gate_up).value.clone(),

@@ -58,9 +58,15 @@ AgentMetrics::AgentMetrics() {
                                     {"project", "job", "rank"});
 }
 
-absl::Status AgentMetrics::Serve(const std::string& address) {
-  if (address == "off") return absl::OkStatus();
-  auto bound = http::Server::Bind({.address = address});
+absl::Status AgentMetrics::Serve(const std::string& address,
+                                 const std::optional<security::CertificateFiles>& tls) {
+  if (address == "off" || address.empty()) return absl::OkStatus();
+  http::Options options;
+  options.address = address;
+  options.tls = tls;
+  options.require_client_certificate = tls.has_value();
+  if (tls) options.authorize = [](const http::Request&) { return nullptr; };  // the handshake did
+  auto bound = http::Server::Bind(std::move(options));
   if (!bound.ok()) {
     return absl::Status(bound.status().code(), absl::StrCat(std::string(bound.status().message()),
                                                             "; --metrics off serves none"));

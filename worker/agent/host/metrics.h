@@ -18,7 +18,9 @@ class AgentMetrics {
  public:
   AgentMetrics();
   // Also /healthz: 200 while Update is called. `address` "off": not served.
-  absl::Status Serve(const std::string& address);
+  // `tls`: for who shows a certificate of the authority; without, anybody.
+  absl::Status Serve(const std::string& address,
+                     const std::optional<security::CertificateFiles>& tls = std::nullopt);
   // Where it is served; empty when it is not.
   std::string address() const { return http_ == nullptr ? "" : http_->address(); }
 

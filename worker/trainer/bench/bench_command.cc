@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <random>
 #include <vector>
@@ -75,13 +76,18 @@ void EnqueueStep(const BenchOptions& options, RankContext& context, ShardedOptim
   Decoder& decoder = *context.decoder;
   const double targets =
       static_cast<double>(batch.num_targets * options.ranks * options.accumulation);
+  const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
   at::Tensor sums;
   decoder.ZeroGradients();
   for (int64_t i = 0; i < options.accumulation; ++i) {
-    sums = decoder.ForwardBackward(batch, {1.0 / targets, options.aux_loss_coef}).sums;
+    const bool last = i + 1 == options.accumulation;
+    std::function<void(int)> reduce;
+    if (last && optimizer != nullptr && options.device == "cuda")
+      reduce = [&](int layer) { optimizer->ReduceLayer(layer, gradients); };
+    sums = decoder.ForwardBackward(batch, {1.0 / targets, options.aux_loss_coef}, nullptr, reduce)
+               .sums;
   }
   if (optimizer == nullptr) return;
-  const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
   const at::Tensor squares = optimizer->ReduceGradients(gradients);
   context.communicators().world->AllReduce(squares);
   optimizer->Update(gradients, 1e-5, 1.0, squares, sums);

@@ -2,7 +2,9 @@
 
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
+#include <c10/cuda/CUDAGuard.h>
 
+#include <functional>
 #include <optional>
 #include <vector>
 
@@ -27,7 +29,17 @@ using kernels::GroupedProduct;
 
 class CudaOps final : public ops::DeviceOps {
  public:
-  explicit CudaOps(const CudaOpsOptions& options) : attention_(options.deterministic) {}
+  explicit CudaOps(const CudaOpsOptions& options)
+      : attention_(options.deterministic),
+        beside_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true)) {
+    for (cudaEvent_t* event : {&before_beside_, &after_beside_}) {
+      Check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
+    }
+  }
+  ~CudaOps() override {
+    cudaEventDestroy(before_beside_);
+    cudaEventDestroy(after_beside_);
+  }
 
   void Prepare(const ModelShape& shape, int64_t max_tokens, int64_t /*sequence_length*/,
                Arena* workspace) override {
@@ -41,6 +53,21 @@ class CudaOps final : public ops::DeviceOps {
     const Batch batch = upload_->Upload(host);
     attention_.Select(attention_shape_, host, Data<int32_t>(batch.document_offset));
     return batch;
+  }
+
+  void MarkBeside() override {
+    Check(cudaEventRecord(before_beside_, Stream()), "cudaEventRecord");
+  }
+
+  void Beside(const std::function<void()>& enqueue) override {
+    Check(cudaStreamWaitEvent(beside_.stream(), before_beside_), "cudaStreamWaitEvent");
+    const c10::cuda::CUDAStreamGuard guard(beside_);
+    enqueue();
+  }
+
+  void JoinBeside() override {
+    Check(cudaEventRecord(after_beside_, beside_.stream()), "cudaEventRecord");
+    Check(cudaStreamWaitEvent(Stream(), after_beside_), "cudaStreamWaitEvent");
   }
 
   void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps,
@@ -120,7 +147,8 @@ class CudaOps final : public ops::DeviceOps {
     kernels::AttentionBuffers buffers = Buffers(query, key, value, out, log_sum_exp);
     buffers.grad_out = Bf16(grad_out), buffers.grad_query = Bf16(grad_query);
     buffers.grad_key = Bf16(grad_key), buffers.grad_value = Bf16(grad_value);
-    void* scratch = Scratch(plan.backward_workspace_bytes());
+    void* scratch = attention_.own_scratch();
+    if (scratch == nullptr) scratch = Scratch(plan.backward_workspace_bytes());
     TORCH_CHECK(plan.Backward(buffers, scratch, Stream()), "cuDNN refused attention's backward");
   }
 
@@ -220,13 +248,16 @@ class CudaOps final : public ops::DeviceOps {
   }
 
   void SumOfSquares(const at::Tensor& flat, const at::Tensor& sum) override {
-    const ArenaScope scope(*workspace_);
+    // Runs beside other work: scratch of its own.
+    if (!squares_scratch_.defined()) {
+      squares_scratch_ = at::empty({kernels::SumOfSquaresWorkspaceBytes()},
+                                   at::TensorOptions().dtype(at::kByte).device(at::kCUDA));
+    }
     kernels::SumOfSquaresParams p{};
     const bool bf16 = flat.scalar_type() == at::kBFloat16;
     p.x = bf16 ? Bf16(flat) : nullptr, p.x_float32 = bf16 ? nullptr : Data<float>(flat);
     p.numel = flat.numel(), p.sum = Data<double>(sum), p.accumulate = true;
-    void* scratch = Scratch(kernels::SumOfSquaresWorkspaceBytes());
-    Check(kernels::SumOfSquares(p, scratch, Stream()), "SumOfSquares");
+    Check(kernels::SumOfSquares(p, squares_scratch_.data_ptr(), Stream()), "SumOfSquares");
   }
 
   at::Tensor MakeSegments(const std::vector<ops::UpdateSegment>& segments) override {
@@ -334,10 +365,13 @@ class CudaOps final : public ops::DeviceOps {
   }
 
   AttentionPlans attention_;
+  c10::cuda::CUDAStream beside_;  // of high priority: what runs there is waited for
+  cudaEvent_t before_beside_ = nullptr, after_beside_ = nullptr;
   GroupedGemms grouped_;
   std::optional<BatchUpload> upload_;
   ops::AttentionShape attention_shape_;
   Arena* workspace_ = nullptr;
+  at::Tensor squares_scratch_;
   at::Tensor row_of_token_;  // int32 [max tokens]: 0, 1, ...
 };
 

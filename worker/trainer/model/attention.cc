@@ -89,6 +89,7 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
 
   const ops::QkNormRope norm_rope = NormRope(context);
   ops::QkNormRopeForward(norm_rope, qkv_, qk);
+  if (context.beside_attention) context.beside_attention();
   ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                                qkv_.narrow(1, query + key, key), out_, log_sum_exp_,
                                context.batch.document_offset, grad_qk.narrow(1, 0, query),

@@ -87,6 +87,7 @@ struct Decoder::Parts {
     const int64_t tokens = batch.num_sequences * batch.sequence_length;
     StepContext context{batch, workspace, options.dispatcher,       balance, {},
                         {},    dtype,     memory.saved_row_capacity};
+    context.saves_rows = memory.saves_rows;
     const int64_t pairs = options.shape.head_dim / 2;
     const at::Tensor rotary = workspace.Take({tokens, pairs, 2}, at::kFloat);
     context.cos = rotary.select(2, 0);
@@ -182,7 +183,8 @@ void Decoder::ZeroGradients() {
 }
 
 MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossScale& scale,
-                                          PhaseTimer* phases) {
+                                          PhaseTimer* phases,
+                                          const std::function<void(int layer)>& final_gradients) {
   Parts& p = *parts_;
   const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
@@ -210,6 +212,11 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
       at::cat({p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
     RECORD_USER_SCOPE("layer backward");
+    if (final_gradients) {
+      const bool first = i + 1 == static_cast<int>(p.layers.size());
+      const int ready = first ? kHeadLayer : i + 1;  // a tied head has no block of its own
+      context.beside_attention = [&final_gradients, ready] { final_gradients(ready); };
+    }
     p.layers[i].Backward(context, grad);
     p.gradients->ZeroPadding(i);
   }

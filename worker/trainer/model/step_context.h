@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "worker/trainer/data/batch.h"
 #include "worker/trainer/model/arena.h"
@@ -22,7 +23,11 @@ struct StepContext {
   at::Tensor sin;
   at::ScalarType dtype;          // of activations
   int64_t saved_row_capacity;    // rows whose gate/up a MoE layer saves
+  bool saves_rows = false;       // RankMemory::saves_rows
   PhaseTimer* phases = nullptr;  // borrowed; null when nobody asks where the time goes
+  // Called by the backward of every attention when it is about to start: the longest time in which
+  // other kernels may take multiprocessors at little cost. May be empty.
+  std::function<void()> beside_attention = nullptr;
 
   int64_t num_tokens() const { return batch.num_sequences * batch.sequence_length; }  // T
 };

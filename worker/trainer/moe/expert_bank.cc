@@ -36,7 +36,7 @@ ExpertBank::ExpertBank(const ModelShape& shape, const ParameterRegistry& registr
 }
 
 void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routing,
-                         at::Tensor rows_RD) {
+                         const at::Tensor& rows_RD, at::Tensor out_RD) {
   const int64_t capacity = std::min(context.saved_row_capacity, rows_RD.size(0));
   gate_up_ = slot.Take({capacity, 2 * width_}, context.dtype);
   ArenaScope scope(context.workspace);
@@ -49,7 +49,7 @@ void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routi
     const at::Tensor h = hidden.narrow(0, 0, count);
     ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
     ops::SwiGlu(gate_up, routing.weight_R.narrow(0, begin, count), h, num_rows);
-    ops::GroupedGemm(piece, h, down_proj_, rows);
+    ops::GroupedGemm(piece, h, down_proj_, out_RD.narrow(0, begin, count));
   });
 }
 

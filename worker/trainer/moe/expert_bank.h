@@ -21,8 +21,10 @@ class ExpertBank {
   ExpertBank(const ModelShape& shape, const ParameterRegistry& registry,
              const GradientStore& gradients, int layer);
 
-  // rows_RD: in the rows, out the experts' results. Takes what it saves from `slot`.
-  void Forward(StepContext& context, Arena& slot, const Routing& routing, at::Tensor rows_RD);
+  // out_RD: the experts' results of rows_RD; may be rows_RD itself. Takes what it saves from
+  // `slot`.
+  void Forward(StepContext& context, Arena& slot, const Routing& routing, const at::Tensor& rows_RD,
+               at::Tensor out_RD);
   // rows_RD: the rows as they were before Forward. grad_rows_RD: in the gradient of the results,
   // out that of the rows. Writes the gradient of the router weights, grad_weight_R (float32), and
   // of the parameters.

@@ -32,6 +32,7 @@ class MoeLayer final : public FeedForward {
   ExpertBank experts_;
   at::Tensor h_TD_;  // saved, as the routing is
   Routing routing_;
+  at::Tensor normed_TD_, rows_RD_;  // saved when StepContext::saves_rows
 };
 
 }  // namespace switchyard::trainer

@@ -10,6 +10,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "common/model/model_shape.h"
@@ -53,6 +54,14 @@ class DeviceOps {
                        Arena* workspace) = 0;
   // The batch on the device, for the operations that follow; valid until the next but one call.
   virtual Batch Upload(const Batch& host) = 0;
+
+  // Runs `enqueue` with a second stream as the current one; what it enqueues starts when all that
+  // was enqueued on the current stream before the last MarkBeside is done, and runs beside what
+  // follows there.
+  virtual void MarkBeside() = 0;
+  virtual void Beside(const std::function<void()>& enqueue) = 0;
+  // What is enqueued from here on starts when all that was enqueued Beside is done.
+  virtual void JoinBeside() = 0;
 
   virtual void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps,
                        const at::Tensor& out_TD) = 0;

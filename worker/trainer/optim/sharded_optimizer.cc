@@ -83,6 +83,8 @@ ShardedOptimizer::ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicat
           {static_cast<int>(p), begin - shard_begin, end - begin, parameter.shape.size() >= 2});
     }
   }
+  squares_ = at::zeros({1}, on_device.dtype(at::kDouble));
+  reduced_.resize(blocks.size(), false);
   if (on_cpu_) return;
   for (size_t b = 0; b < blocks.size(); ++b) {
     const std::vector<ops::UpdateSegment> segments = DeviceSegments(static_cast<int>(b));
@@ -130,23 +132,43 @@ at::Tensor ShardedOptimizer::OwnShard(int block, const at::Tensor& flat) const {
   return flat.narrow(0, parameters_.shard_index(b) * b.shard_numel(), b.shard_numel());
 }
 
+void ShardedOptimizer::ReduceLayer(int layer, const BlockGradients& gradients) {
+  TORCH_CHECK(!on_cpu_, "gradients are reduced while the backward runs on a GPU only");
+  ops::Device().MarkBeside();
+  ops::Device().Beside([&] {
+    for (size_t b = 0; b < segments_.size(); ++b) {
+      if (parameters_.blocks()[b].layer != layer) continue;
+      ReduceBlock(static_cast<int>(b), gradients(static_cast<int>(b)), squares_);
+      reduced_[b] = true;
+    }
+  });
+}
+
+void ShardedOptimizer::ReduceBlock(int block, const at::Tensor& gradient,
+                                   const at::Tensor& squares) {
+  const at::Tensor own = OwnShard(block, gradient);
+  GroupOf(parameters_.blocks()[block]).ReduceScatter(gradient, own);
+  if (!on_cpu_) {
+    ops::Device().SumOfSquares(own, squares);  // padding is 0
+    return;
+  }
+  double sum = 0;
+  for (const Segment& segment : segments_[block]) {
+    sum += SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
+  }
+  squares.add_(sum);
+}
+
 at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
-  double squares = 0;
-  at::Tensor device_squares = at::zeros({1}, parameters_.values().options().dtype(at::kDouble));
+  if (!on_cpu_) ops::Device().JoinBeside();
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
-    const at::Tensor gradient = gradients(block);
-    const at::Tensor own = OwnShard(block, gradient);
-    GroupOf(parameters_.blocks()[b]).ReduceScatter(gradient, own);
-    if (!on_cpu_) {
-      ops::Device().SumOfSquares(own, device_squares);  // padding is 0
-      continue;
-    }
-    for (const Segment& segment : segments_[b]) {
-      squares += SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
-    }
+    if (!reduced_[b]) ReduceBlock(block, gradients(block), squares_);
+    reduced_[b] = false;
   }
-  return on_cpu_ ? device_squares.fill_(squares) : device_squares;
+  at::Tensor squares = squares_.clone();
+  squares_.zero_();
+  return squares;
 }
 
 std::vector<std::string> ShardedOptimizer::NonFiniteParameters(const BlockGradients& gradients) {
@@ -190,26 +212,39 @@ void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_r
 }
 
 void ShardedOptimizer::UpdateOnDevice(const BlockGradients& gradients, double learning_rate) {
+  const auto update = [&](int block) {
+    if (!device_segments_[block].defined()) return;
+    const OptimizerShard& shard = state_.shards[block];
+    ops::Device().UpdateShard({.weight = OwnShard(block, parameters_.BlockValues(block)),
+                               .gradient = OwnShard(block, gradients(block)),
+                               .exp_avg = shard.exp_avg,
+                               .exp_avg_sq = shard.exp_avg_sq,
+                               .remainder = shard.master_remainder,
+                               .segments = device_segments_[block],
+                               .scalars = device_scalars_,
+                               .learning_rate = learning_rate,
+                               .beta1 = options_.adamw.beta1,
+                               .beta2 = options_.adamw.beta2,
+                               .eps = options_.adamw.eps,
+                               .seed = options_.seed});
+  };
+  // First what other ranks wait for; its all-gathers run beside the rest. They are enqueued last,
+  // since enqueuing a collective takes the host longer than a kernel.
+  std::vector<int> gathered, own;
   for (size_t b = 0; b < segments_.size(); ++b) {
-    const int block = static_cast<int>(b);
-    const at::Tensor values = parameters_.BlockValues(block);
-    const OptimizerShard& shard = state_.shards[b];
-    if (device_segments_[b].defined()) {
-      ops::Device().UpdateShard({.weight = OwnShard(block, values),
-                                 .gradient = OwnShard(block, gradients(block)),
-                                 .exp_avg = shard.exp_avg,
-                                 .exp_avg_sq = shard.exp_avg_sq,
-                                 .remainder = shard.master_remainder,
-                                 .segments = device_segments_[b],
-                                 .scalars = device_scalars_,
-                                 .learning_rate = learning_rate,
-                                 .beta1 = options_.adamw.beta1,
-                                 .beta2 = options_.adamw.beta2,
-                                 .eps = options_.adamw.eps,
-                                 .seed = options_.seed});
-    }
-    GroupOf(parameters_.blocks()[b]).AllGather(OwnShard(block, values), values);
+    const bool shared = GroupOf(parameters_.blocks()[b]).size() > 1;
+    (shared ? gathered : own).push_back(static_cast<int>(b));
   }
+  for (int block : gathered) update(block);
+  ops::Device().MarkBeside();
+  for (int block : own) update(block);
+  ops::Device().Beside([&] {
+    for (int block : gathered) {
+      const at::Tensor values = parameters_.BlockValues(block);
+      GroupOf(parameters_.blocks()[block]).AllGather(OwnShard(block, values), values);
+    }
+  });
+  ops::Device().JoinBeside();
 }
 
 void ShardedOptimizer::UpdateOnCpu(const BlockGradients& gradients, double learning_rate,

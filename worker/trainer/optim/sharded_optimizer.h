@@ -48,6 +48,9 @@ class ShardedOptimizer {
   OptimizerState& state() { return state_; }
   const OptimizerState& CurrentState();
 
+  // On a GPU: starts what ReduceGradients does for the blocks of decoder layer `layer`, whose
+  // gradients are final, beside what the current stream does next. Once a layer and step.
+  void ReduceLayer(int layer, const BlockGradients& gradients);
   // Replaces this rank's shard of every block's gradient by the sum over the group. The rest is
   // left as it is and must not be used. Returns, on the device, the sum of squares of the elements
   // this rank owns (float64 [1]); NaN or infinite exactly when one of them is. The sum of it over
@@ -71,6 +74,7 @@ class ShardedOptimizer {
     bool decays;
   };
 
+  void ReduceBlock(int block, const at::Tensor& gradient, const at::Tensor& squares);
   void UpdateOnCpu(const BlockGradients& gradients, double learning_rate, double gradient_scale);
   void UpdateOnDevice(const BlockGradients& gradients, double learning_rate);
   // Cuts the owned elements into runs of one checkpoint tensor each.
@@ -87,6 +91,8 @@ class ShardedOptimizer {
       segments_;  // [blocks]; together every owned element without padding
   std::vector<at::Tensor> device_segments_;  // [blocks]; undefined where this rank owns nothing
   at::Tensor device_scalars_;                // from the first Update on
+  at::Tensor squares_;                       // float64 [1], of the step so far
+  std::vector<bool> reduced_;                // [blocks], of the step; by ReduceLayer
 };
 
 // Factor that brings a gradient of norm `norm` to at most `max_norm`; 1 when max_norm is 0.

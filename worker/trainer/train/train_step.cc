@@ -3,6 +3,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <utility>
 
@@ -42,6 +43,7 @@ TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
 
 PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool sample_expert_load) {
   PendingStep pending;
+  pending.begin.emplace(communicators_.world->device());
   StepResult& result = pending.result;
   PhaseTimer timer;
   // A device runs behind the host: what the host's clock would say of phases is not true there.
@@ -63,12 +65,17 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
   at::Tensor shared =
       at::zeros({kNumShared}, at::TensorOptions().dtype(at::kDouble).device(world.device()));
   const auto sum = [&shared](Shared which) { return shared.narrow(0, which, 1); };
+  const BlockGradients gradients = [this](int block) { return decoder_.BlockGradient(block); };
   decoder_.ZeroGradients();
   at::Tensor tokens_per_expert;
   for (int64_t index = 0; index < accumulation; ++index) {
     const Batch batch =
         BuildBatch(data_, order_.MicroBatch(step - 1, index, communicators_.world->rank()));
-    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, phases);
+    // Gradients of the last micro-batch are reduced while its backward goes on.
+    std::function<void(int)> reduce;
+    if (!on_cpu() && index + 1 == accumulation)
+      reduce = [&](int layer) { optimizer_.ReduceLayer(layer, gradients); };
+    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, phases, reduce);
     const auto tokens = static_cast<double>(micro.tokens);
     sum(kCrossEntropy).add_(micro.sums.narrow(0, 0, 1));
     // Every rank has the same: the mean over ranks of it is it.
@@ -86,7 +93,6 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
 
   // Sum over ranks; every rank owns a part.
   enter(StepPhase::kReduceGradients);
-  const BlockGradients gradients = [this](int block) { return decoder_.BlockGradient(block); };
   sum(kSquares).copy_(optimizer_.ReduceGradients(gradients));
 
   // What all ranks must decide together.
@@ -104,6 +110,7 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
                     shared.narrow(0, kCrossEntropy, 2));
   enter(StepPhase::kOther);
   phase.reset();
+  pending.end.emplace(communicators_.world->device());
   if (phases != nullptr) result.phase_seconds = phases->Seconds();
   return pending;
 }
@@ -112,6 +119,7 @@ StepResult TrainStep::Finish(PendingStep pending) {
   StepResult result = std::move(pending.result);
   const at::Tensor shared = pending.shared.Wait();
   communicators_.world->Check();
+  result.seconds = pending.end->SecondsSince(*pending.begin);
   const double* sums = shared.const_data_ptr<double>();
   result.agreed = AllAsked(sums[kCheckpoint], sums[kStop], communicators_.world->size());
   result.loss = sums[kCrossEntropy] * pending.cross_entropy_scale;

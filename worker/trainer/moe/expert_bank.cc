@@ -41,14 +41,13 @@ void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routi
   gate_up_ = slot.Take({capacity, 2 * width_}, context.dtype);
   ArenaScope scope(context.workspace);
   const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
-  const at::Tensor num_rows = routing.expert_offset_L1.slice(0, -1);
   ForPieces(routing.max_rows, capacity, [&](int64_t begin, int64_t count) {
     const ops::ExpertRows piece{routing.expert_offset_L1, begin};
     const at::Tensor rows = rows_RD.narrow(0, begin, count);
     const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
     const at::Tensor h = hidden.narrow(0, 0, count);
-    ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
-    ops::SwiGlu(gate_up, routing.weight_R.narrow(0, begin, count), h, num_rows);
+    ops::GroupedGemmSwiGlu(piece, rows, gate_up_proj_, routing.weight_R.narrow(0, begin, count),
+                           gate_up, h);
     ops::GroupedGemm(piece, h, down_proj_, out_RD.narrow(0, begin, count));
   });
 }

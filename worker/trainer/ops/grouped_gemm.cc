@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "worker/trainer/ops/device_ops.h"
+#include "worker/trainer/ops/swiglu.h"
 
 namespace switchyard::trainer::ops {
 namespace {
@@ -30,6 +31,15 @@ void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& 
     at::Tensor part = out.narrow(0, first, count);
     at::mm_out(part, x.narrow(0, first, count), weight.select(0, l).t());
   });
+}
+
+void GroupedGemmSwiGlu(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
+                       const at::Tensor& weight_n, at::Tensor gate_up, at::Tensor h) {
+  if (!x.is_cpu()) {
+    return Device().GroupedGemmSwiGlu(rows.offset_L1, x, weight, weight_n, gate_up, h);
+  }
+  GroupedGemm(rows, x, weight, gate_up);
+  SwiGlu(gate_up, weight_n, h);
 }
 
 void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,

@@ -188,9 +188,9 @@ class CudaOps final : public ops::DeviceOps {
     grouped_.Run(GroupedProduct::kForward, GroupedOutput::kBfloat16, offset_L1, x, weight, out,
                  weight.size(1), weight.size(2));
   }
-  void GroupedGemmSwiGlu(const at::Tensor& offset_L1, const at::Tensor& x,
-                         const at::Tensor& weight, const at::Tensor& weight_R,
-                         const at::Tensor& gate_up, const at::Tensor& h) override {
+  void GroupedGemmSwiGlu(const at::Tensor& offset_L1, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& weight_R, const at::Tensor& gate_up,
+                         const at::Tensor& h) override {
     grouped_.Run(GroupedProduct::kForwardSwiglu, GroupedOutput::kBfloat16, offset_L1, x, weight,
                  gate_up, weight.size(1), weight.size(2), {Data<float>(weight_R), Bf16(h)});
   }

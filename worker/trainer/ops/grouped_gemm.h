@@ -2,7 +2,7 @@
 //
 // offset: rows of expert l are offset[l] .. offset[l + 1] - 1 of the whole list. The tensors of
 // rows hold its rows begin .. begin + size - 1, so that long lists can be taken in
-// pieces; on CUDA the piece is the whole list.
+// pieces; on CUDA weight gradients take the whole list.
 #pragma once
 
 #include <ATen/core/Tensor.h>

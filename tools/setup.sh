@@ -28,7 +28,8 @@ packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
   libxxhash-dev libssl-dev
-  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc "${fuzz_packages[@]}")
+  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
+packages+=("${fuzz_packages[@]}")
 
 # A browser of the user's own serves as well.
 if [ -n "$with_tests" ] && ! command -v google-chrome >/dev/null; then packages+=(chromium); fi

@@ -14,12 +14,12 @@ cd "$(dirname "$0")/.."
 
 with_cuda=1
 with_tests=
-fuzz_packages=()
+with_fuzz=
 for argument in "$@"; do
   case $argument in
     --no-cuda) with_cuda= ;;
     --tests) with_tests=1 ;;
-    --fuzz) fuzz_packages=(clang-14 libclang-rt-14-dev) ;;
+    --fuzz) with_fuzz=1 ;;
     *) die "unknown argument '$argument'" "usage: tools/setup.sh [--no-cuda] [--tests] [--fuzz]" ;;
   esac
 done
@@ -29,7 +29,7 @@ packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
   libxxhash-dev libssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
-packages+=("${fuzz_packages[@]}")
+[ -z "$with_fuzz" ] || packages+=(clang-14 libclang-rt-14-dev)
 
 # A browser of the user's own serves as well.
 if [ -n "$with_tests" ] && ! command -v google-chrome >/dev/null; then packages+=(chromium); fi

@@ -107,6 +107,9 @@ absl::Status Infeasible(const v1::Plan& plan) {
 }  // namespace
 
 absl::StatusOr<v1::Plan> JobServiceImpl::Plan(const v1::JobSpec& spec) const {
+  if (parts_.allocator != nullptr) {
+    return parts_.planner.Plan(spec, parts_.allocator->Offer(), std::nullopt);
+  }
   std::vector<PlannerSlot> slots;
   for (const v1::Node& node : parts_.state.Nodes()) {
     // Cordoned nodes come back; lost ones may not.

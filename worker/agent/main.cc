@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 
@@ -53,21 +54,27 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  switchyard::ServiceNotifier systemd;
 
   auto host = AgentHost::Create(options);
   if (!host.ok()) {
     std::fprintf(stderr, "switchyard-agent: %s\n", std::string(host.status().message()).c_str());
     return 1;
   }
-  std::thread([signals, agent = host->get()] {
+  std::thread([signals, agent = host->get(), &systemd] {
     int signal = 0;
     for (;;) {
       if (sigwait(&signals, &signal) != 0) continue;
       switchyard::log::Info("agent.stopping", {{"signal", signal}});
+      systemd.Stopping();
       agent->RequestShutdown();
     }
   }).detach();
-  (*host)->Run();
+  (*host)->Run(systemd);
+  if ((*host)->left()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(options.work_dir, ignored);
+  }
   switchyard::log::Info("agent.stopped");
   std::_Exit(0);  // the signal thread still uses the host
 }

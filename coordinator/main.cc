@@ -101,6 +101,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
     (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
       sink.Refresh();
       series.SetDisk(state_dir);
+      if (!access.security_dir.empty()) series.SetCertificates(access.security_dir);
       return page(request);
     });
     options.http = *std::move(bound);

@@ -90,9 +90,9 @@ HealthCheck CheckHttp(const std::string& address, const std::string& authority) 
   }
   const std::string line = answer->body.substr(0, answer->body.find('\n'));
   if (answer->status == 200)
-    return {"http", Health::kOk, absl::StrCat("http://", address, "/ is healthy"), ""};
+    return {"http", Health::kOk, absl::StrCat(address, " serves HTTP and is healthy"), ""};
   return {"http", Health::kFailed,
-          absl::StrCat("http://", address, "/healthz says ", answer->status, ": ", line),
+          absl::StrCat(address, "/healthz says ", answer->status, ": ", line),
           "its program does not get on; its log says with what"};
 }
 

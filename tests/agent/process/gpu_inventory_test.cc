@@ -58,7 +58,7 @@ TEST(GpuDoctorTest, SaysWhichGpusAreIllAndHowTheyAreConnected) {
   }
   EXPECT_EQ(
       gpus,
-      "ok GPU 0 (NVIDIA Test 80GB): 80 GiB, 1 GiB in use, 41 C\n"
+      "ok GPU 0 (NVIDIA Test 80GB): 80.0 GiB, 1.00 GiB in use, 41 C\n"
       "failed GPU 1: the driver cannot reach it (NVML code 15)\n"
       "failed GPU 2 (NVIDIA Test 80GB): 3 uncorrected memory errors since the driver's start\n"
       "warning GPUs 0-2 are connected by PCIe only\n");

@@ -204,6 +204,11 @@ int main(int argc, char** argv) {
   }
   access.limits.request_burst = 4 * access.limits.requests_per_second;
   switchyard::log::SetProcessFields({{"program", "coordinator"}});
+  std::string problem;
+  if (!switchyard::log::ConfigureFromEnvironment(&problem)) {
+    std::fprintf(stderr, "switchyard-coordinator: %s\n", problem.c_str());
+    return 64;
+  }
   switchyard::rpc::AllowOnlyTls13();
   return switchyard::coordinator::Run(listen, metrics, state_dir, access, slurm);
 }

@@ -315,10 +315,12 @@ absl::Status Core::Flush() {
     live.last_published = context_.clock.Steady();
   }
   for (const v1::Event& event : committed->events) {
+    const store::v1::JobRecord* record = book_.FindByName(event.resource());
     log::Info("job.event", {{"resource", event.resource()},
                             {"epoch", event.epoch()},
                             {"type", event.type()},
-                            {"message", event.message()}});
+                            {"message", event.message()},
+                            {"trace_id", record == nullptr ? "" : record->job().trace_id()}});
   }
   for (const Outgoing& out : outbox) {
     const NodeEntry* entry = nodes_.Find(out.node);

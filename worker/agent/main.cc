@@ -12,6 +12,7 @@
 
 #include "common/log.h"
 #include "common/rpc/credentials.h"
+#include "worker/agent/doctor/doctor_command.h"
 #include "worker/agent/host/agent_host.h"
 
 namespace {
@@ -32,11 +33,20 @@ int main(int argc, char** argv) {
   using namespace switchyard::agent;  // NOLINT: a program's main
   if (argc >= 4 && std::string(argv[1]) == "die-with-parent") return DieWithParent(argv);
 
+  if (argc >= 2 && std::string(argv[1]) == "doctor") return DoctorCommand(argc - 1, argv + 1);
+
   AgentOptions options;
   ParseOutcome outcome;
   if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
 
   switchyard::rpc::AllowOnlyTls13();
+  switchyard::log::SetProcessFields({{"program", "agent"}, {"node", options.node}});
+  std::string problem;
+  if (!switchyard::log::ConfigureFromEnvironment(&problem)) {
+    std::fprintf(stderr, "switchyard-agent: %s\n", problem.c_str());
+    return 2;
+  }
+
   // Before any thread, so that all of them leave these signals to the one that waits for them.
   sigset_t signals;
   sigemptyset(&signals);

@@ -168,7 +168,8 @@ void AgentHost::OnExit(const ProcessKey& key, int exit_code, int signal) {
               {"epoch", key.attempt.epoch},
               {"rank", key.rank},
               {"exit_code", exit_code},
-              {"signal", signal}});
+              {"signal", signal},
+              {"trace_id", TraceOf(key.attempt)}});
   if (key.rank != kPreparationRank) metrics_->OnRankEnded(well);
   Feed(ProcessExited{key, exit_code, signal, spool_.Tail(key)});
 }

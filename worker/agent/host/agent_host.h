@@ -83,6 +83,9 @@ class AgentHost {
   void BadLine(const ProcessKey& key, const std::string& why);
   // Common to ranks and data preparation: directory, log, process, pid file.
   void Start(const ProcessKey& key, int slot, SpawnRequest request);
+  // Remembers the attempt's trace for log lines, and hands it to a child.
+  void Trace(const AttemptKey& key, const std::string& trace_id, SpawnRequest& request);
+  std::string TraceOf(const AttemptKey& key) const;
   absl::Status WriteTrainerConfig(const StartRank& rank);
   // Tells the core about groups that are gone and whose logs are sent.
   void ReleaseFlushedGroups(Time now);
@@ -112,6 +115,7 @@ class AgentHost {
   std::map<GroupKey, Time> flushing_;     // gone, waiting for their logs until then
   std::map<AttemptKey, Time> forgotten_;  // their logs may still be sent until then
   std::deque<AttemptKey> kept_;  // forgotten attempts whose directory is still there, oldest first
+  std::map<AttemptKey, std::string> traces_;  // of attempts that are not forgotten
   bool was_in_session_ = false;
   std::string told_status_;         // of systemd
   std::optional<Time> next_alive_;  // unset: systemd does not wait for it

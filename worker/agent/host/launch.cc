@@ -25,7 +25,7 @@ constexpr absl::string_view kInherited[] = {"PATH",
                                             "ASAN_OPTIONS",
                                             "UBSAN_OPTIONS",
                                             "LSAN_OPTIONS"};
-constexpr absl::string_view kInheritedPrefixes[] = {"LC_", "NCCL_"};
+constexpr absl::string_view kInheritedPrefixes[] = {"LC_", "NCCL_", "SWITCHYARD_LOG_"};
 
 std::vector<std::string> Environment(const LaunchOptions& options, const AttemptKey& key) {
   std::vector<std::string> environment = InheritedEnvironment();

@@ -82,11 +82,11 @@ class CudaBackend final : public DeviceBackend {
 
   std::unique_ptr<DeviceGroups> Join(const Mesh& mesh, const std::string& rendezvous_id, int rank,
                                      const DispatchWindowShape& window) override {
-    return std::make_unique<CudaDeviceGroups>(JoinCudaMeshGroups(
-        mesh, {.rendezvous_id = rendezvous_id,
-               .rank = rank,
-               .device = c10::cuda::current_device(),
-               .window_bytes = CudaDispatchWindowLayout(window).bytes}));
+    return std::make_unique<CudaDeviceGroups>(
+        JoinCudaMeshGroups(mesh, {.rendezvous_id = rendezvous_id,
+                                  .rank = rank,
+                                  .device = c10::cuda::current_device(),
+                                  .window_bytes = CudaDispatchWindowLayout(window).bytes}));
   }
 
   void Synchronize() override { cuda::Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }

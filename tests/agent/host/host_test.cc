@@ -73,12 +73,14 @@ TEST(LaunchTest, ARankGetsItsConfigItsGpuAndItsShareOfTheCores) {
   options.slots = 4;
   v1::Slot slot;
   slot.set_uuid("GPU-123");
+  options.gpus = {"GPU-122", "GPU-123", "GPU-124"};
   const SpawnRequest request = RankRequest(options, slot, {{"job", 2}, 5});
   EXPECT_EQ(request.program, "/bin/trainer");
   EXPECT_EQ(request.directory, "/w/attempts/job/2");
   EXPECT_THAT(request.arguments,
               ElementsAre("run", "--config", "/w/attempts/job/2/train.json", "--rank", "5"));
-  EXPECT_THAT(request.environment, Contains("CUDA_VISIBLE_DEVICES=GPU-123"));
+  EXPECT_THAT(request.environment, Contains("CUDA_VISIBLE_DEVICES=GPU-123,GPU-122,GPU-124"));
+  EXPECT_THAT(request.environment, Contains("SWITCHYARD_LOCAL_DEVICE=0"));
   EXPECT_THAT(request.environment, Contains("OMP_NUM_THREADS=2"));
   EXPECT_THAT(request.environment, Contains("GOMP_SPINCOUNT=1000"));
   EXPECT_THAT(request.environment, Contains("SWITCHYARD_ATTEMPT=/w/attempts/job/2"));

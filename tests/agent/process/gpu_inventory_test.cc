@@ -18,7 +18,7 @@ class GpuInventoryTest : public ::testing::Test {
   ScriptedCoordinator coordinator;
 };
 
-TEST_F(GpuInventoryTest, OffersTheGpusThatAnswerAndShowsARankOnlyItsOwn) {
+TEST_F(GpuInventoryTest, OffersTheGpusThatAnswerAndShowsARankItsOwnFirst) {
   AgentProcess agent(coordinator.address(), {"--cpu-slots", "0"});
   const v1::Hello hello = coordinator.WaitForHello(1);
   ASSERT_EQ(hello.inventory().slots_size(), 2);
@@ -34,7 +34,7 @@ TEST_F(GpuInventoryTest, OffersTheGpusThatAnswerAndShowsARankOnlyItsOwn) {
   start->add_ranks()->set_slot(1);
   start->set_trainer_config_json(R"({"script": {"0": ["env CUDA_VISIBLE_DEVICES", "exit 0 OK"]}})");
   coordinator.Send(message);
-  coordinator.WaitForLog("gpu", 1, 0, "CUDA_VISIBLE_DEVICES=GPU-0000-2\n");
+  coordinator.WaitForLog("gpu", 1, 0, "CUDA_VISIBLE_DEVICES=GPU-0000-2,GPU-0000-0\n");
 }
 
 TEST_F(GpuInventoryTest, CpuSlotsThatAreAskedForWinOverGpus) {

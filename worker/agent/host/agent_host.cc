@@ -16,6 +16,13 @@ namespace {
 constexpr std::chrono::seconds kLogPatience{2};
 constexpr std::chrono::seconds kReapInterval{30};
 
+std::vector<std::string> GpuUuids(const v1::Inventory& inventory) {
+  std::vector<std::string> uuids;
+  for (const v1::Slot& slot : inventory.slots())
+    if (!slot.uuid().empty()) uuids.push_back(slot.uuid());
+  return uuids;
+}
+
 }  // namespace
 
 AgentHost::AgentHost(const AgentOptions& options, Parts parts)
@@ -26,7 +33,8 @@ AgentHost::AgentHost(const AgentOptions& options, Parts parts)
       inventory_(parts.core.inventory),
       launch_{options.work_dir,         options.trainer,        options.python,
               options.prepare_data,     options.self,           options.fabric_interface,
-              options.data_cache_bytes, inventory_.cpu_cores(), inventory_.slots_size()},
+              options.data_cache_bytes, inventory_.cpu_cores(), inventory_.slots_size(),
+              GpuUuids(inventory_)},
       spool_(options.work_dir, options.log_cap_bytes),
       metrics_(std::move(parts.metrics)),
       core_(std::move(parts.core), std::move(parts.recovered), clock_.Steady()),

@@ -70,7 +70,13 @@ SpawnRequest RankRequest(const LaunchOptions& options, const v1::Slot& slot,
                        "--rank", absl::StrCat(key.rank)};
   request.environment = Environment(options, key.attempt);
   // An empty list hides the GPUs from a CPU rank, which must not take memory on them.
-  request.environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.uuid()));
+  std::string visible = slot.uuid();
+  if (!visible.empty()) {
+    for (const std::string& gpu : options.gpus)
+      if (gpu != slot.uuid()) absl::StrAppend(&visible, ",", gpu);
+    request.environment.emplace_back("SWITCHYARD_LOCAL_DEVICE=0");
+  }
+  request.environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", visible));
   request.channel = Channel::kTrainer;
   return request;
 }

@@ -132,11 +132,13 @@ std::optional<Failure> DriveAllocation(CoreContext& core, const std::string& uid
 bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const AttemptFacts& facts) {
   constexpr std::chrono::seconds kPatience{30};
   const JobRecord& record = *core.book.Find(uid);
-  if (core.allocator == nullptr || !record.launch().allocated() || facts.failures.empty() ||
-      record.launch().failed_here() || record.job().state() != v1::JOB_STATE_RECOVERING) {
+  if (core.allocator == nullptr || !record.launch().allocated() || record.launch().failed_here() ||
+      record.job().state() != v1::JOB_STATE_RECOVERING) {
     return false;
   }
-  const std::string& root = RootFailure(facts.failures).code;
+  // Agents that were told to end report no failure once the attempt is being stopped for it.
+  const std::string root = facts.failures.empty() ? record.launch().stop_reason().code()
+                                                  : RootFailure(facts.failures).code;
   const bool unexplained =
       root == "AGENT_STOPPED" || root == "NODE_LOST" || root == "PEER_LOST" || root == "KILLED";
   if (!unexplained) return false;

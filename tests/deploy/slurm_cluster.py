@@ -226,7 +226,7 @@ def run(cluster, tiny):
     say("== cancelling what still waits in Slurm's queue")
     subprocess.run(["scontrol", "update", f"nodename=n[1-{NODES}]", "state=drain", "reason=trial"], check=True)
     job = cluster.create(tiny("waiting"))
-    waits = wait(lambda: "waits" in cluster.job(job["name"])["reason"]["message"] and cluster.job(job["name"]), 30, cluster.logs)
+    waits = wait(lambda: "Slurm job" in cluster.job(job["name"])["reason"]["message"] and cluster.job(job["name"]), 30, cluster.logs)
     say(f"   {waits['state']}: {waits['reason']['message']}")
     cluster.api.call(JOBS, "CancelJob", name=job["name"])
     cluster.until(job["name"], "JOB_STATE_CANCELLED", seconds=30)

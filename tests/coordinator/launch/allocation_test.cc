@@ -65,6 +65,15 @@ class FakeCluster final : public NodeAllocator {
       if (key.second == epoch) EndLocked(seen, code, detail);
     }
   }
+  // Agents get SIGTERM and the time to tell, as from a cluster that ends an allocation.
+  void Terminate(int64_t epoch, const std::string& code, const std::string& detail) {
+    absl::MutexLock lock(&mutex_);
+    for (auto& [key, seen] : seen_) {
+      if (key.second != epoch) continue;
+      for (auto& agent : seen.agents) agent->Terminate();
+      seen.status = {AllocationState::kEnded, code, detail};
+    }
+  }
   bool Knows(int64_t epoch) const {
     absl::MutexLock lock(&mutex_);
     return std::any_of(seen_.begin(), seen_.end(),
@@ -167,6 +176,18 @@ TEST_F(AllocationTest, APreemptedAttemptGoesOnInANewAllocationFromItsCheckpoint)
   EXPECT_EQ(done.attempts(0).outcome().code(), "PREEMPTED");
   EXPECT_THAT(done.attempts(0).outcome().message(), HasSubstr("job 7 was preempted"));
   EXPECT_EQ(done.attempts(1).resumed_from_step(), 2);
+}
+
+TEST_F(AllocationTest, AnAllocationThatSomebodyCancelsIsNotBegunAnew) {
+  AgentScript held;
+  held.hold_before_step = 4;
+  const v1::Job job = Create(Request("stopped"));
+  Start(1, held);
+  ASSERT_TRUE(WaitForState(job.name(), v1::JOB_STATE_RUNNING));
+  cluster_.Terminate(1, "ALLOCATION_CANCELLED", "job 7 was cancelled");
+  ASSERT_TRUE(WaitForState(job.name(), v1::JOB_STATE_FAILED));
+  EXPECT_THAT(Get(job.name()).reason().message(), HasSubstr("job 7 was cancelled"));
+  EXPECT_FALSE(cluster_.Knows(2));
 }
 
 TEST_F(AllocationTest, ARefusalIsTheUsersToRepair) {

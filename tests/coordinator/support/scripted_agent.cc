@@ -37,6 +37,14 @@ void ScriptedAgent::Reconnect(const std::string& address) {
   if (context_ != nullptr) context_->TryCancel();
 }
 
+void ScriptedAgent::Terminate() {
+  std::lock_guard lock(mutex_);
+  for (auto& [key, attempt] : attempts_) {
+    attempt.status.set_stop_reason("the node's agent was told to end");
+    End(attempt, "KILLED", /*by_agent=*/true);
+  }
+}
+
 int ScriptedAgent::LiveRanks() {
   std::lock_guard lock(mutex_);
   int live = 0;

@@ -39,6 +39,8 @@ class ScriptedAgent {
   void Release();
   // Dials another address, or the same again, with all it knows; as after a coordinator's restart.
   void Reconnect(const std::string& address);
+  // As after SIGTERM: ends all ranks and says so.
+  void Terminate();
   // Ranks that run now, over all attempts.
   int LiveRanks();
   // StartRanks received, by attempt.

@@ -47,11 +47,13 @@ void MakeAbsolute(const char* field, const std::string& directory, std::string* 
 // Listens for anything but an empty document, and where it begins.
 class ContentFinder final : public YAML::EventHandler {
  public:
+  // 1-based line of the content, -1 when there is none, and where an empty document is.
   int line() const { return line_; }
+  int empty_line() const { return empty_line_; }
 
   void OnDocumentStart(const YAML::Mark&) override {}
   void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { empty_line_ = mark.line + 1; }
   void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { Found(mark); }
   void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
                 const std::string&) override {
@@ -73,6 +75,7 @@ class ContentFinder final : public YAML::EventHandler {
     if (line_ < 0) line_ = mark.line + 1;
   }
   int line_ = -1;
+  int empty_line_ = -1;
 };
 
 // 1-based line of what stands behind the first document; -1 when nothing does. Not by
@@ -80,9 +83,11 @@ class ContentFinder final : public YAML::EventHandler {
 int LineOfMore(const std::string& text) {
   std::istringstream stream(text);
   YAML::Parser parser(stream);
-  ContentFinder first, more;
-  if (parser.HandleNextDocument(first)) parser.HandleNextDocument(more);
-  return more.line();
+  ContentFinder first, more, again;
+  if (!parser.HandleNextDocument(first) || !parser.HandleNextDocument(more)) return -1;
+  if (more.line() > 0) return more.line();
+  // One empty document is a "---" at the end; a bracket or comma too many is one again and again.
+  return parser.HandleNextDocument(again) ? more.empty_line() : -1;
 }
 
 }  // namespace

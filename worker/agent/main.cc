@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
 
   switchyard::rpc::AllowOnlyTls13();
+  switchyard::rpc::AdoptGrpcLog();
   // Before any thread, so that all of them leave these signals to the one that waits for them.
   sigset_t signals;
   sigemptyset(&signals);

@@ -82,13 +82,13 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
   const int tokens =
       static_cast<int>(min(static_cast<int64_t>(kTokens), p.num_tokens - first_token));
   const int32_t* expert = p.expert_TK + first_token * k;
-  const uint32_t completed = LoadVolatile(c.state);
-  if (LoadVolatile(c.error) != 0) return;
+  const uint32_t completed = LoadVolatile(c.state), error = LoadVolatile(c.error);
+  cudaTriggerProgrammaticLaunchCompletion();
 
   for (int i = threadIdx.x; i < entries * kWords; i += kExchangeThreads) {
     mask[i / kWords].word[i % kWords] = 0;
   }
-  if (threadIdx.x == 0) go = 1;
+  if (threadIdx.x == 0) go = error == 0 ? 1 : 0;
   __syncthreads();
   for (int i = threadIdx.x; i < tokens * k; i += kExchangeThreads) {
     const int e = expert[i];
@@ -98,6 +98,7 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
     mask[experts + e / local].Add(i / k);
   }
   __syncthreads();
+  if (go == 0) return;
   AddEarlierBlocks(p, mask, entries, completed + 1, before, &go);
   if (go == 0) return;
 

@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kUnroll = 8;  // 16-byte loads in flight of a lane
 
-__device__ int Tiles(int slots) { return (slots + kExchangeTile - 1) / kExchangeTile; }
+__device__ int Tiles(int slots) { return (slots + kRowTile - 1) / kRowTile; }
 
 // A warp's share of the units 0, 1, 2, ... of `blocks` blocks: neighbours lie in different blocks.
 struct Share {
@@ -28,8 +28,8 @@ __device__ void SendTiles(const ExchangeRowsParams& p, uint32_t completed) {
   uint32_t free_ranks = 0;  // which have taken the exchange before
   for (int64_t unit = share.first; unit < units; unit += share.step) {
     const int to = (c.rank + 1 + static_cast<int>(unit % peers)) % c.size;
-    const int first_slot = static_cast<int>(unit / peers) * kExchangeTile;
-    const int slots = min(kExchangeTile, p.send_count_P[to] - first_slot);
+    const int first_slot = static_cast<int>(unit / peers) * kRowTile;
+    const int slots = min(kRowTile, p.send_count_P[to] - first_slot);
     if (slots <= 0) continue;
     if ((free_ranks >> to & 1u) == 0 && c.taken_from[to] != nullptr) {
       bool taken = true;
@@ -68,7 +68,7 @@ struct ReceiveShared {
   int32_t first_row[kMaxExchangeExperts];  // [L, P]: rows of the expert before those of the source
   int32_t slots[kMaxExchangeRanks];
   int32_t warp_sum[kExchangeWarps];
-  int32_t row[kExchangeWarps][kExchangeTile * kMaxExchangeTopK];  // of the choices of a warp's tile
+  int32_t row[kExchangeWarps][kRowTile * kMaxExchangeTopK];  // of the choices of a warp's tile
   int ok;
 };
 
@@ -118,12 +118,12 @@ __device__ bool ReadTables(const ExchangeRowsParams& p, uint32_t completed, Rece
   return true;
 }
 
-// Expands up to kExchangeTile slots of `source` from first_slot on. `row`: of this warp.
+// Expands up to kRowTile slots of `source` from first_slot on. `row`: of this warp.
 __device__ void ExpandTile(const ExchangeRowsParams& p, ReceiveShared& s, int32_t* row, int source,
                            int first_slot) {
   const int lane = static_cast<int>(threadIdx.x) % 32, k = p.top_k, ranks = p.control.size;
   const int vectors = p.hidden / kVec;
-  const int slots = min(kExchangeTile, s.slots[source] - first_slot);
+  const int slots = min(kRowTile, s.slots[source] - first_slot);
   const int64_t first_choice = static_cast<int64_t>(first_slot) * k;
   int32_t* saved = p.row_of_choice_PTK + source * p.num_tokens * k + first_choice;
   for (int i = lane; i < slots * k; i += 32) {
@@ -189,7 +189,7 @@ __device__ void ReceiveTiles(const ExchangeRowsParams& p, uint32_t completed, Re
   __syncthreads();
   const Share share(static_cast<int>(blockIdx.x) - p.send_blocks, p.receive_blocks);
   for (int tile = share.first; tile < Tiles(s.slots[c.rank]); tile += share.step) {
-    ExpandTile(p, s, row, c.rank, tile * kExchangeTile);
+    ExpandTile(p, s, row, c.rank, tile * kRowTile);
   }
   const int64_t units = static_cast<int64_t>(peers) * Tiles(static_cast<int>(p.num_tokens));
   for (int64_t unit = share.first; unit < units; unit += share.step) {
@@ -205,12 +205,13 @@ __device__ void ReceiveTiles(const ExchangeRowsParams& p, uint32_t completed, Re
       }
       if (!__all_sync(~0u, there)) return;
     }
-    ExpandTile(p, s, row, source, tile * kExchangeTile);
+    ExpandTile(p, s, row, source, tile * kRowTile);
   }
 }
 
 __global__ void __launch_bounds__(kExchangeThreads) RowsKernel(ExchangeRowsParams p) {
   __shared__ ReceiveShared shared;
+  cudaGridDependencySynchronize();
   const uint32_t completed = LoadVolatile(p.control.state);
   const bool failed = LoadVolatile(p.control.error) != 0;
   if (failed) {
@@ -238,8 +239,17 @@ cudaError_t ExchangeRows(const ExchangeRowsParams& p, cudaStream_t stream) {
       p.send_blocks + p.receive_blocks <= 0) {
     return cudaErrorInvalidValue;
   }
-  RowsKernel<<<p.send_blocks + p.receive_blocks, kExchangeThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  // Behind a plan its blocks may come while that still runs; they wait for it to end.
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(p.send_blocks + p.receive_blocks);
+  config.blockDim = dim3(kExchangeThreads);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = p.build ? 1 : 0;
+  return cudaLaunchKernelEx(&config, RowsKernel, p);
 }
 
 }  // namespace switchyard::kernels

@@ -74,9 +74,6 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   return s;
 }
 
-// Bytes an element of the attention output that cuDNN's backward takes, packed documents included
-// (measured: 8 dense, 13 packed).
-constexpr int64_t kAttentionScratch = 14;
 // Scratch of the other kernels: partial sums by block, and the sort of the embedding's gradient.
 Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 

@@ -27,6 +27,7 @@ struct AgentScript {
   std::string exit_code = "KILLED";
   std::vector<std::string> probe_problems = {};
   std::string data_error = {};  // of the user's data
+  std::string allocation = {};  // "{job_uid}/{epoch}" that it was started for; leaves when told to
 };
 
 class ScriptedAgent {
@@ -44,6 +45,7 @@ class ScriptedAgent {
   std::map<int64_t, int> Starts();
   std::set<std::string> removed();
   grpc::Status last_status();
+  bool left();
 
  private:
   struct Attempt {
@@ -70,6 +72,7 @@ class ScriptedAgent {
   std::mutex mutex_;
   std::string address_;
   bool stopping_ = false;
+  bool left_ = false;
   std::map<std::pair<std::string, int64_t>, Attempt> attempts_;
   std::map<int64_t, int> starts_;
   std::set<std::string> published_, removed_;

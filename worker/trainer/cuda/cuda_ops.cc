@@ -147,7 +147,8 @@ class CudaOps final : public ops::DeviceOps {
     kernels::AttentionBuffers buffers = Buffers(query, key, value, out, log_sum_exp);
     buffers.grad_out = Bf16(grad_out), buffers.grad_query = Bf16(grad_query);
     buffers.grad_key = Bf16(grad_key), buffers.grad_value = Bf16(grad_value);
-    void* scratch = Scratch(plan.backward_workspace_bytes());
+    void* scratch = attention_.own_scratch();
+    if (scratch == nullptr) scratch = Scratch(plan.backward_workspace_bytes());
     TORCH_CHECK(plan.Backward(buffers, scratch, Stream()), "cuDNN refused attention's backward");
   }
 

@@ -17,6 +17,7 @@
 #include "common/rpc/violations.h"
 #include "common/status_macros.h"
 #include "common/units.h"
+#include "common/utf8.h"
 #include "coordinator/cli/yaml_to_proto.h"
 
 namespace switchyard::coordinator {
@@ -42,6 +43,19 @@ void MakeAbsolute(const char* field, const std::string& directory, std::string* 
   if (!fs::path(*path).is_absolute())
     *path = (fs::path(directory) / *path).lexically_normal().string();
   while (path->size() > 1 && path->back() == '/') path->pop_back();
+}
+
+// 1-based line of the first byte that is no UTF-8, 0 when there is none. A message with such a text
+// would be dropped whole by who receives it.
+int LineOfForeignBytes(const std::string& text) {
+  int line = 1;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = Utf8SequenceLength(text, i);
+    if (length == 0) return line;
+    line += text[i] == '\n';
+    i += length;
+  }
+  return 0;
 }
 
 // Listens for anything but an empty document, and where it begins.
@@ -96,6 +110,10 @@ absl::StatusOr<v1::JobSpec> ParseSpec(const std::string& text, const std::string
                                       const std::string& source) {
   if (static_cast<int64_t>(text.size()) > kMaxSpecBytes)
     return TooLarge(source, FormatBytes(text.size()));
+  if (const int line = LineOfForeignBytes(text); line > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, ", line ", line, ": is not UTF-8; save the file as UTF-8"));
+  }
   v1::JobSpec spec;
   std::vector<rpc::Violation> violations;
   try {

@@ -165,6 +165,10 @@ TEST(SpecFileTest, RefusesWhatIsNotOneMapping) {
   EXPECT_THAT(Refusal("? [a]\n: b\n"), HasSubstr("a key that is not text"));
 }
 
+TEST(SpecFileTest, RefusesTextThatIsNotUtf8) {
+  EXPECT_THAT(Refusal("name: a\nmodel: /m\xff\n"), HasSubstr("line 2: is not UTF-8"));
+}
+
 TEST(SpecFileTest, RefusesATildeThatNoShellExpanded) {
   EXPECT_THAT(Refusal("model: ~/models/qwen\n"),
               HasSubstr("model: is \"~/models/qwen\"; write the home directory out"));

@@ -1,5 +1,6 @@
 // switchyard-coordinator: flags, signals, exit codes.
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -211,5 +212,8 @@ int main(int argc, char** argv) {
     return 64;
   }
   switchyard::rpc::AllowOnlyTls13();
+  switchyard::rpc::AdoptGrpcLog();
+  // No core dump and no debugger of the same user gets at the server's key.
+  if (!access.security_dir.empty()) prctl(PR_SET_DUMPABLE, 0);
   return switchyard::coordinator::Run(listen, metrics, state_dir, access, slurm);
 }

@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
   if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
 
   switchyard::rpc::AllowOnlyTls13();
+  switchyard::rpc::AdoptGrpcLog();
   switchyard::log::SetProcessFields({{"program", "agent"}, {"node", options.node}});
   std::string problem;
   if (!switchyard::log::ConfigureFromEnvironment(&problem)) {

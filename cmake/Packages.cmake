@@ -7,9 +7,12 @@ if(SWITCHYARD_SERVICE)
   find_package(Protobuf REQUIRED)  # Debian has no ProtobufConfig.cmake: module mode
   find_package(gRPC CONFIG REQUIRED)
   find_package(prometheus-cpp CONFIG REQUIRED)
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)  # Debian's has no CMake package
   find_package(SQLite3 REQUIRED)
   find_package(SQLiteCpp CONFIG REQUIRED)
   find_package(yaml-cpp REQUIRED)
+  find_package(OpenSSL 3.0 REQUIRED)
 endif()
 if(SWITCHYARD_TESTS)
   find_package(GTest CONFIG REQUIRED)

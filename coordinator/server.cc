@@ -5,26 +5,35 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <mutex>
+#include <set>
 
 #include "absl/random/random.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/synchronization/notification.h"
 #include "common/log.h"
 #include "common/rpc/channel.h"
 #include "common/status_macros.h"
+#include "coordinator/access/guarded_services.h"
+#include "coordinator/access/request_facts.h"
 #include "coordinator/job/sqlite_job_store.h"
 #include "coordinator/launch/model_planner.h"
 #include "coordinator/service/agent_service.h"
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/state_dir.h"
+#include "coordinator/web/live_pages.h"
 
 namespace switchyard::coordinator {
 namespace {
 
 constexpr std::chrono::seconds kDrainTime{3};
+// For calls that are open when a connection's time is over.
+constexpr int kMaxConnectionGraceMs = 5000;
+constexpr absl::Duration kHealthTime = absl::Seconds(2);
 
 // Removes the logs of deleted jobs.
 class LogRemover final : public JobObserver {
@@ -46,6 +55,18 @@ class LogRemover final : public JobObserver {
   std::map<std::string, std::string> uid_by_name_;
 };
 
+// 200 while the writer thread answers: what /healthz says.
+http::Handler Health(CoreLoop& loop) {
+  return [&loop](const http::Request&) {
+    auto answered = std::make_shared<absl::Notification>();
+    if (!loop.Post({}, [answered](Core&, const absl::Status&) { answered->Notify(); }))
+      return http::TextResponse(503, "shutting down\n");
+    return answered->WaitForNotificationWithTimeout(kHealthTime)
+               ? http::TextResponse(200, "ok\n")
+               : http::TextResponse(503, "the writer thread does not answer; is the disk slow?\n");
+  };
+}
+
 std::string NewId() {
   static absl::Mutex mutex;
   static auto& gen = *new absl::BitGen();
@@ -54,9 +75,33 @@ std::string NewId() {
                          absl::Uniform<uint64_t>(gen));
 }
 
+// Pages of a job need a viewer of its project; all else, /metrics too, tells of all projects.
+std::function<std::unique_ptr<http::Response>(const http::Request&)> PageAuthority(
+    AccessGate& gate) {
+  return [&gate](const http::Request& request) -> std::unique_ptr<http::Response> {
+    constexpr absl::string_view kJobs = "/jobs/";
+    std::string resource;
+    if (absl::StartsWith(request.path, kJobs))
+      resource = absl::StrCat("projects/", request.path.substr(kJobs.size()));
+    const absl::Status status =
+        gate.AdmitPage(request.authorization, request.peer, request.path, resource);
+    if (status.ok()) return nullptr;
+    const int code = absl::IsUnauthenticated(status)     ? 401
+                     : absl::IsPermissionDenied(status)  ? 403
+                     : absl::IsResourceExhausted(status) ? 429
+                                                         : 503;
+    auto response = std::make_unique<http::Response>(
+        http::TextResponse(code, absl::StrCat(status.message(), "\n")));
+    if (code == 401)
+      response->headers.emplace_back("WWW-Authenticate",
+                                     "Basic realm=\"Switchyard: your token as password\"");
+    return response;
+  };
+}
+
 }  // namespace
 
-absl::Status CheckLoopback(const std::string& flag, const std::string& address) {
+absl::Status CheckAddress(const std::string& flag, const std::string& address) {
   const size_t colon = address.rfind(':');
   int port = -1;
   if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port) ||
@@ -64,21 +109,27 @@ absl::Status CheckLoopback(const std::string& flag, const std::string& address) 
     return absl::InvalidArgumentError(
         absl::StrFormat("%s is \"%s\"; give HOST:PORT, for example 127.0.0.1:7070", flag, address));
   }
-  const std::string host = address.substr(0, colon);
-  if (host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127."))
-    return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrFormat("%s is \"%s\": without TLS the coordinator serves on loopback only "
-                      "(127.0.0.1, [::1], localhost). TLS and "
-                      "tokens come with their own set-up; until then use an SSH tunnel",
-                      flag, address));
+  return absl::OkStatus();
+}
+
+absl::Status CheckLoopback(const std::string& flag, const std::string& address) {
+  SWITCHYARD_RETURN_IF_ERROR(CheckAddress(flag, address));
+  if (rpc::IsLoopback(address)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat(
+      "%s is \"%s\": without TLS it is served on loopback only (127.0.0.1, [::1], localhost); "
+      "start with --security-dir, or with --plain-text where everyone may read it",
+      flag, address));
 }
 
 // In the order in which they are made; destroyed the other way round.
 struct Server::Parts {
   Parts(StateDir dir, std::unique_ptr<SqliteJobStore> job_store,
-        std::unique_ptr<MetricsStore> metrics_store, const ServerOptions& options)
+        std::unique_ptr<MetricsStore> metrics_store, AccessSetup access_setup,
+        std::unique_ptr<AuditLog> audit_log, const ServerOptions& options)
       : state_dir(std::move(dir)),
+        access(std::move(access_setup)),
+        audit(std::move(audit_log)),
+        gate({access.tokens.get(), access.revoked_nodes.get(), audit.get(), options.access.limits}),
         store(std::move(job_store)),
         metrics(std::move(metrics_store)),
         logs(state_dir.logs()),
@@ -86,13 +137,29 @@ struct Server::Parts {
         published([this] { watches.Notify(); }),
         watches(published, *metrics),
         log_hub(published, logs),
-        agents(published, logs),
+        agents(published, logs,
+               [this](const grpc::CallbackServerContext* context) {
+                 return gate.AdmitAgent(context);
+               }),
         core(options.core, clock, *store, planner, agents, NewId),
-        loop(core),
-        jobs({loop, *store, published, planner, *metrics, watches, log_hub}),
+        loop(core, options.series),
+        jobs({loop, *store, published, planner, *metrics, watches, log_hub, access.paths,
+              options.access.limits.max_jobs_per_project, options.allocator}),
         checkpoints(loop, published),
-        nodes(loop) {
+        nodes(loop,
+              [this](const grpc::CallbackServerContext* context) {
+                return [caller = gate.CallerOf(context)](const std::string& job) {
+                  return caller.RoleIn(ProjectOf(job)) >= security::Role::kViewer;
+                };
+              }),
+        tokens(gate),
+        guarded_jobs(gate, jobs),
+        guarded_checkpoints(gate, checkpoints),
+        guarded_nodes(gate, nodes),
+        guarded_tokens(gate, tokens),
+        pages(published, *metrics, *store) {
     agents.SetLoop(&loop);
+    core.context().allocator = options.allocator;
     core.AddListener(&published);
     core.AddObserver(metrics.get());  // before `published`: watchers read steps from it
     core.AddObserver(&published);
@@ -101,6 +168,9 @@ struct Server::Parts {
   }
 
   StateDir state_dir;
+  AccessSetup access;
+  std::unique_ptr<AuditLog> audit;
+  AccessGate gate;
   SystemClock clock;
   std::unique_ptr<SqliteJobStore> store;
   std::unique_ptr<MetricsStore> metrics;
@@ -116,38 +186,62 @@ struct Server::Parts {
   JobServiceImpl jobs;
   CheckpointServiceImpl checkpoints;
   NodeServiceImpl nodes;
+  TokenService tokens;
+  GuardedJobService guarded_jobs;
+  GuardedCheckpointService guarded_checkpoints;
+  GuardedNodeService guarded_nodes;
+  GuardedAccessService guarded_tokens;
+  LivePages pages;
   std::unique_ptr<grpc::Server> server;
   std::string address;
+  std::unique_ptr<http::Server> http;  // its handlers use all of the above
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
-  SWITCHYARD_RETURN_IF_ERROR(CheckLoopback("--listen", options.listen));
+  SWITCHYARD_RETURN_IF_ERROR(CheckAddress("--listen", options.listen));
+  AccessSetup access;
+  SWITCHYARD_ASSIGN_OR_RETURN(access, SetUpAccess(options.access, options.listen));
   absl::StatusOr<StateDir> dir = StateDir::Open(options.state_dir);
   if (!dir.ok()) return dir.status();
   std::unique_ptr<SqliteJobStore> store;
-  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database()));
+  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database(), options.version));
   std::unique_ptr<MetricsStore> metrics;
   SWITCHYARD_ASSIGN_OR_RETURN(metrics, MetricsStore::Open(dir->metrics_database()));
-  auto parts =
-      std::make_unique<Parts>(*std::move(dir), std::move(store), std::move(metrics), options);
+  std::unique_ptr<AuditLog> audit;
+  SWITCHYARD_ASSIGN_OR_RETURN(audit, AuditLog::Open(absl::StrCat(dir->path(), "/audit.log"), {}));
+  auto parts = std::make_unique<Parts>(*std::move(dir), std::move(store), std::move(metrics),
+                                       std::move(access), std::move(audit), options);
   SWITCHYARD_RETURN_IF_ERROR(parts->core.Start());
+  std::set<std::string> uids;
+  for (const auto& [uid, record] : parts->core.context().book.jobs()) uids.insert(uid);
+  parts->logs.RemoveAllBut(uids);
 
   static std::once_flag plugins;
-  std::call_once(plugins, [] {
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-  });
+  std::call_once(plugins, [] { grpc::EnableDefaultHealthCheckService(true); });
+  // Reflection cannot be asked for a token: only where nobody is.
+  static std::once_flag reflection;
+  if (parts->access.tokens == nullptr)
+    std::call_once(reflection, grpc::reflection::InitProtoReflectionServerBuilderPlugin);
   grpc::ServerBuilder builder;
   rpc::ConfigureServer(builder);
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
-  builder.RegisterService(&parts->jobs);
-  builder.RegisterService(&parts->checkpoints);
-  builder.RegisterService(&parts->nodes);
+  builder.AddListeningPort(options.listen, parts->access.credentials, &port);
+  if (parts->access.tokens != nullptr) {
+    const int age_ms = options.access.max_connection_age_seconds * 1000;
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, age_ms);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                               std::min(age_ms, kMaxConnectionGraceMs));
+  }
+  builder.RegisterService(&parts->guarded_jobs);
+  builder.RegisterService(&parts->guarded_checkpoints);
+  builder.RegisterService(&parts->guarded_nodes);
+  builder.RegisterService(&parts->guarded_tokens);
   builder.RegisterService(&parts->agents);
   parts->loop.Start();
+  options.interceptors.push_back(std::make_unique<TraceCalls>());
+  options.interceptors.push_back(parts->gate.Interceptor());
   builder.experimental().SetInterceptorCreators(std::move(options.interceptors));
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr || port == 0) {
@@ -156,18 +250,28 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
         "--listen %s: the port is taken or the address is not of this machine", options.listen));
   }
   parts->address = absl::StrCat(options.listen.substr(0, options.listen.rfind(':')), ":", port);
-  for (const char* service : {"switchyard.v1.JobService", "switchyard.v1.CheckpointService",
-                              "switchyard.v1.NodeService", "switchyard.agent.v1.AgentService"}) {
+  for (const char* service :
+       {"switchyard.v1.JobService", "switchyard.v1.CheckpointService", "switchyard.v1.NodeService",
+        "switchyard.v1.AccessService", "switchyard.agent.v1.AgentService"}) {
     parts->server->GetHealthCheckService()->SetServingStatus(service, true);
   }
   // From here on calls may be open, and only the destructor ends them.
   std::unique_ptr<Server> server(new Server(std::move(parts)));
+  if (options.http != nullptr) {
+    options.http->Handle("/healthz", Health(server->parts_->loop));
+    if (server->parts_->access.tokens != nullptr)
+      options.http->Authorize(PageAuthority(server->parts_->gate));
+    server->parts_->pages.AddTo(*options.http);
+    server->parts_->http = std::move(options.http);
+    server->parts_->http->Serve();
+  }
   SWITCHYARD_RETURN_IF_ERROR(server->WriteStateFile("listen-address", server->address()));
   return server;
 }
 
 Server::~Server() {
   if (parts_->server == nullptr) return;
+  parts_->http.reset();
   parts_->server->GetHealthCheckService()->SetServingStatus(false);
   parts_->watches.Close();
   parts_->log_hub.Close();
@@ -178,6 +282,11 @@ Server::~Server() {
 }
 
 const std::string& Server::address() const { return parts_->address; }
+int64_t Server::turns() const { return parts_->loop.turns(); }
+
+std::string Server::http_address() const {
+  return parts_->http == nullptr ? "" : parts_->http->address();
+}
 
 absl::Status Server::WriteStateFile(const std::string& name, const std::string& text) const {
   return parts_->state_dir.WriteFile(name, text);

@@ -22,6 +22,27 @@ struct AdamwSegment {
   float weight_decay;     // decay of this tensor
 };
 
+// What one step decides on the device; written by PrepareAdamw.
+struct AdamwScalars {
+  float grad_scale;                // clip factor
+  int32_t skip;                    // non-zero: the update leaves everything as it is
+  float correction1, correction2;  // 1 - beta1^t, 1 - beta2^t
+  uint32_t step;                   // t, updates so far; keys stochastic rounding
+  float grad_norm;                 // before clipping
+};
+
+struct PrepareAdamwParams {
+  const double* sum_of_squares;  // of the whole gradient
+  const double* finite;          // [num_finite]: skip the step when one of them is not finite
+  int32_t num_finite;
+  double max_norm;  // 0: no clipping
+  float beta1, beta2;
+  AdamwScalars* scalars;  // device; `step` is read and, unless the step is skipped, advanced
+};
+
+// One thread; scale = min(1, max_norm / (norm + 1e-6)).
+cudaError_t PrepareAdamw(const PrepareAdamwParams& params, cudaStream_t stream);
+
 struct AdamwParams {
   nv_bfloat16* weight;              // [n], 16-byte aligned, as are the others
   int16_t* remainder;               // [n]; exact only
@@ -34,12 +55,9 @@ struct AdamwParams {
   int64_t numel;                    // n, multiple of 8
   const AdamwSegment* segments;     // device, [num_segments]; the first begins at 0
   int32_t num_segments;
-  const float* grad_scale;  // device scalar: clip factor
-  const int32_t* skip;      // device scalar: non-zero leaves everything as it is; null for never
+  const AdamwScalars* scalars;  // device
   float learning_rate, beta1, beta2, eps;
-  float correction1, correction2;  // 1 - beta1^t, 1 - beta2^t
-  uint64_t seed;                   // of the job
-  uint32_t step;                   // t, keys stochastic rounding
+  uint64_t seed;  // of the job
 };
 
 // exact moves 26 bytes a parameter, compact 14 (bfloat16 gradients). Deterministic.

@@ -31,12 +31,13 @@ __global__ void PrepareKernel(const int64_t* id, int64_t num_tokens, int32_t* ke
 
 // Block i works when sorted position i begins a run of equal keys; radix sort is stable, so tokens
 // rise.
-__global__ void SumRunsKernel(EmbeddingGradientParams p, const int32_t* keys,
+template <typename Out>
+__global__ void SumRunsKernel(EmbeddingGradientParams p, Out* table, const int32_t* keys,
                               const int32_t* tokens) {
   const int64_t first = blockIdx.x;
   const int32_t key = keys[first];
-  if (first > 0 && keys[first - 1] == key) return;
-  nv_bfloat16* out = p.grad_table_VD + static_cast<int64_t>(key) * p.hidden;
+  if (key == p.skipped_id || (first > 0 && keys[first - 1] == key)) return;
+  Out* out = table + static_cast<int64_t>(key) * p.hidden;
   for (int column = threadIdx.x * kVec; column < p.hidden; column += blockDim.x * kVec) {
     float sum[kVec];
     Load8(out + column, sum);
@@ -68,7 +69,8 @@ int64_t EmbeddingGradientWorkspaceBytes(int64_t num_tokens, int32_t vocab) {
 cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
                               cudaStream_t stream) {
   if (p.num_tokens < 0 || p.num_tokens > INT32_MAX || p.vocab <= 0 || p.hidden <= 0 ||
-      p.hidden % kVec != 0) {
+      p.hidden % kVec != 0 ||
+      (p.grad_table_VD != nullptr) == (p.grad_table_float32_VD != nullptr)) {
     return cudaErrorInvalidValue;
   }
   if (p.num_tokens == 0) return cudaSuccess;
@@ -81,8 +83,13 @@ cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
       layout.array(workspace, 1), layout.array(workspace, 2), layout.array(workspace, 3),
       p.num_tokens, 0, KeyBits(p.vocab), stream);
   if (error != cudaSuccess) return error;
-  SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(p, layout.array(workspace, 1),
-                                                  layout.array(workspace, 3));
+  if (p.grad_table_VD != nullptr) {
+    SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(p, p.grad_table_VD, layout.array(workspace, 1),
+                                                    layout.array(workspace, 3));
+  } else {
+    SumRunsKernel<<<p.num_tokens, 256, 0, stream>>>(
+        p, p.grad_table_float32_VD, layout.array(workspace, 1), layout.array(workspace, 3));
+  }
   return cudaGetLastError();
 }
 

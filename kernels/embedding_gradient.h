@@ -12,8 +12,10 @@ namespace switchyard::kernels {
 struct EmbeddingGradientParams {
   const int64_t* id_T;           // [T] in [0, V)
   const nv_bfloat16* grad_y_TD;  // [T, D], 16-byte aligned
-  nv_bfloat16*
-      grad_table_VD;   // [V, D]; rows of ids that occur are added to, others stay: zero it first
+  // [V, D], one of the two; rows of ids that occur are added to, others stay: zero it first.
+  nv_bfloat16* grad_table_VD;
+  float* grad_table_float32_VD;
+  int64_t skipped_id;  // its row gets nothing; -1 for none
   int64_t num_tokens;  // T
   int32_t vocab;       // V
   int32_t hidden;      // D, multiple of 8

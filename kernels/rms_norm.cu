@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwa
     for (int j = 0; j < kVec; ++j) square += v[i][j] * v[i][j];
   }
   const float rstd = rsqrtf(BlockSum(square) / p.hidden + p.eps);
-  if (threadIdx.x == 0) p.rstd_T[blockIdx.x] = rstd;
+  if (threadIdx.x == 0 && p.rstd_T != nullptr) p.rstd_T[blockIdx.x] = rstd;
 #pragma unroll
   for (int i = 0; i < kMaxVectorsPerThread; ++i) {
     const int vector = threadIdx.x + i * blockDim.x;
@@ -70,7 +70,6 @@ __global__ void __launch_bounds__(kMaxThreads)
   }
   for (int64_t token = blockIdx.x; token < p.num_tokens; token += gridDim.x) {
     const int64_t row = token * p.hidden;
-    const float rstd = p.rstd_T[token];
     float n[kVectors][kVec] = {}, g[kVectors][kVec] = {}, residual[kVectors][kVec] = {};
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
@@ -80,7 +79,18 @@ __global__ void __launch_bounds__(kMaxThreads)
       Load8(p.grad_y_TD + row + vector * kVec, g[i]);
       if (has_residual) Load8(p.residual_gradient_TD + row + vector * kVec, residual[i]);
     }
-    float dot = 0.0f;
+    float2 sums = {0.0f, 0.0f};  // of x^2 and of dy gamma x
+#pragma unroll
+    for (int i = 0; i < kVectors; ++i) {
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) {
+        sums.x += n[i][j] * n[i][j];
+        sums.y += g[i][j] * gamma[i][j] * n[i][j];
+      }
+    }
+    sums = BlockSum(sums);
+    const float rstd = p.rstd_T != nullptr ? p.rstd_T[token] : rsqrtf(sums.x / p.hidden + p.eps);
+    const float mean = sums.y * rstd / p.hidden;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
 #pragma unroll
@@ -88,10 +98,8 @@ __global__ void __launch_bounds__(kMaxThreads)
         n[i][j] *= rstd;
         grad_gamma[i][j] += g[i][j] * n[i][j];
         g[i][j] *= gamma[i][j];
-        dot += g[i][j] * n[i][j];
       }
     }
-    const float mean = BlockSum(dot) / p.hidden;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
       const int vector = threadIdx.x + i * blockDim.x;

@@ -21,7 +21,7 @@ struct RmsNormForwardParams {
   nv_bfloat16* sum_TD;         // [T, D]; may alias x or an addend; null when num_addends is 0
   const nv_bfloat16* gamma_D;  // [D]
   nv_bfloat16* y_TD;           // [T, D]; must not alias an input
-  float* rstd_T;               // [T]
+  float* rstd_T;               // [T]; null when not wanted
   int64_t num_tokens;          // T >= 0
   int32_t hidden;              // D, multiple of 8, at most 8192
   float eps;
@@ -36,13 +36,14 @@ cudaError_t RmsNormForward(const RmsNormForwardParams& params, cudaStream_t stre
 struct RmsNormBackwardParams {
   const nv_bfloat16* x_TD;                  // [T, D]: the forward's sum
   const nv_bfloat16* gamma_D;               // [D]
-  const float* rstd_T;                      // [T]
+  const float* rstd_T;                      // [T]; null: computed from x again
   const nv_bfloat16* grad_y_TD;             // [T, D]
   const nv_bfloat16* residual_gradient_TD;  // [T, D], added to dx; null for none; may alias grad_x
   nv_bfloat16* grad_x_TD;                   // [T, D]; may alias grad_y
   nv_bfloat16* grad_gamma_D;                // [D], overwritten
   int64_t num_tokens;
   int32_t hidden;  // D, multiple of 8, at most 8192
+  float eps;       // used without rstd_T
 };
 
 // Bytes of `workspace` for RmsNormBackward, 16-byte aligned.

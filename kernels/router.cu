@@ -10,13 +10,14 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kForwardBlocks = 264;
 constexpr int kMaxPerLane = kMaxRouterExperts / 32;
 
-// Softmax of one token's logits; lane l holds experts l, l + 32, ...
+// Softmax of one token's logits; lane l holds experts l, l + 32, ...; beyond the last one 0.
 template <int kPerLane>
-__device__ __forceinline__ void Softmax(const nv_bfloat16* logits, int lane, float (&p)[kPerLane]) {
+__device__ __forceinline__ void Softmax(const nv_bfloat16* logits, int lane, int num_experts,
+                                        float (&p)[kPerLane]) {
   float maximum = -INFINITY;
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) {
-    p[i] = __bfloat162float(logits[lane + 32 * i]);
+    p[i] = lane + 32 * i < num_experts ? __bfloat162float(logits[lane + 32 * i]) : -INFINITY;
     maximum = fmaxf(maximum, p[i]);
   }
   maximum = WarpMax(maximum);
@@ -40,15 +41,23 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p,
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   for (int e = threadIdx.x; e < p.num_experts; e += kThreads) counts[e] = 0;
   __syncthreads();
-  float sum[kPerLane] = {};
+  float sum[kPerLane] = {}, entropy = 0.0f;
   for (int64_t token = blockIdx.x * kWarps + warp; token < p.num_tokens;
        token += gridDim.x * kWarps) {
+    if (p.valid_T != nullptr && !p.valid_T[token]) {
+      if (lane < p.top_k) {
+        p.expert_TK[token * p.top_k + lane] = -1;
+        p.weight_TK[token * p.top_k + lane] = 0.0f;
+      }
+      continue;
+    }
     float probability[kPerLane], remaining[kPerLane];
-    Softmax<kPerLane>(p.logits_TE + token * p.num_experts, lane, probability);
+    Softmax<kPerLane>(p.logits_TE + token * p.num_experts, lane, p.num_experts, probability);
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
       sum[i] += probability[i];
-      remaining[i] = probability[i];
+      remaining[i] = lane + 32 * i < p.num_experts ? probability[i] : -1.0f;
+      if (probability[i] > 0.0f) entropy -= probability[i] * __logf(probability[i]);
     }
     float chosen = 0.0f, total = 0.0f;
     int expert = 0;
@@ -88,7 +97,8 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p,
   }
 #pragma unroll
   for (int i = 0; i < kPerLane; ++i) sums[warp][lane + 32 * i] = sum[i];
-  __syncthreads();
+  entropy = BlockSum(entropy);
+  if (threadIdx.x == 0) partial[kForwardBlocks * p.num_experts + blockIdx.x] = entropy;
   for (int e = threadIdx.x; e < p.num_experts; e += kThreads) {
     if (counts[e] != 0) atomicAdd(&p.count_E[e], counts[e]);
     if (p.probability_sum_E == nullptr) continue;
@@ -98,15 +108,24 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p,
   }
 }
 
-// One warp an expert.
-__global__ void SumProbabilityKernel(const float* partial, int blocks, int num_experts,
-                                     float* out) {
+// One warp an expert, and one the entropy.
+__global__ void SumStatisticsKernel(const float* partial, int num_experts, float* probability_sum,
+                                    float* entropy_sum) {
   const int expert = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-  if (expert >= num_experts) return;
+  if (expert > num_experts) return;
+  const bool is_entropy = expert == num_experts;
   float sum = 0.0f;
-  for (int b = lane; b < blocks; b += 32) sum += partial[b * num_experts + expert];
+  for (int b = lane; b < kForwardBlocks; b += 32) {
+    sum +=
+        is_entropy ? partial[kForwardBlocks * num_experts + b] : partial[b * num_experts + expert];
+  }
   sum = WarpSum(sum);
-  if (lane == 0) out[expert] = sum;
+  if (lane != 0) return;
+  if (!is_entropy) {
+    probability_sum[expert] = sum;
+  } else if (entropy_sum != nullptr) {
+    *entropy_sum = sum;
+  }
 }
 
 template <int kPerLane>
@@ -114,9 +133,10 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(RouterBackwardParams 
   const int lane = threadIdx.x % 32;
   for (int64_t token = blockIdx.x * kWarps + threadIdx.x / 32; token < p.num_tokens;
        token += gridDim.x * kWarps) {
+    const bool valid = p.valid_T == nullptr || p.valid_T[token];
     float probability[kPerLane], grad[kPerLane] = {};
-    Softmax<kPerLane>(p.logits_TE + token * p.num_experts, lane, probability);
-    const int expert = lane < p.top_k ? p.expert_TK[token * p.top_k + lane] : -1;
+    Softmax<kPerLane>(p.logits_TE + token * p.num_experts, lane, p.num_experts, probability);
+    const int expert = lane < p.top_k && valid ? p.expert_TK[token * p.top_k + lane] : -1;
     float grad_weight = lane < p.top_k ? p.grad_weight_TK[token * p.top_k + lane] : 0.0f;
     // Probability of this lane's choice, fetched from the lane that holds that expert.
     float chosen = 0.0f;
@@ -141,44 +161,39 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(RouterBackwardParams 
     float dot = 0.0f;
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
-      if (p.balance_gradient_E != nullptr) grad[i] += p.balance_gradient_E[lane + 32 * i];
+      if (p.balance_gradient_E != nullptr && lane + 32 * i < p.num_experts)
+        grad[i] += p.balance_gradient_E[lane + 32 * i];
       dot += grad[i] * probability[i];
     }
     dot = WarpSum(dot);
 #pragma unroll
     for (int i = 0; i < kPerLane; ++i) {
+      if (lane + 32 * i >= p.num_experts) continue;
       p.grad_logits_TE[token * p.num_experts + lane + 32 * i] =
-          __float2bfloat16_rn(probability[i] * (grad[i] - dot));
+          __float2bfloat16_rn(valid ? probability[i] * (grad[i] - dot) : 0.0f);
     }
   }
 }
 
 bool Valid(int64_t num_tokens, int32_t num_experts, int32_t top_k) {
-  return num_tokens >= 0 && num_experts > 0 && num_experts % 32 == 0 &&
-         num_experts <= kMaxRouterExperts && top_k > 0 && top_k <= kMaxTopK && top_k <= num_experts;
+  return num_tokens >= 0 && num_experts > 0 && num_experts <= kMaxRouterExperts && top_k > 0 &&
+         top_k <= kMaxTopK && top_k <= num_experts;
 }
 
-// Calls launch<kPerLane>() for the smallest supported number of experts a lane.
+// Calls launch<kPerLane>() for the smallest compiled number of experts a lane that is enough.
 template <typename Launch>
 cudaError_t DispatchPerLane(int num_experts, Launch launch) {
-  switch (num_experts / 32) {
-    case 1:
-      launch.template operator()<1>();
-      break;
-    case 2:
-      launch.template operator()<2>();
-      break;
-    case 4:
-      launch.template operator()<4>();
-      break;
-    case 8:
-      launch.template operator()<8>();
-      break;
-    case 16:
-      launch.template operator()<kMaxPerLane>();
-      break;
-    default:
-      return cudaErrorInvalidValue;
+  const int per_lane = (num_experts + 31) / 32;
+  if (per_lane <= 1) {
+    launch.template operator()<1>();
+  } else if (per_lane <= 2) {
+    launch.template operator()<2>();
+  } else if (per_lane <= 4) {
+    launch.template operator()<4>();
+  } else if (per_lane <= 8) {
+    launch.template operator()<8>();
+  } else {
+    launch.template operator()<kMaxPerLane>();
   }
   return cudaGetLastError();
 }
@@ -186,7 +201,7 @@ cudaError_t DispatchPerLane(int num_experts, Launch launch) {
 }  // namespace
 
 int64_t RouterForwardWorkspaceBytes(int32_t num_experts) {
-  return static_cast<int64_t>(kForwardBlocks) * num_experts * sizeof(float);
+  return static_cast<int64_t>(kForwardBlocks) * (num_experts + 1) * sizeof(float);
 }
 
 cudaError_t RouterForward(const RouterForwardParams& p, void* workspace, cudaStream_t stream) {
@@ -196,8 +211,8 @@ cudaError_t RouterForward(const RouterForwardParams& p, void* workspace, cudaStr
     ForwardKernel<kPerLane><<<kForwardBlocks, kThreads, 0, stream>>>(p, partial);
   });
   if (error != cudaSuccess || p.probability_sum_E == nullptr) return error;
-  SumProbabilityKernel<<<(p.num_experts + 7) / 8, 256, 0, stream>>>(
-      partial, kForwardBlocks, p.num_experts, p.probability_sum_E);
+  SumStatisticsKernel<<<(p.num_experts + 8) / 8, 256, 0, stream>>>(
+      partial, p.num_experts, p.probability_sum_E, p.entropy_sum);
   return cudaGetLastError();
 }
 

@@ -13,15 +13,18 @@ inline constexpr int kMaxTopK = 32;
 
 // p = softmax(logits) in float32; the k largest p (ties: lower expert first) in falling order;
 // weight = p, or p / sum of the k with `renormalise`, rounded to bfloat16 as the reference models
-// do.
+// do. Tokens that are not valid get expert -1 and weight 0 and are in no sum.
 struct RouterForwardParams {
   const nv_bfloat16* logits_TE;  // [T, E]
+  const bool* valid_T;           // [T]; null for all
   int32_t* expert_TK;            // [T, K]
   float* weight_TK;              // [T, K]
   int32_t* count_E;              // [E] += choices of each expert; zero it first
   float* probability_sum_E;      // [E], overwritten: sum of p over tokens; null when not wanted
+  float* entropy_sum;            // [1], overwritten: sum over tokens of -sum p log p; null when not
+                                 // wanted
   int64_t num_tokens;            // T
-  int32_t num_experts;           // E, multiple of 32, at most 512
+  int32_t num_experts;           // E, at most 512
   int32_t top_k;                 // K, at most 32
   bool renormalise;
 };
@@ -35,6 +38,7 @@ cudaError_t RouterForward(const RouterForwardParams& params, void* workspace, cu
 // gradient.
 struct RouterBackwardParams {
   const nv_bfloat16* logits_TE;     // [T, E], the forward's
+  const bool* valid_T;              // [T]; null for all. Other rows get gradient 0
   const int32_t* expert_TK;         // [T, K]
   const float* grad_weight_TK;      // [T, K]
   const float* balance_gradient_E;  // [E]; null for none

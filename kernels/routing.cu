@@ -129,6 +129,7 @@ __global__ void __launch_bounds__(kRowThreads) CombineKernel(CombineRowsParams p
        at += stride) {
     const int64_t token = at / vectors, column = (at - token * vectors) * kVec;
     float sum[kVec] = {};
+    if (p.residual_TD != nullptr) Load8(p.residual_TD + token * p.hidden + column, sum);
 #pragma unroll 8
     for (int k = 0; k < p.top_k; ++k) {
       const int32_t row = p.row_of_choice_TK[token * p.top_k + k];
@@ -140,6 +141,13 @@ __global__ void __launch_bounds__(kRowThreads) CombineKernel(CombineRowsParams p
     }
     Store8(p.y_TD + token * p.hidden + column, sum);
   }
+}
+
+__global__ void GatherChoicesKernel(GatherChoicesParams p) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= p.num_choices) return;
+  const int32_t row = p.row_of_choice_TK[i];
+  p.out_TK[i] = row < 0 ? 0.0f : p.value_R[row];
 }
 
 int NumChunks(int64_t num_tokens) { return static_cast<int>((num_tokens + kChunk - 1) / kChunk); }
@@ -167,6 +175,13 @@ cudaError_t GatherRows(const GatherRowsParams& p, cudaStream_t stream) {
   if (p.hidden <= 0 || p.hidden % kVec != 0 || p.max_rows < 0) return cudaErrorInvalidValue;
   if (p.max_rows == 0) return cudaSuccess;
   GatherKernel<<<kRowBlocks, kRowThreads, 0, stream>>>(p);
+  return cudaGetLastError();
+}
+
+cudaError_t GatherChoices(const GatherChoicesParams& p, cudaStream_t stream) {
+  if (p.num_choices < 0) return cudaErrorInvalidValue;
+  if (p.num_choices == 0) return cudaSuccess;
+  GatherChoicesKernel<<<(p.num_choices + 255) / 256, 256, 0, stream>>>(p);
   return cudaGetLastError();
 }
 

@@ -39,12 +39,23 @@ struct GatherRowsParams {
 };
 cudaError_t GatherRows(const GatherRowsParams& params, cudaStream_t stream);
 
+// out[t][k] = value_R[row_of_choice[t][k]], 0 where that is -1: what belongs to rows, by choice.
+struct GatherChoicesParams {
+  const float* value_R;             // [R]
+  const int32_t* row_of_choice_TK;  // [T, K]
+  float* out_TK;                    // [T, K]
+  int64_t num_choices;              // T * K
+};
+cudaError_t GatherChoices(const GatherChoicesParams& params, cudaStream_t stream);
+
 // y[t] = sum over choices k with row_of_choice[t][k] >= 0 of rows[row], float32 in choice order;
-// zero when there is none. Moves 2 * (R + T) * D bytes.
+// zero when there is none. With residual_TD [T, D] y = residual + sum, rounded once. Moves
+// 2 * (R + T) * D bytes.
 struct CombineRowsParams {
   const nv_bfloat16* rows_RD;
   const int32_t* row_of_choice_TK;
-  nv_bfloat16* y_TD;  // [T, D]
+  const nv_bfloat16* residual_TD;  // null for none; may alias y
+  nv_bfloat16* y_TD;               // [T, D]
   int64_t num_tokens;
   int32_t hidden;  // D, multiple of 8
   int32_t top_k;   // at most 32

@@ -3,13 +3,14 @@
 
 Input: .jsonl, .jsonl.gz, .jsonl.zst or .parquet; each example is {"messages": [...]}, {"prompt": ..., "completion":
 ...} or {"text": ...}. Output: OUTPUT_DIR/<fingerprint>/train and /eval, which appear at once when they are complete; shards
-of the same data, tokenizer, template and options are reused.
+of the same data, tokenizer, template and options are reused, from there or from the cache of this machine (--cache-dir).
 
 Exit codes: 0 done, 65 data or options are to blame, 74 reading or writing failed. With --progress-json the last line
 on standard output is {"result": {...}} or {"error": {"message": ..., "user_error": ...}}.
 """
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
@@ -21,6 +22,7 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+from switchyard_data.cache import DataCache  # noqa: E402
 from switchyard_data.documents import Documents, check_path  # noqa: E402
 from switchyard_data.errors import UserError  # noqa: E402
 from switchyard_data.progress import Progress, emit  # noqa: E402
@@ -45,6 +47,8 @@ def parse_arguments(arguments):
     )
     parser.add_argument("--max-bad-lines", type=int, default=0, help="unreadable lines allowed in a file (default 0)")
     parser.add_argument("--disable-packing", action="store_true", help="one document a sequence")
+    parser.add_argument("--cache-dir", default="", help="prepared data of earlier jobs on this machine, by fingerprint")
+    parser.add_argument("--cache-bytes", type=int, default=1 << 35, help="what the cache may hold (default 32 GiB)")
     parser.add_argument("--progress-json", action="store_true", help="progress and result as JSON lines")
     return parser.parse_args(arguments)
 
@@ -190,31 +194,20 @@ def prepare(options, progress):
     config = read_model_config(options.model)
     check_options(options, config)
     inputs = {"train": options.train, **({"eval": options.eval} if options.eval else {})}
-    part = 1.0 / len(inputs)
     fingerprint = fingerprint_of(options)
     output_dir = os.path.abspath(options.output_dir)
     directory = os.path.join(output_dir, fingerprint)
     os.makedirs(output_dir, exist_ok=True)
-    indices = read_cached(directory, inputs, fingerprint)
-    cached = indices is not None
-    if not cached:
-        remove_stale_stages(output_dir, fingerprint)
-        tokenizer = load_tokenizer(options.model)
-        stage = os.path.join(output_dir, f".{fingerprint}.{os.getpid()}")
-        try:
-            os.makedirs(stage)
-            indices = {}
-            for split, path in inputs.items():
-                steps = (
-                    lambda s=split: progress.part(f"tokenizing {s}", 0.8 * part),
-                    lambda s=split: progress.part(f"writing {s}", 0.2 * part),
-                )
-                indices[split] = prepare_split(
-                    path, stage, split, tokenizer, options, config.get("vocab_size"), fingerprint, steps
-                )
-            publish(stage, directory, inputs, fingerprint)
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
+    cache = DataCache(options.cache_dir, options.cache_bytes) if options.cache_dir else None
+    with cache.locked(fingerprint) if cache else contextlib.nullcontext():
+        indices = read_cached(directory, inputs, fingerprint)
+        if indices is None and cache:
+            indices = take_cached(cache, directory, inputs, fingerprint)
+        cached = indices is not None
+        if not cached:
+            indices = prepare_anew(options, config, inputs, directory, fingerprint, progress)
+        if cache:
+            cache.put(fingerprint, directory)
     train, held_out = indices["train"], indices.get("eval")
     return indices, {
         "train_dir": os.path.join(directory, "train"),
@@ -224,6 +217,51 @@ def prepare(options, progress):
         "eval_sequences": held_out["sequences"] if held_out else 0,
         "cached": cached,
     }
+
+
+def stage_of(directory):
+    """Where this process builds what becomes `directory`."""
+    output_dir, fingerprint = os.path.split(directory)
+    return os.path.join(output_dir, f".{fingerprint}.{os.getpid()}")
+
+
+def take_cached(cache, directory, splits, fingerprint):
+    """Publishes the cache's entry as `directory`; its indices, or None when there is none that is undamaged."""
+    stage = stage_of(directory)
+    try:
+        if not cache.take(fingerprint, stage):
+            return None
+        indices = read_cached(stage, splits, fingerprint)
+        if indices is None:
+            cache.remove(fingerprint)
+            return None
+        publish(stage, directory, splits, fingerprint)
+        return indices
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def prepare_anew(options, config, inputs, directory, fingerprint, progress):
+    """Tokenizes and packs all splits, and publishes them as `directory`; the indices."""
+    part = 1.0 / len(inputs)
+    remove_stale_stages(os.path.dirname(directory), fingerprint)
+    tokenizer = load_tokenizer(options.model)
+    stage = stage_of(directory)
+    indices = {}
+    try:
+        os.makedirs(stage)
+        for split, path in inputs.items():
+            steps = (
+                lambda s=split: progress.part(f"tokenizing {s}", 0.8 * part),
+                lambda s=split: progress.part(f"writing {s}", 0.2 * part),
+            )
+            indices[split] = prepare_split(
+                path, stage, split, tokenizer, options, config.get("vocab_size"), fingerprint, steps
+            )
+        publish(stage, directory, inputs, fingerprint)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return indices
 
 
 def describe(indices, result):

@@ -52,10 +52,11 @@ int64_t ParameterSpec::numel() const {
 std::vector<ParameterSpec> ListParameters(const ModelShape& shape, int64_t experts) {
   std::vector<ParameterSpec> out;
   out.push_back({"model.embed_tokens.weight", {shape.vocab_size, shape.hidden_size}});
+  const int head = shape.tie_word_embeddings ? kOuterLayer : kHeadLayer;
   if (!shape.tie_word_embeddings) {
-    out.push_back({"lm_head.weight", {shape.vocab_size, shape.hidden_size}});
+    out.push_back({"lm_head.weight", {shape.vocab_size, shape.hidden_size}, false, head});
   }
-  out.push_back({"model.norm.weight", {shape.hidden_size}});
+  out.push_back({"model.norm.weight", {shape.hidden_size}, false, head});
   for (int layer = 0; layer < shape.num_layers; ++layer) AddLayer(shape, layer, experts, out);
   return out;
 }

@@ -12,7 +12,10 @@
 namespace switchyard {
 
 inline constexpr int64_t kShardAlignment = 64;  // elements
-inline constexpr int kOuterLayer = -1;          // the layer of embedding, final norm and head
+// Layers of what belongs to no decoder layer: the embedding (with the final norm where it serves as
+// the head, too), and the final norm and the head, whose gradients are ready first.
+inline constexpr int kOuterLayer = -1;
+inline constexpr int kHeadLayer = -2;
 
 struct ParameterSpec {
   std::string name;  // in Transformers' module tree; experts are stacked

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "common/model/cuda_dispatch_window.h"
 #include "common/model/dispatch_window.h"
 #include "common/model/parameter_list.h"
 
@@ -10,6 +11,7 @@ namespace {
 
 constexpr int64_t kAlignment = 64;  // of every tensor in an arena
 constexpr int64_t kFloat = 4;
+constexpr int64_t kInt = 4;
 constexpr int64_t kInt64 = 8;
 
 // Bytes whose sums and products stop at kTooManyBytes.
@@ -36,6 +38,8 @@ struct Sizes {
   int64_t row_capacity;  // rows whose gate/up is saved
   int64_t max_rows;
   int64_t chunk;  // rows of a logits chunk
+  int64_t ep;
+  bool cuda;
 };
 
 Sizes MakeSizes(const RankMemoryInput& in) {
@@ -57,14 +61,21 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   s.I = m.intermediate_size;
   s.V = m.vocab_size;
   s.element = in.precision == Precision::kFloat32 ? 4 : 2;
+  s.ep = in.expert_parallel;
+  s.cuda = in.device == DeviceKind::kCuda;
   s.max_rows = in.expert_parallel * s.T * std::min(s.K, s.L);
   // Without expert parallelism every routing has the same number of rows. With it a quarter is
-  // allowed for imbalance; a layer that gets more recomputes gate/up instead of saving it.
-  s.row_capacity =
-      in.expert_parallel == 1 ? s.max_rows : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
+  // allowed for imbalance; a layer that gets more recomputes gate/up of the rest instead of saving
+  // it. Two ranks with GPUs save for the worst, which is twice the even share: without a rest there
+  // is nothing to launch for it.
+  const bool saves_all = in.expert_parallel == 1 || (s.cuda && in.expert_parallel == 2);
+  s.row_capacity = saves_all ? s.max_rows : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
   s.chunk = std::min<int64_t>(s.T, in.device == DeviceKind::kCpu ? 1024 : 4096);
   return s;
 }
+
+// Scratch of the other kernels: partial sums by block, and the sort of the embedding's gradient.
+Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 
 Bytes SavedAttention(const Sizes& s) {
   return Tensor({s.T, s.D}, s.element) +                    // residual input
@@ -74,14 +85,27 @@ Bytes SavedAttention(const Sizes& s) {
          Tensor({s.T, s.D}, s.element);                     // residual between attention and FFN
 }
 
-Bytes SavedMoe(const Sizes& s) {
-  return Tensor({s.T, s.E}, kFloat) + Tensor({s.T, s.K}, kInt64) + Tensor({s.T, s.K}, kFloat) +
-         Tensor({s.row_capacity, 2 * s.F}, s.element);
+// What a dispatcher keeps of one layer's routing: on CPU outside the arenas.
+Bytes Routing(const Sizes& s) {
+  if (!s.cuda) return Tensor({s.row_capacity}, kInt64 + kFloat) + Tensor({s.T, s.K}, kInt64);
+  const Bytes sorted = Tensor({s.L + 1}, kInt) + Tensor({s.max_rows}, kFloat);
+  if (s.ep == 1) return sorted + Tensor({s.max_rows}, kInt) + Tensor({s.T, s.K}, kInt);
+  return sorted + Tensor({s.ep, s.T}, kInt) +  // slot of each token at each destination
+         Tensor({s.T, s.K}, kInt) +            // destination of each choice
+         Tensor({s.ep * s.T, s.K}, kInt) +     // row of each received choice
+         Tensor({s.ep}, kInt) + Tensor({s.ep}, kInt) + Tensor({s.ep, s.T}, kInt) +  // and back
+         Tensor({(s.ep - 1) * s.T, s.D}, s.element);  // rows of other ranks
 }
 
-// What a dispatcher keeps of one layer's routing, outside the arenas.
-Bytes Routing(const Sizes& s) {
-  return Tensor({s.row_capacity}, kInt64 + kFloat) + Tensor({s.T, s.K}, kInt64);
+// What `saves_rows` adds to a layer.
+Bytes SavedRows(const Sizes& s) {
+  return Tensor({s.max_rows, s.D}, s.element) + Tensor({s.T, s.D}, s.element);
+}
+
+Bytes SavedMoe(const Sizes& s) {
+  return Tensor({s.T, s.E}, s.element) + Tensor({s.T, s.K}, s.cuda ? kInt : kInt64) +
+         Tensor({s.T, s.K}, kFloat) + Tensor({s.row_capacity, 2 * s.F}, s.element) +
+         (s.cuda ? Routing(s) : Bytes{});
 }
 
 Bytes SavedDense(const Sizes& s) { return Tensor({s.T, 2 * s.I}, s.element); }
@@ -91,19 +115,24 @@ Bytes AttentionBackward(const Sizes& s) {
          Tensor({s.T, (s.H + s.G) * s.C}, s.element) +      // q, k after norm and rope
          Tensor({s.T, s.H * s.C}, s.element) +              // gradient of the attention output
          Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +  // gradient of qkv
-         Tensor({s.T, s.D}, s.element);                     // gradient of the normed input
+         Tensor({s.T, s.D}, s.element) +                    // gradient of the normed input
+         (s.cuda ? Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // gradient of q, k
+                       Tensor({s.T, s.H * s.C}, kAttentionScratch)
+                 : Bytes{});
 }
 
 Bytes MoeBackward(const Sizes& s) {
   const Bytes rows = Tensor({s.max_rows, s.D}, s.element);
-  const Bytes hidden = Tensor({s.row_capacity, s.F}, s.element);
-  return Tensor({s.T, s.D}, s.element) +      // normed input
-         Tensor({s.T, s.D}, s.element) +      // its gradient
-         rows + rows +                        // routed rows, gradients of rows
-         Tensor({s.max_rows}, kFloat) +       // gradients of router weights, by row
-         Tensor({s.T, s.K}, kFloat) +         // and by choice
-         Max(hidden + hidden,                 // activations and their gradient, then
-             Tensor({s.T, s.E}, s.element));  // the gradient of the router's logits
+  const Bytes hidden = Tensor({s.cuda ? s.max_rows : s.row_capacity, s.F}, s.element);
+  // On a GPU the gradient of gate/up is of all rows at once, since nobody knows how many there are.
+  const bool recomputes = s.cuda && s.row_capacity < s.max_rows;
+  return (recomputes ? Tensor({s.max_rows, 2 * s.F}, s.element) : Bytes{}) +
+         Tensor({s.T, s.D}, s.element) +  // normed input
+         Tensor({s.T, s.D}, s.element) +  // its gradient
+         rows + rows +                    // routed rows, gradients of rows
+         Tensor({s.max_rows}, kFloat) +   // gradients of router weights, by row
+         Tensor({s.T, s.K}, kFloat) +     // and by choice
+         hidden + hidden;                 // activations and their gradient
 }
 
 Bytes DenseBackward(const Sizes& s) {
@@ -141,13 +170,14 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   const int64_t optimizer_element =
       in.optimizer == OptimizerProfile::kCompact ? 4 : (bfloat16 ? 10 : 8);
   std::vector<int64_t> replicated(m.num_layers), expert(m.num_layers);
-  int64_t outer = 0;
+  int64_t embedding = 0, head = 0;
   for (const ParameterSpec& p : ListParameters(m, s.L)) {
-    (p.layer == kOuterLayer ? outer
-     : p.expert             ? expert[p.layer]
-                            : replicated[p.layer]) += p.numel();
+    (p.layer == kOuterLayer  ? embedding
+     : p.layer == kHeadLayer ? head
+     : p.expert              ? expert[p.layer]
+                             : replicated[p.layer]) += p.numel();
   }
-  outer = PaddedBlock(outer, in.ranks);
+  const int64_t outer = PaddedBlock(embedding, in.ranks) + PaddedBlock(head, in.ranks);
   int64_t total = outer, shards = outer / in.ranks;
   std::vector<Bytes> layer_gradient(m.num_layers);
   for (int64_t i = 0; i < m.num_layers; ++i) {
@@ -160,12 +190,18 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   out.optimizer = Tensor({shards}, optimizer_element).value;
 
   // Slots: activations of layer i, later gradients of layer i - 1.
+  out.saves_rows = s.cuda && !accumulates && m.num_moe_layers() == m.num_layers;
+  for (const Bytes& gradient : layer_gradient) {
+    const Bytes wanted = SavedAttention(s) + SavedMoe(s) + SavedRows(s);
+    out.saves_rows = out.saves_rows && wanted.value <= gradient.value;
+  }
   Bytes saved, extra;
   for (int64_t i = 0; i <= m.num_layers; ++i) {
     Bytes activations = Tensor({s.T, s.D}, s.element);  // the last slot: the last layer's output
     if (i < m.num_layers) {
       activations = SavedAttention(s) + (m.is_moe_layer[i] ? SavedMoe(s) : SavedDense(s));
-      if (m.is_moe_layer[i]) saved += Routing(s);
+      if (out.saves_rows) activations += SavedRows(s);
+      if (m.is_moe_layer[i] && !s.cuda) saved += Routing(s);
     }
     const Bytes gradient = i > 0 && !accumulates ? layer_gradient[i - 1] : Bytes{};
     const Bytes slot = Max(activations, gradient);
@@ -186,6 +222,7 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   if (m.num_moe_layers() < m.num_layers) phase = Max(phase, DenseBackward(s));
   const Bytes table = Tensor({s.T, s.C / 2}, kFloat);
   Bytes workspace = table + table + Tensor({s.T, s.D}, s.element) + phase;
+  if (s.cuda) workspace += KernelScratch(s);
   if (bfloat16 && accumulates) workspace += Tensor({LargestGradientMatrix(m)}, s.element);
   out.workspace = workspace.value;
   out.logits = Tensor({s.chunk, s.V}, s.element).value;
@@ -193,7 +230,9 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
     const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +
                         Tensor({in.expert_parallel, s.T, s.K}, kInt64 + kFloat);
     const DispatchWindowShape window = {in.expert_parallel, s.T, s.D, s.K, s.element};
-    out.windows = bound.value >= kTooManyBytes ? kTooManyBytes : DispatchWindowLayout(window).bytes;
+    out.windows = bound.value >= kTooManyBytes ? kTooManyBytes
+                  : s.cuda                     ? CudaDispatchWindowLayout(window).bytes
+                                               : DispatchWindowLayout(window).bytes;
   }
   return out;
 }

@@ -1,7 +1,7 @@
 // Metrics of one process: typed families, one declaration each, and their text for Prometheus.
 //
 // The coordinator's report room and the agent declare their series here once, at start; this is the
-// only room (with exposer) that knows prometheus-cpp. Names start with "switchyard_", use base
+// only file that knows prometheus-cpp. Names start with "switchyard_", use base
 // units (_seconds, _bytes, _ratio) and counters end in _total; a declaration that breaks this
 // aborts, it is a programmer's error. Label values must be bounded: never a path, a step or a
 // user's text.
@@ -11,10 +11,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-namespace prometheus {
-class Registry;
-}
 
 namespace switchyard::telemetry {
 
@@ -68,6 +64,9 @@ class Counter {
 class Histogram {
  public:
   void Observe(double value, const LabelValues& labels = {}) const;
+  // The series exists from now on, without an observation: Prometheus sees the first one only if it
+  // saw the series before.
+  void Touch(const LabelValues& labels) const;
   void Remove(const LabelValues& labels) const;
 
  private:
@@ -98,9 +97,6 @@ class Registry {
   int RemoveSeries(const std::vector<LabelMatch>& match) const;
   // Prometheus text exposition format 0.0.4.
   std::string Serialize() const;
-
-  // For the exposer.
-  const std::shared_ptr<prometheus::Registry>& prometheus() const;
 
  private:
   struct State;

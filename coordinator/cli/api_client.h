@@ -10,6 +10,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/rpc/status.h"
+#include "common/trace.h"
+#include "coordinator/cli/cli_context.h"
+#include "switchyard/v1/access.grpc.pb.h"
 #include "switchyard/v1/checkpoint.grpc.pb.h"
 #include "switchyard/v1/job_service.grpc.pb.h"
 #include "switchyard/v1/node.grpc.pb.h"
@@ -18,7 +21,8 @@ namespace switchyard::coordinator {
 
 class ApiClient {
  public:
-  explicit ApiClient(const std::string& address);
+  // Trouble with certificate or token is what the first call then returns.
+  explicit ApiClient(const Endpoint& endpoint);
 
   // One unary call: client.Call(&v1::JobService::Stub::GetJob, client.jobs(), request).
   template <typename Stub, typename Request, typename Response>
@@ -28,6 +32,7 @@ class ApiClient {
                                 absl::Duration timeout = absl::Seconds(30)) const {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    context.AddMetadata(kTraceparentKey, Traceparent(trace_id_));
     Response response;
     const grpc::Status status = (stub.*method)(&context, request, &response);
     if (!status.ok()) return Error(status);
@@ -37,15 +42,21 @@ class ApiClient {
   v1::JobService::Stub& jobs() const { return *jobs_; }
   v1::CheckpointService::Stub& checkpoints() const { return *checkpoints_; }
   v1::NodeService::Stub& nodes() const { return *nodes_; }
+  v1::AccessService::Stub& access() const { return *access_; }
 
-  // UNAVAILABLE gets the address and how to start a coordinator.
+  // UNAVAILABLE gets the address and how to start or reach a coordinator.
   absl::Status Error(const grpc::Status& status) const;
 
  private:
   std::string address_;
+  // One a command; of TRACEPARENT when the caller is being traced.
+  std::string trace_id_;
+  bool tls_;
+  absl::Status setup_;
   std::unique_ptr<v1::JobService::Stub> jobs_;
   std::unique_ptr<v1::CheckpointService::Stub> checkpoints_;
   std::unique_ptr<v1::NodeService::Stub> nodes_;
+  std::unique_ptr<v1::AccessService::Stub> access_;
 };
 
 // Delay before the n-th reconnection (0-based): full jitter, 0.2 s doubling to 10 s.

@@ -25,9 +25,18 @@ struct CliIo {
   int width = 100;      // columns
 };
 
+// Where the coordinator is and how to reach it safely.
+struct Endpoint {
+  std::string address = "127.0.0.1:7070";
+  std::string authority;    // PEM file of whom to trust; empty: plain text
+  std::string token_file;   // with the bearer token
+  std::string token;        // or the token itself, from the environment
+  bool plain_text = false;  // asked for, also beyond loopback
+};
+
 // Options before or after any command.
 struct CliOptions {
-  std::string coordinator = "127.0.0.1:7070";
+  Endpoint coordinator;
   std::string project;  // empty: "default", or what the spec says
   bool json = false;
   // How long a command goes on trying while no coordinator answers, where trying again is safe.

@@ -24,12 +24,6 @@ std::string StateWord(v1::JobState state) {
   return Strip(v1::JobState_Name(state), "JOB_STATE_", state);
 }
 
-std::string PhaseWord(v1::JobPhase phase) {
-  if (phase == v1::JOB_PHASE_UNSPECIFIED) return "";
-  const std::string name = Strip(v1::JobPhase_Name(phase), "JOB_PHASE_", phase);
-  return absl::StrReplaceAll(absl::AsciiStrToLower(name), {{"_", " "}});
-}
-
 std::string NodeStateWord(v1::NodeState state) {
   return Strip(v1::NodeState_Name(state), "NODE_STATE_", state);
 }

@@ -14,7 +14,6 @@
 namespace switchyard::coordinator {
 
 std::string StateWord(v1::JobState state);             // "RUNNING"
-std::string PhaseWord(v1::JobPhase phase);             // "training"; empty when not running
 std::string NodeStateWord(v1::NodeState state);        // "READY"
 std::string SeverityWord(v1::EventSeverity severity);  // "warning"
 // ANSI colour of a state; empty without colour.

@@ -15,6 +15,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "common/rpc/credentials.h"
+#include "common/security/init.h"
 #include "common/status_macros.h"
 #include "common/unique_fd.h"
 #include "coordinator/cli/api_client.h"
@@ -32,6 +34,7 @@ namespace fs = std::filesystem;
 constexpr absl::Duration kStartTimeout = absl::Seconds(30);
 constexpr absl::Duration kStopGrace = absl::Seconds(20);
 constexpr char kNode[] = "local";
+constexpr int kSecureDays = 365;  // of the certificates and the first token of `up --secure`
 
 struct UpArguments {
   std::string state_dir;
@@ -39,6 +42,8 @@ struct UpArguments {
   std::string metrics = "127.0.0.1:9464";
   std::string agent_metrics = "127.0.0.1:9465";
   std::optional<int> cpu_slots;
+  bool secure = false;
+  std::vector<std::string> roots;  // with secure: where models, data and outputs may be
 };
 
 std::string DefaultStateDirectory() {
@@ -75,6 +80,46 @@ absl::StatusOr<UniqueFd> Lock(const std::string& state_dir) {
 
 std::string RecordFile(const std::string& state_dir) { return absl::StrCat(state_dir, "/up.json"); }
 
+security::SecurityDirectory SecurityOf(const UpArguments& arguments) {
+  return {absl::StrCat(arguments.state_dir, "/security")};
+}
+
+// How the agent and this program reach a coordinator that listens at `wanted`; with --secure makes
+// authority, certificates and the first token, once.
+absl::StatusOr<Endpoint> MakeEndpoint(const Endpoint& wanted, const UpArguments& arguments) {
+  Endpoint endpoint = wanted;
+  const size_t colon = wanted.address.rfind(':');
+  const std::string host = wanted.address.substr(0, colon);
+  const bool any = host == "0.0.0.0" || host == "[::]";
+  if (any) endpoint.address = absl::StrCat("127.0.0.1", wanted.address.substr(colon));
+  if (!arguments.secure) {
+    endpoint.authority.clear();  // whatever the environment says: this one serves plain text
+    if (rpc::IsLoopback(wanted.address) || wanted.plain_text) return endpoint;
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--coordinator is \"", wanted.address,
+        "\", which other machines can reach: add --secure --root DIR for TLS and tokens, or, on a "
+        "network where everyone may do everything, --plain-text"));
+  }
+  if (arguments.roots.empty()) {
+    return absl::InvalidArgumentError(
+        "--secure needs --root DIR, as often as needed: the directories that models, data and "
+        "outputs of jobs are in");
+  }
+  const security::SecurityDirectory directory = SecurityOf(arguments);
+  if (!fs::exists(directory.Authority())) {
+    char name[256] = {};
+    std::vector<std::string> hosts = {"127.0.0.1", "localhost"};
+    if (gethostname(name, sizeof(name) - 1) == 0) hosts.emplace_back(name);
+    if (!any && !rpc::IsLoopback(wanted.address)) hosts.push_back(host);
+    SWITCHYARD_RETURN_IF_ERROR(
+        security::InitSecurityDirectory(directory, hosts, {kNode}, kSecureDays, absl::Now()));
+  }
+  endpoint.authority = directory.Authority();
+  endpoint.token_file = directory.FirstToken();
+  endpoint.token.clear();
+  return endpoint;
+}
+
 absl::Status StartError(const Daemon& daemon) {
   return absl::FailedPreconditionError(
       absl::StrCat("the ", daemon.name, " ended at once; the end of its log ", daemon.log, ":\n  ",
@@ -82,14 +127,14 @@ absl::Status StartError(const Daemon& daemon) {
 }
 
 // Until the agent's node is READY in the coordinator.
-absl::Status WaitUntilReady(const std::string& address, const std::vector<Daemon>& daemons) {
+absl::Status WaitUntilReady(const Endpoint& endpoint, const std::vector<Daemon>& daemons) {
   const absl::Time deadline = absl::Now() + kStartTimeout;
   while (absl::Now() < deadline) {
     for (const Daemon& daemon : daemons) {
       if (!IsRunning(daemon)) return StartError(daemon);
     }
     // A new channel each time: one that met a closed port waits for seconds before it tries again.
-    const auto nodes = FetchNodes(ApiClient(address));
+    const auto nodes = FetchNodes(ApiClient(endpoint));
     if (nodes.ok()) {
       for (const v1::Node& node : nodes->nodes()) {
         if (ShortName(node.name()) == kNode && node.state() == v1::NODE_STATE_READY)
@@ -104,13 +149,13 @@ absl::Status WaitUntilReady(const std::string& address, const std::vector<Daemon
 }
 
 // A coordinator that answers at `address` already would be taken for the one that is started.
-absl::Status RefuseIfAnswered(const std::string& address) {
-  const ApiClient client(address);
+absl::Status RefuseIfAnswered(const Endpoint& endpoint) {
+  const ApiClient client(endpoint);
   const auto nodes = client.Call(&v1::NodeService::Stub::ListNodes, client.nodes(),
                                  v1::ListNodesRequest(), absl::Seconds(2));
   if (!nodes.ok()) return absl::OkStatus();  // another program's port: the coordinator says so
   return absl::FailedPreconditionError(
-      absl::StrCat("a coordinator answers at ", address,
+      absl::StrCat("a coordinator answers at ", endpoint.address,
                    " already, and it was not started by `switchyard up` with this state directory; "
                    "use it, or choose another address with --coordinator"));
 }
@@ -145,8 +190,8 @@ void Print(CliContext& context, const std::string& state_dir, const std::vector<
 }
 
 // Starts both and records each as soon as it lives, so that `down` finds it whatever happens next.
-absl::Status StartBoth(const std::string& listen, const UpArguments& arguments,
-                       std::vector<Daemon>& daemons) {
+absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
+                       const UpArguments& arguments, std::vector<Daemon>& daemons) {
   const std::string bin = arguments.bin_dir.empty() ? ProgramDirectory() : arguments.bin_dir;
   const std::string& state = arguments.state_dir;
   std::error_code error;
@@ -160,17 +205,31 @@ absl::Status StartBoth(const std::string& listen, const UpArguments& arguments,
     daemons.push_back(std::move(daemon));
     return WriteDaemons(RecordFile(state), daemons);
   };
-  SWITCHYARD_RETURN_IF_ERROR(start("coordinator", listen,
-                                   {"--listen", listen, "--metrics", arguments.metrics,
-                                    "--state-dir", absl::StrCat(state, "/coordinator")}));
-  std::vector<std::string> agent = {"--coordinator", listen,
-                                    "--node",        kNode,
-                                    "--metrics",     arguments.agent_metrics,
-                                    "--work-dir",    absl::StrCat(state, "/agent")};
+  std::vector<std::string> coordinator = {"--listen",    listen,
+                                          "--metrics",   arguments.metrics,
+                                          "--state-dir", absl::StrCat(state, "/coordinator")};
+  std::vector<std::string> agent = {
+      "--coordinator", endpoint.address,        "--node",     kNode,
+      "--metrics",     arguments.agent_metrics, "--work-dir", absl::StrCat(state, "/agent")};
   const int slots = arguments.cpu_slots.value_or(DefaultCpuSlots());
   if (slots > 0) agent.insert(agent.end(), {"--cpu-slots", absl::StrCat(slots)});
+  if (arguments.secure) {
+    const security::SecurityDirectory security = SecurityOf(arguments);
+    coordinator.insert(coordinator.end(), {"--security-dir", security.path});
+    agent.insert(agent.end(), {"--tls-dir", security.Agent(kNode)});
+    for (const std::string& root : arguments.roots) {
+      for (const char* flag : {"--model-root", "--data-root", "--output-root"}) {
+        coordinator.insert(coordinator.end(), {flag, root});
+        agent.insert(agent.end(), {flag, root});
+      }
+    }
+  } else if (endpoint.plain_text) {
+    coordinator.emplace_back("--plain-text");
+    agent.emplace_back("--plain-text");
+  }
+  SWITCHYARD_RETURN_IF_ERROR(start("coordinator", listen, coordinator));
   SWITCHYARD_RETURN_IF_ERROR(start("agent", kNode, agent));
-  return WaitUntilReady(listen, daemons);
+  return WaitUntilReady(endpoint, daemons);
 }
 
 absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
@@ -186,15 +245,23 @@ absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
         "); stop it with `switchyard down`, or choose another --state-dir, --coordinator and "
         "metrics addresses"));
   }
-  SWITCHYARD_RETURN_IF_ERROR(RefuseIfAnswered(context.options.coordinator));
+  const std::string listen = context.options.coordinator.address;
+  SWITCHYARD_ASSIGN_OR_RETURN(const Endpoint endpoint,
+                              MakeEndpoint(context.options.coordinator, arguments));
+  SWITCHYARD_RETURN_IF_ERROR(RefuseIfAnswered(endpoint));
   std::vector<Daemon> daemons;
-  const absl::Status started = StartBoth(context.options.coordinator, arguments, daemons);
+  const absl::Status started = StartBoth(listen, endpoint, arguments, daemons);
   if (!started.ok()) {
     StopAll(daemons).IgnoreError();  // the first error is the one to tell
     fs::remove(RecordFile(arguments.state_dir));
     return started;
   }
   Print(context, arguments.state_dir, daemons);
+  if (arguments.secure && !context.options.json) {
+    context.io.out << "Speak to it with:\n  export SWITCHYARD_COORDINATOR=" << endpoint.address
+                   << " SWITCHYARD_CA=" << endpoint.authority
+                   << " SWITCHYARD_TOKEN_FILE=" << endpoint.token_file << "\n";
+  }
   return kExitOk;
 }
 
@@ -233,6 +300,10 @@ void AddLocalCommands(CLI::App& app, CommandBody& chosen) {
       ->capture_default_str();
   up->add_option("--bin-dir", arguments->bin_dir,
                  "Where the daemons are; default beside this program");
+  up->add_flag("--secure", arguments->secure,
+               "TLS, tokens and an agent's certificate, made in the state directory");
+  up->add_option("--root", arguments->roots,
+                 "With --secure: directory that models, data and outputs may be in");
   up->callback([&chosen, arguments] {
     chosen = [arguments](CliContext& context) { return Up(context, *arguments); };
   });

@@ -7,6 +7,7 @@
 #include <iostream>
 #include <string>
 
+#include "common/rpc/credentials.h"
 #include "coordinator/cli/program.h"
 
 namespace {
@@ -30,6 +31,7 @@ int TerminalWidth() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  switchyard::rpc::AllowOnlyTls13();
   switchyard::coordinator::CliIo io{.out = std::cout, .err = std::cerr};
   const char* term = std::getenv("TERM");
   const bool dumb = term == nullptr || std::strcmp(term, "dumb") == 0;

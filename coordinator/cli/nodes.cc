@@ -55,7 +55,7 @@ absl::StatusOr<int> List(CliContext& context) {
   }
   if (nodes.nodes().empty()) {
     context.io.out << "No node ever connected. Start one with: switchyard-agent --coordinator "
-                   << context.options.coordinator << " --node NAME\n";
+                   << context.options.coordinator.address << " --node NAME\n";
     return kExitOk;
   }
   TextTable table(

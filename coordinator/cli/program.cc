@@ -1,6 +1,7 @@
 #include "coordinator/cli/program.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -14,9 +15,19 @@ namespace {
 
 void AddCommonOptions(CLI::App& app, CliOptions& options, std::string& output,
                       double& retry_seconds) {
-  app.add_option("--coordinator", options.coordinator, "Address of the coordinator, HOST:PORT")
+  Endpoint& endpoint = options.coordinator;
+  app.add_option("--coordinator", endpoint.address, "Address of the coordinator, HOST:PORT")
       ->envname("SWITCHYARD_COORDINATOR")
       ->capture_default_str();
+  app.add_option("--ca", endpoint.authority,
+                 "Certificate authority of the coordinator, a PEM file: speak TLS")
+      ->envname("SWITCHYARD_CA");
+  app.add_option("--token-file", endpoint.token_file, "File with the bearer token")
+      ->envname("SWITCHYARD_TOKEN_FILE");
+  app.add_flag("--plain-text", endpoint.plain_text,
+               "Speak to a coordinator on another machine without TLS");
+  // Never an option: command lines can be read by everybody on the machine.
+  if (const char* token = std::getenv("SWITCHYARD_TOKEN")) endpoint.token = token;
   app.add_option("--project", options.project, "Project of the jobs; - for all, where it lists")
       ->envname("SWITCHYARD_PROJECT");
   app.add_option("--output", output, "table for people, json for programs")
@@ -76,6 +87,8 @@ int RunCli(const std::vector<std::string>& arguments, CliIo& io) {
   AddCheckpointCommands(app, chosen);
   AddMetricsCommands(app, chosen);
   AddNodeCommands(app, chosen);
+  AddDoctorCommand(app, chosen);
+  AddTokenCommands(app, chosen);
   AddDataCommands(app, chosen);
   AddLocalCommands(app, chosen);
   AddShellCommands(app, chosen);

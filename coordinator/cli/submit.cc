@@ -52,7 +52,7 @@ absl::StatusOr<v1::Job> Create(const ApiClient& client, CliContext& context,
         job.status().code() == absl::StatusCode::kUnavailable && absl::Now() < deadline;
     if (!retry) return job;
     if (attempt == 0) {
-      context.io.err << "No coordinator answers at " << context.options.coordinator
+      context.io.err << "No coordinator answers at " << context.options.coordinator.address
                      << "; trying again for " << absl::FormatDuration(context.options.retry_for)
                      << ".\n"
                      << std::flush;

@@ -2,18 +2,23 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "common/units.h"
 #include "coordinator/cli/job_names.h"
 #include "coordinator/cli/sparkline.h"
 #include "coordinator/cli/text_table.h"
+#include "coordinator/report/job_text.h"
 
 namespace switchyard::coordinator {
 namespace {
 
 constexpr size_t kMaxSteps = 4096;
+constexpr size_t kPhaseSteps = 10;  // that the phases' shares are taken over
+constexpr size_t kShownPhases = 5;
 constexpr char kBold[] = "\033[1m";
 constexpr char kDim[] = "\033[2m";
 
@@ -95,6 +100,18 @@ std::string MemoryLine(const v1::Job& job, const WatchStyle& style) {
   return line;
 }
 
+// Empty when no phases are known.
+std::string PhaseLine(const WatchModel& model, const WatchStyle& style) {
+  std::string text;
+  size_t shown = 0;
+  for (const auto& [share, phase] : model.PhaseShares()) {
+    if (share < 0.01 || shown++ == kShownPhases) break;
+    absl::StrAppend(&text, text.empty() ? "" : ", ", absl::StrReplaceAll(phase, {{"_", " "}}),
+                    absl::StrFormat(" %.0f %%", 100 * share));
+  }
+  return text.empty() ? "" : absl::StrCat(Label("time", style.color), text);
+}
+
 std::string ExpertLine(const v1::StepSample& step, const WatchStyle& style) {
   std::string line =
       absl::StrCat(Label("experts", style.color),
@@ -129,6 +146,21 @@ std::vector<double> WatchModel::Losses() const {
   return losses;
 }
 
+std::vector<std::pair<double, std::string>> WatchModel::PhaseShares() const {
+  std::map<std::string, double> seconds;
+  double total = 0;
+  for (size_t i = steps_.size() - std::min(steps_.size(), kPhaseSteps); i < steps_.size(); ++i) {
+    if (steps_[i].phase_seconds().empty()) continue;
+    total += steps_[i].step_seconds();
+    for (const auto& [phase, spent] : steps_[i].phase_seconds()) seconds[phase] += spent;
+  }
+  std::vector<std::pair<double, std::string>> shares;
+  if (total <= 0) return shares;
+  for (const auto& [phase, spent] : seconds) shares.emplace_back(spent / total, phase);
+  std::sort(shares.rbegin(), shares.rend());
+  return shares;
+}
+
 std::vector<std::string> WatchBlock(const WatchModel& model, const WatchStyle& style,
                                     absl::Time now, const std::string& note) {
   const v1::Job& job = model.job();
@@ -140,6 +172,8 @@ std::vector<std::string> WatchBlock(const WatchModel& model, const WatchStyle& s
     lines.push_back(LossLine(model, style));
     lines.push_back(SpeedLine(job, style));
     lines.push_back(MemoryLine(job, style));
+    const std::string phases = PhaseLine(model, style);
+    if (!phases.empty()) lines.push_back(phases);
     if (model.newest() != nullptr) lines.push_back(ExpertLine(*model.newest(), style));
   }
   if (job.progress().checkpoint_step() > 0) {

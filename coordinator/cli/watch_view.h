@@ -6,6 +6,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -28,6 +29,8 @@ class WatchModel {
   const v1::Job& job() const { return job_; }
   const v1::StepSample* newest() const { return steps_.empty() ? nullptr : &steps_.back(); }
   std::vector<double> Losses() const;
+  // Phases of the newest steps with their shares of the steps' time, largest first.
+  std::vector<std::pair<double, std::string>> PhaseShares() const;
 
  private:
   v1::Job job_;

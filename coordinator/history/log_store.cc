@@ -45,6 +45,7 @@ std::string LogStore::Path(const std::string& uid, int64_t epoch, int rank) cons
 absl::StatusOr<int64_t> LogStore::Append(const std::string& uid, int64_t epoch, int rank,
                                          int64_t offset, const std::string& text) {
   std::lock_guard lock(mutex_);
+  if (removed_.contains(uid)) return EndOf(offset, text);
   const std::string path = Path(uid, epoch, rank);
   std::error_code error;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
@@ -134,8 +135,19 @@ int64_t LogStore::TailOffset(const std::string& uid, int64_t epoch, int rank, in
 
 void LogStore::Remove(const std::string& uid) {
   std::lock_guard lock(mutex_);
+  removed_.insert(uid);
   std::error_code error;
   std::filesystem::remove_all(absl::StrCat(directory_, "/", uid), error);
+}
+
+void LogStore::RemoveAllBut(const std::set<std::string>& uids) {
+  std::lock_guard lock(mutex_);
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(directory_, error)) {
+    std::error_code ignored;
+    if (!entry.is_directory(ignored) || uids.contains(entry.path().filename())) continue;
+    std::filesystem::remove_all(entry.path(), ignored);
+  }
 }
 
 }  // namespace switchyard::coordinator

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -43,13 +44,17 @@ class LogStore {
   std::vector<int> Ranks(const std::string& uid, int64_t epoch) const;
   // Offset of the first of the last `lines` lines.
   int64_t TailOffset(const std::string& uid, int64_t epoch, int rank, int lines) const;
+  // Of a job that is gone: chunks that are still on their way are given up.
   void Remove(const std::string& uid);
+  // At start: removes logs of jobs that are not in the store, which a crash has left behind.
+  void RemoveAllBut(const std::set<std::string>& uids);
 
  private:
   std::string Path(const std::string& uid, int64_t epoch, int rank) const;
 
   std::string directory_;
   std::mutex mutex_;
+  std::set<std::string> removed_;  // uids; a few bytes each, until the next start
 };
 
 }  // namespace switchyard::coordinator

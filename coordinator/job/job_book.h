@@ -22,6 +22,17 @@ struct Sent {
   Clock::SteadyTime time;
 };
 
+// How long a running attempt has given no sign of progress (reconcile/hang_detector.h).
+struct Silence {
+  Clock::SteadyTime looked;
+  std::chrono::milliseconds time{0};
+  v1::JobPhase phase = v1::JOB_PHASE_UNSPECIFIED;
+  int64_t step = -1;
+  int64_t changes = 0;
+  double slowest_step = 0;            // of this attempt, seconds
+  std::map<int, int64_t> rank_steps;  // newest step that each rank reported
+};
+
 // What is known of a job only while the coordinator runs; lost with it and learned again from the
 // agents.
 struct LiveJob {
@@ -33,10 +44,13 @@ struct LiveJob {
   Clock::SteadyTime not_before;  // back-off
   Clock::SteadyTime running_since;
   Clock::SteadyTime start_sent;      // StartRanks; the launch's time limit counts from it
+  Clock::SteadyTime allocation_ran;  // first seen running without all of its agents
+  Clock::SteadyTime reason_awaited;  // from the cluster, of an attempt that it ended
   int64_t epoch = 0;                 // that `sent` and `probes` belong to
   std::map<std::string, Sent> sent;  // by message kind and node
   std::map<std::string, agent::v1::ProbeResult> probes;  // by node
   bool checkpoint_requested = false;                     // CreateCheckpoint
+  Silence silence;
 };
 
 struct Committed {

@@ -1,8 +1,7 @@
 // What devices were measured to do: the one table behind predicted speed and the runtime's memory
 // baseline.
 //
-// Every row says where its numbers come from; a row that no run of the trainer has confirmed is not
-// `calibrated` and plans made with it say so.
+// Every row says where its numbers come from, and plans repeat it.
 #pragma once
 
 #include <cstdint>
@@ -26,11 +25,10 @@ struct DeviceRates {
   double expert_seconds = 0;   // fixed cost of one local expert of a layer, a micro-batch
   double barrier_seconds = 0;  // one meeting of all ranks
   int64_t runtime_baseline_bytes = 0;  // process before any model: libraries, context
-  bool calibrated = false;             // confirmed by runs of the trainer
-  std::string source;
+  std::string source;                  // where the numbers were measured
 };
 
-// Rates of `product` ("NVIDIA H200"), or of the nearest known device, not calibrated.
+// Rates of `product` ("NVIDIA H200"), or of the nearest known device.
 DeviceRates RatesFor(DeviceKind device, const std::string& product, Precision precision);
 
 }  // namespace switchyard::coordinator

@@ -24,16 +24,17 @@ bool FitsWithMargin(int64_t needed, int64_t capacity) {
 
 int64_t CheckpointBytes(const ModelShape& model, int64_t model_bytes, Precision precision,
                         OptimizerProfile optimizer) {
-  // Beside the model's files: two moments, and a float32 master where the files' dtype holds less
-  // than what is trained. The files' width is told by their size: config.json may name another
-  // dtype.
+  // Beside the model's files: two moments, and what the files' dtype loses of what is trained: a
+  // 16-bit remainder beside bfloat16, a float32 master beside float16. The files' width is told by
+  // their size: config.json may name another dtype.
   const int64_t parameters = model.NumParameters();
   const bool narrow_files = model_bytes < 3 * parameters;
   const bool trained_in_bfloat16 =
       precision == Precision::kBfloat16 && optimizer == OptimizerProfile::kCompact;
-  const bool master = narrow_files && !(trained_in_bfloat16 && model.torch_dtype != "float16");
-  const int64_t state = (optimizer == OptimizerProfile::kCompact ? 4 : 8) + (master ? 4 : 0);
-  return model_bytes + state * parameters;
+  const bool float16_files = narrow_files && model.torch_dtype == "float16";
+  const int64_t moments = optimizer == OptimizerProfile::kCompact ? 4 : 8;
+  const int64_t lost = float16_files ? 4 : narrow_files && !trained_in_bfloat16 ? 2 : 0;
+  return model_bytes + (moments + lost) * parameters;
 }
 
 }  // namespace switchyard::coordinator

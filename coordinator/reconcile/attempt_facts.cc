@@ -132,7 +132,7 @@ AttemptFacts GatherFacts(const store::v1::JobRecord& record, const NodeTable& no
     AddStatus(record, name, *status, facts);
   }
   for (const auto& [name, code] : launch.lost_nodes()) {
-    if (ResultOf(launch, name) != nullptr) continue;
+    if (ResultOf(launch, name) != nullptr || code == "RELEASED") continue;
     Failure& failure = facts.failures.emplace_back();
     failure.code = code;
     failure.message =
@@ -146,6 +146,8 @@ AttemptFacts GatherFacts(const store::v1::JobRecord& record, const NodeTable& no
     Failure& failure = facts.failures.emplace_back();
     failure.code = launch.stop_reason().code();
     failure.message = launch.stop_reason().message();
+    failure.node = launch.failed_node();
+    if (launch.has_failed_rank()) failure.rank = launch.failed_rank();
     failure.step = facts.step;
   }
   return facts;

@@ -4,9 +4,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
+#include "coordinator/launch/allocation.h"
 #include "coordinator/launch/launcher.h"
 #include "coordinator/plan/placement.h"
 #include "coordinator/reconcile/reconciler.h"
@@ -25,6 +27,15 @@ std::vector<Placement> PreviousPlacements(const JobRecord& record) {
     previous.push_back({placement.rank(), placement.node(), placement.slot()});
   }
   return previous;
+}
+
+std::set<std::string> AvoidedNodes(const JobRecord& record, const Clock& clock) {
+  std::set<std::string> nodes;
+  const double now = ToSeconds(ToTimestamp(clock.Wall()));
+  for (const auto& [node, until] : record.avoided_nodes()) {
+    if (ToSeconds(until) > now) nodes.insert(node);
+  }
+  return nodes;
 }
 
 }  // namespace
@@ -74,9 +85,14 @@ void Reconciler::StepQueue() {
     entry.slot_bytes = SlotBytesNeeded(job.plan());
     entry.expert_parallel = job.plan().expert_parallel();
     entry.previous = PreviousPlacements(record);
+    entry.avoided = AvoidedNodes(record, core_.clock);
   }
   if (queued.empty()) return;
-  const ScheduleResult result = Schedule(std::move(queued), SchedulerSlots(core_));
+  const bool lent = core_.allocator != nullptr;
+  ScheduleResult result =
+      Schedule(std::move(queued), lent ? OfferedSlots(core_) : SchedulerSlots(core_));
+  // Lent nodes are not shared: the next job is looked at when this one has taken its own.
+  if (lent && result.admitted.size() > 1) result.admitted.resize(1);
   for (const Admission& admission : result.admitted) Reserve(admission);
   for (size_t i = 0; i < result.queue.size(); ++i) {
     LiveJob& live = core_.book.live(result.queue[i]);
@@ -98,7 +114,9 @@ void Reconciler::Reserve(const Admission& admission) {
   attempt.set_epoch(job.epoch());
   *attempt.mutable_start_time() = ToTimestamp(core_.clock.Wall());
   attempt.set_failed_rank(-1);
-  for (const Placement& placement : admission.placements) {
+  std::vector<Placement> placements = admission.placements;
+  if (core_.allocator != nullptr) NameAllocatedNodes({admission.uid, job.epoch()}, placements);
+  for (const Placement& placement : placements) {
     v1::RankPlacement& copy = *attempt.add_placements();
     copy.set_rank(placement.rank);
     copy.set_node(placement.node);
@@ -108,6 +126,7 @@ void Reconciler::Reserve(const Admission& admission) {
   launch.Clear();
   launch.set_nonce(absl::StrCat(admission.uid, "-", job.epoch(), "-", core_.new_id()));
   launch.set_checkpoint_step_before(-1);
+  launch.set_allocated(core_.allocator != nullptr);
   LiveJob& live = core_.book.live(admission.uid);
   if (const auto* newest = NewestUsable(core_.book, admission.uid)) {
     launch.set_resume_from(newest->checkpoint().path());
@@ -124,12 +143,27 @@ void Reconciler::Reserve(const Admission& admission) {
   live.sent.clear();
   live.probes.clear();
   live.start_sent = {};
+  live.allocation_ran = {};
+  live.reason_awaited = {};
   live.running_since = {};
   live.checkpoint_requested = false;
-  core_.book.Move(
-      admission.uid, v1::JOB_STATE_RESERVED,
-      MakeReason("RESERVED", absl::StrFormat("has %d slots", admission.placements.size())),
-      "AttemptReserved");
+  live.silence = {};
+  std::string message = absl::StrFormat("has %d slots", admission.placements.size());
+  const std::set<std::string> avoided = AvoidedNodes(record, core_.clock);
+  for (auto it = record.mutable_avoided_nodes()->begin();
+       it != record.mutable_avoided_nodes()->end();) {
+    it = avoided.contains(it->first) ? std::next(it) : record.mutable_avoided_nodes()->erase(it);
+  }
+  std::set<std::string> in_vain;
+  for (const Placement& placement : admission.placements) {
+    if (avoided.contains(placement.node)) in_vain.insert(placement.node);
+  }
+  if (!in_vain.empty()) {
+    absl::StrAppend(&message, ", also on ", absl::StrJoin(in_vain, ", "),
+                    " where an attempt failed: no others have room");
+  }
+  core_.book.Move(admission.uid, v1::JOB_STATE_RESERVED, MakeReason("RESERVED", message),
+                  "AttemptReserved");
 }
 
 // The nodes that the plan was made for are not there any more. Where the user left the mesh open,
@@ -141,7 +175,8 @@ void Reconciler::Replan(const std::string& uid) {
   if (looked.time != Clock::SteadyTime() && now - looked.time < core_.options.resend) return;
   looked.time = now;
   if (record.job().spec().mesh().ranks() == 0) {
-    const auto slots = PlannerSlots(core_.nodes, /*only_usable=*/true);
+    const auto slots = core_.allocator != nullptr ? core_.allocator->Offer()
+                                                  : PlannerSlots(core_.nodes, /*only_usable=*/true);
     std::optional<int64_t> sequences;
     if (!slots.empty()) {
       const auto plan = core_.planner.Plan(record.job().spec(), slots, sequences);

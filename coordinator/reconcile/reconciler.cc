@@ -7,7 +7,9 @@
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
+#include "coordinator/launch/allocation.h"
 #include "coordinator/launch/launcher.h"
+#include "coordinator/reconcile/hang_detector.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -78,7 +80,11 @@ void Reconciler::StepAttempt(const std::string& uid) {
   if (record.job().state() != v1::JOB_STATE_CANCELLING) CommitCheckpoints(core_, uid, facts);
   DriveCheckpoints(core_, uid);
   if (Interrupt(uid)) return;
+  if (auto failure = DriveAllocation(core_, uid, facts)) {
+    return Fail(uid, *failure, /*found_here=*/true);
+  }
   const v1::JobState state = record.job().state();
+  if (facts.all_gone && AwaitsClusterReason(core_, uid, facts)) return;
   if (facts.all_gone) return FinishAttempt(uid, facts);
   switch (state) {
     case v1::JOB_STATE_RESERVED:
@@ -91,6 +97,7 @@ void Reconciler::StepAttempt(const std::string& uid) {
       return DriveStop(uid, facts);
   }
   if (state == v1::JOB_STATE_RESERVED) {
+    if (record.launch().allocated() && !AllAgentsConnected(core_, facts)) return;
     core_.book.Move(uid, v1::JOB_STATE_LAUNCHING,
                     MakeReason("LAUNCHING", absl::StrFormat("starting %d ranks", facts.world)),
                     "AttemptLaunching");
@@ -106,6 +113,8 @@ void Reconciler::StepAttempt(const std::string& uid) {
     } else if (auto failure = DriveLaunch(core_, uid, facts)) {
       Fail(uid, *failure, /*found_here=*/true);
     }
+  } else if (auto hang = LookForHang(core_, uid, facts)) {
+    Fail(uid, *hang, /*found_here=*/true);
   } else {
     RequestCheckpoint(uid, facts);
   }
@@ -118,7 +127,9 @@ void Reconciler::AbsorbReports(const std::string& uid) {
     if (ResultOf(record.launch(), name) != nullptr || IsLost(record.launch(), name)) continue;
     const NodeEntry* entry = core_.nodes.Find(name);
     const char* lost = nullptr;
-    if (entry == nullptr || !entry->alive()) {
+    if (AwaitsAgent(core_, record, name)) {
+      continue;
+    } else if (entry == nullptr || !entry->alive()) {
       lost = "NODE_LOST";
     } else if (entry->connected()) {
       const auto report = entry->attempts.find(key);
@@ -207,6 +218,10 @@ void Reconciler::Fail(const std::string& uid, const Failure& failure, bool found
   launch.set_stop(store::v1::STOP_MODE_KILL);
   *launch.mutable_stop_reason() = reason;
   launch.set_failed_here(found_here);
+  if (found_here) {
+    launch.set_failed_node(failure.node);
+    launch.set_failed_rank(failure.rank);
+  }
   if (record.job().state() != v1::JOB_STATE_PAUSING &&
       record.job().state() != v1::JOB_STATE_RECOVERING) {
     core_.book.Move(uid, v1::JOB_STATE_RECOVERING, reason, "AttemptFailed",
@@ -216,8 +231,12 @@ void Reconciler::Fail(const std::string& uid, const Failure& failure, bool found
 
 void Reconciler::DriveStop(const std::string& uid, const AttemptFacts& facts) {
   const JobRecord& record = *core_.book.Find(uid);
-  if (record.launch().stop() == store::v1::STOP_MODE_SAVE && !facts.failures.empty()) {
-    Fail(uid, RootFailure(facts.failures), /*found_here=*/false);
+  if (record.launch().stop() == store::v1::STOP_MODE_SAVE) {
+    if (!facts.failures.empty()) {
+      Fail(uid, RootFailure(facts.failures), /*found_here=*/false);
+    } else if (auto hang = LookForHang(core_, uid, facts)) {
+      Fail(uid, *hang, /*found_here=*/true);
+    }
   }
   const bool save = record.launch().stop() == store::v1::STOP_MODE_SAVE;
   ConnectResponse message;
@@ -340,6 +359,7 @@ void Reconciler::DecideAfterFailure(const std::string& uid, const AttemptFacts& 
   const bool pausing = record.job().state() == v1::JOB_STATE_PAUSING;
   if (decision.mark_checkpoint_corrupt) MarkCorrupt(core_, uid, record.launch().resume_from());
   *core_.book.Edit(uid).mutable_restarts() = decision.ledger;
+  if (decision.avoid_node) AvoidNode(uid, failure);
   CloseAttempt(uid, facts, decision.reason, &failure);
   live.not_before = core_.clock.Steady() + std::chrono::milliseconds(decision.ledger.backoff_ms());
   if (pausing || (decision.restart && record.job().desired_state() == v1::DESIRED_STATE_PAUSE)) {
@@ -356,6 +376,20 @@ void Reconciler::DecideAfterFailure(const std::string& uid, const AttemptFacts& 
   }
 }
 
+void Reconciler::AvoidNode(const std::string& uid, const Failure& failure) {
+  const auto now = core_.clock.Wall();
+  const auto until = ToTimestamp(now + core_.options.avoid_node);
+  JobRecord& record = core_.book.Edit(uid);
+  (*record.mutable_avoided_nodes())[failure.node] = until;
+  if (core_.nodes.nodes().size() < 2) return;
+  core_.book.AddEvent(
+      record.job().name(), record.job().epoch(), "NodeAvoided", v1::EVENT_SEVERITY_INFO,
+      absl::StrFormat(
+          "for %d min attempts go elsewhere than node %s where there is room: %s",
+          std::chrono::duration_cast<std::chrono::minutes>(core_.options.avoid_node).count(),
+          failure.node, failure.code));
+}
+
 void Reconciler::CloseAttempt(const std::string& uid, const AttemptFacts& facts,
                               const v1::StateReason& outcome, const Failure* failure) {
   JobRecord& record = core_.book.Edit(uid);
@@ -365,6 +399,7 @@ void Reconciler::CloseAttempt(const std::string& uid, const AttemptFacts& facts,
   attempt.set_last_step(facts.step);
   attempt.set_failed_rank(failure == nullptr ? -1 : failure->rank);
   if (failure != nullptr) attempt.set_exit_code(failure->exit_code);
+  ReleaseAgents(core_, record, facts);
   record.clear_launch();
   core_.book.live(uid).sent.clear();
 }

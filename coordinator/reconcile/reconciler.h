@@ -30,6 +30,8 @@ class Reconciler {
   // True when the user's wish or a draining node ends the attempt.
   bool Interrupt(const std::string& uid);
   void Fail(const std::string& uid, const Failure& failure, bool found_here);
+  // Keeps the job's next attempts off a node for a while.
+  void AvoidNode(const std::string& uid, const Failure& failure);
   void DriveStop(const std::string& uid, const AttemptFacts& facts);
   void RequestCheckpoint(const std::string& uid, const AttemptFacts& facts);
   void FinishAttempt(const std::string& uid, const AttemptFacts& facts);

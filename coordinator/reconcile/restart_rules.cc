@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -24,6 +25,7 @@ struct Rule {
   bool counted;         // against restart.max_attempts
   bool needs_progress;  // three in a row without a new checkpoint stop the job
   int cause;            // lower wins when several ranks fail; 2: follows from another failure
+  bool avoid_node;      // another node may do better
 };
 
 constexpr auto kUser = v1::FAILURE_DOMAIN_USER;
@@ -31,32 +33,40 @@ constexpr auto kInfrastructure = v1::FAILURE_DOMAIN_INFRASTRUCTURE;
 constexpr auto kSystem = v1::FAILURE_DOMAIN_SYSTEM;
 
 constexpr Rule kRules[] = {
-    {"CONFIG", kUser, Action::kStop, true, true, 0},
-    {"DATA", kUser, Action::kStop, true, true, 0},
-    {"MODEL", kUser, Action::kStop, true, true, 0},
-    {"OUTPUT", kUser, Action::kStop, true, true, 0},
-    {"PATHS", kUser, Action::kStop, true, true, 0},
-    {"DISK_FULL", kUser, Action::kStop, true, true, 0},
-    {"DOES_NOT_FIT", kUser, Action::kStop, true, true, 0},
-    {"NON_FINITE", kUser, Action::kStop, true, true, 0},
-    {"OUT_OF_MEMORY", kUser, Action::kStopIfEarly, true, true, 0},
-    {"CHECKPOINT_CORRUPT", kInfrastructure, Action::kFallBack, false, false, 0},
-    {"KILLED", kInfrastructure, Action::kRestart, true, true, 0},
-    {"CRASHED", kSystem, Action::kStopIfRepeated, true, true, 0},
-    {"INTERNAL", kSystem, Action::kStopIfRepeated, true, true, 0},
-    {"SPAWN_FAILED", kInfrastructure, Action::kStopIfRepeated, true, true, 0},
-    {"DATA_PREPARATION", kInfrastructure, Action::kRestart, true, true, 0},
-    {"PUBLISH_FAILED", kInfrastructure, Action::kRestart, true, true, 0},
-    {"DEVICE", kInfrastructure, Action::kRestart, false, true, 0},
-    {"LAUNCH_TIMEOUT", kInfrastructure, Action::kRestart, false, true, 1},
-    {"NODE_LOST", kInfrastructure, Action::kRestart, false, false, 1},
-    {"AGENT_RESTARTED", kInfrastructure, Action::kRestart, false, false, 1},
-    {"AGENT_STOPPED", kInfrastructure, Action::kRestart, false, false, 1},
-    {"PEER_LOST", kInfrastructure, Action::kRestart, false, true, 2},
-    {"STOPPED", kSystem, Action::kRestart, true, true, 2},
+    {"CONFIG", kUser, Action::kStop, true, true, 0, false},
+    {"DATA", kUser, Action::kStop, true, true, 0, false},
+    {"MODEL", kUser, Action::kStop, true, true, 0, false},
+    {"OUTPUT", kUser, Action::kStop, true, true, 0, false},
+    {"PATHS", kUser, Action::kStop, true, true, 0, false},
+    {"DISK_FULL", kUser, Action::kStop, true, true, 0, false},
+    {"DOES_NOT_FIT", kUser, Action::kStop, true, true, 0, false},
+    {"NON_FINITE", kUser, Action::kStop, true, true, 0, false},
+    {"OUT_OF_MEMORY", kUser, Action::kStopIfEarly, true, true, 0, true},
+    {"CHECKPOINT_CORRUPT", kInfrastructure, Action::kFallBack, false, false, 0, false},
+    {"KILLED", kInfrastructure, Action::kRestart, true, true, 0, true},
+    {"CRASHED", kSystem, Action::kStopIfRepeated, true, true, 0, true},
+    {"INTERNAL", kSystem, Action::kStopIfRepeated, true, true, 0, true},
+    {"SPAWN_FAILED", kInfrastructure, Action::kStopIfRepeated, true, true, 0, true},
+    {"DATA_PREPARATION", kInfrastructure, Action::kRestart, true, true, 0, true},
+    {"PUBLISH_FAILED", kInfrastructure, Action::kRestart, true, true, 0, true},
+    {"DEVICE", kInfrastructure, Action::kRestart, false, true, 0, true},
+    {"HANG", kInfrastructure, Action::kRestart, true, true, 1, true},
+    {"LAUNCH_TIMEOUT", kInfrastructure, Action::kRestart, false, true, 1, true},
+    {"NODE_LOST", kInfrastructure, Action::kRestart, false, false, 1, true},
+    {"AGENT_RESTARTED", kInfrastructure, Action::kRestart, false, false, 1, false},
+    {"AGENT_STOPPED", kInfrastructure, Action::kRestart, false, false, 1, false},
+    // Of a cluster that lends nodes for an attempt (launch/node_allocator.h).
+    {"ALLOCATION_REFUSED", kUser, Action::kStopIfRepeated, true, true, 0, false},
+    {"ALLOCATION_CANCELLED", kUser, Action::kStop, true, true, 0, false},
+    {"ALLOCATION_FAILED", kInfrastructure, Action::kRestart, true, true, 0, false},
+    {"ALLOCATION_TIME_LIMIT", kInfrastructure, Action::kRestart, false, true, 0, false},
+    {"PREEMPTED", kInfrastructure, Action::kRestart, false, false, 0, false},
+    {"AGENTS_MISSING", kInfrastructure, Action::kRestart, true, true, 1, false},
+    {"PEER_LOST", kInfrastructure, Action::kRestart, false, true, 2, false},
+    {"STOPPED", kSystem, Action::kRestart, true, true, 2, false},
 };
 // A code that this version does not know.
-constexpr Rule kUnknown = {"", kSystem, Action::kStopIfRepeated, true, true, 0};
+constexpr Rule kUnknown = {"", kSystem, Action::kStopIfRepeated, true, true, 0, true};
 
 constexpr int kAttemptsWithoutProgress = 3;
 constexpr int64_t kFirstBackoffMs = 1000;
@@ -71,7 +81,12 @@ const Rule& RuleOf(const std::string& code) {
 }
 
 std::string Where(const Failure& failure) {
-  if (failure.rank < 0) return failure.node.empty() ? "" : absl::StrCat(" on ", failure.node);
+  if (failure.node.empty()) return "";
+  // The sentence may have said it.
+  if (failure.rank < 0 || failure.code == "HANG") {
+    const std::string node = absl::StrCat("node ", failure.node);
+    return absl::StrContains(failure.message, node) ? "" : absl::StrCat(" (", node, ")");
+  }
   return absl::StrFormat(" (rank %d on %s, exit code %d, after step %d)", failure.rank,
                          failure.node, failure.exit_code, failure.step);
 }
@@ -145,6 +160,7 @@ RestartDecision DecideRestart(const Failure& failure, const AttemptHistory& hist
     stop = absl::StrFormat("%d attempts in a row saved no new checkpoint", next.without_progress());
   }
   decision.restart = stop.empty();
+  decision.avoid_node = decision.restart && rule.avoid_node && !failure.node.empty();
   decision.reason.set_code(failure.code);
   decision.reason.set_domain(rule.domain);
   for (const std::string& line : failure.evidence) decision.reason.add_evidence(line);

@@ -38,6 +38,7 @@ struct AttemptHistory {
 struct RestartDecision {
   bool restart = false;
   bool mark_checkpoint_corrupt = false;  // the one that the attempt resumed from
+  bool avoid_node = false;               // that failed, named by the failure
   v1::StateReason reason;                // why it restarts or stops; names the failure
   store::v1::RestartLedger ledger;       // the new one; backoff_ms is the wait
 };

@@ -7,6 +7,16 @@
 
 namespace switchyard::coordinator {
 
+std::string RenderReportMain(const ReportInput& input) {
+  return absl::StrCat("<main>\n", HeaderSection(input), "<div class=\"grid2\">", LossSection(input),
+                      ThroughputSection(input), "</div>", "<div class=\"grid2\">",
+                      MemorySection(input), PhaseSection(input), "</div>", ExpertSection(input),
+                      RouterSection(input), OptimizerSection(input), AttemptSection(input),
+                      EventSection(input), PlanSection(input), SpecSection(input),
+                      "<footer>Written by Switchyard from the coordinator's records.</footer>",
+                      "</main>");
+}
+
 std::string RenderHtmlReport(const ReportInput& input) {
   const std::string& name = input.job.name();
   return absl::StrCat(
@@ -18,13 +28,8 @@ std::string RenderHtmlReport(const ReportInput& input) {
       "script-src 'unsafe-inline'\">"
       "<title>",
       EscapeHtml(name.substr(name.rfind('/') + 1)), " - Switchyard</title><style>", ReportStyle(),
-      "</style></head><body><main>\n", HeaderSection(input), "<div class=\"grid2\">",
-      LossSection(input), ThroughputSection(input), "</div>", "<div class=\"grid2\">",
-      MemorySection(input), PhaseSection(input), "</div>", ExpertSection(input),
-      RouterSection(input), OptimizerSection(input), AttemptSection(input), EventSection(input),
-      PlanSection(input), SpecSection(input),
-      "<footer>Written by Switchyard from the coordinator's records.</footer>", "</main><script>",
-      ReportScript(), "</script></body></html>\n");
+      "</style></head><body>", RenderReportMain(input), "<script>", ReportScript(),
+      "</script></body></html>\n");
 }
 
 }  // namespace switchyard::coordinator

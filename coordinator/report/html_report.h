@@ -17,9 +17,13 @@ struct ReportInput {
   v1::Job job;
   std::vector<v1::StepSample> samples;  // in step order, possibly thinned
   std::vector<v1::Event> events;        // oldest first
+  int64_t events_left_out = 0;          // older than these
   v1::ExpertLoad expert_load;           // no layers when none was reported
 };
 
 std::string RenderHtmlReport(const ReportInput& input);
+// Its "<main>...</main>" alone, without inline styles, for a page that brings style and script
+// itself.
+std::string RenderReportMain(const ReportInput& input);
 
 }  // namespace switchyard::coordinator

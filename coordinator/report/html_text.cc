@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/utf8.h"
 
 namespace switchyard::coordinator {
@@ -68,6 +69,19 @@ std::string HtmlCard(const std::string& title, const std::string& note, const st
   return absl::StrCat("<section class=\"card ", extra_class, "\"><h2>", title, "</h2>",
                       note.empty() ? "" : absl::StrCat("<p class=\"note\">", note, "</p>"), body,
                       "</section>\n");
+}
+
+std::string HtmlBar(const std::string& segments) {
+  return absl::StrCat("<svg class=\"bar\" viewBox=\"0 0 1000 10\" preserveAspectRatio=\"none\">",
+                      segments, "</svg>");
+}
+
+std::string HtmlBarSegment(const std::string& css_class, double begin, double share,
+                           const std::string& title) {
+  const double from = std::clamp(begin, 0.0, 1.0);
+  return absl::StrFormat(
+      "<rect class=\"%s\" x=\"%.1f\" y=\"0\" width=\"%.1f\" height=\"10\"><title>%s</title></rect>",
+      css_class, 1000 * from, 1000 * std::clamp(share, 0.0, 1.0 - from), title);
 }
 
 }  // namespace switchyard::coordinator

@@ -16,4 +16,10 @@ std::string HtmlTable(const std::vector<std::string>& header,
 std::string HtmlCard(const std::string& title, const std::string& note, const std::string& body,
                      const std::string& extra_class = "");
 
+// A horizontal bar of segments, and one segment of it: its begin and length as shares of the bar's
+// width, 0 to 1. SVG, not inline styles, which a strict page does not allow.
+std::string HtmlBar(const std::string& segments);
+std::string HtmlBarSegment(const std::string& css_class, double begin, double share,
+                           const std::string& title);
+
 }  // namespace switchyard::coordinator

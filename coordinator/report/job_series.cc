@@ -66,6 +66,9 @@ JobSeries::JobSeries(telemetry::Registry& r) {
                  "Router entropy over log(experts), mean over layers, newest step.", job);
   checkpoint_step =
       r.AddGauge("switchyard_job_checkpoint_step", "Step of the newest committed checkpoint.", job);
+  checkpoint_interval =
+      r.AddGauge("switchyard_job_checkpoint_interval_steps",
+                 "Steps between two checkpoints; 0 when only the end is saved.", job);
   checkpoint_bytes =
       r.AddGauge("switchyard_job_checkpoint_bytes", "Size of one checkpoint as planned.", job);
   save_seconds = r.AddGauge("switchyard_job_last_save_seconds",
@@ -106,6 +109,7 @@ void JobSeries::SetPlan(const v1::Job& job) const {
   predicted_tokens_per_second.Set(plan.tokens_per_second(), labels);
   planned_memory.Set(static_cast<double>(plan.memory_bytes_per_rank()), labels);
   memory_capacity.Set(static_cast<double>(plan.memory_capacity_bytes_per_rank()), labels);
+  checkpoint_interval.Set(static_cast<double>(job.spec().checkpoint().interval_steps()), labels);
   checkpoint_bytes.Set(static_cast<double>(plan.checkpoint_bytes()), labels);
 }
 

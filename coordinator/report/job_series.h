@@ -28,7 +28,7 @@ struct JobSeries {
   telemetry::Gauge tokens_per_second, predicted_tokens_per_second, eta;
   telemetry::Gauge peak_memory, planned_memory, memory_capacity;
   telemetry::Gauge expert_load, layer_load, dead_experts, router_entropy;
-  telemetry::Gauge checkpoint_step, checkpoint_bytes, save_seconds;
+  telemetry::Gauge checkpoint_step, checkpoint_interval, checkpoint_bytes, save_seconds;
   telemetry::Counter tokens, phase_seconds, skipped_steps, restarts, checkpoints;
   telemetry::Histogram step_seconds;
 };

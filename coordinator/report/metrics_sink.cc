@@ -24,6 +24,7 @@ MetricsSink::MetricsSink(telemetry::Registry& registry, const Clock& clock,
     : registry_(registry),
       clock_(clock),
       series_(registry),
+      goodput_(registry),
       queue_depth_(
           registry.AddGauge("switchyard_queue_depth", "Jobs that wait for slots.", {"project"})),
       nodes_(registry.AddGauge("switchyard_nodes", "Nodes by state.", {"state"})),
@@ -41,6 +42,7 @@ void MetricsSink::OnJobChanged(const v1::Job& job) {
   Tracked* tracked = Track(job);
   if (tracked == nullptr) return;
   tracked->state = job.state();
+  tracked->goodput.Move(job, clock_.Steady(), goodput_, JobLabels(job.name()));
   series_.SetState(job);
   // A retried job may get another mesh: the labels of the earlier one must not stay.
   const telemetry::LabelValues info = series_.InfoLabels(job);
@@ -71,6 +73,8 @@ void MetricsSink::OnStep(const v1::Job& job, const v1::StepSample& sample) {
   Tracked* tracked = Track(job);
   if (tracked == nullptr) return;
   series_.SetStep(job, sample);
+  tracked->goodput.Advance(clock_.Steady(), goodput_, JobLabels(job.name()));
+  tracked->goodput.OnStep(sample.epoch(), sample.step());
   // The same step comes again when its held-out loss is known; work is counted once an attempt.
   const std::pair<int64_t, int64_t> position(sample.epoch(), sample.step());
   if (position > tracked->counted) {
@@ -94,6 +98,16 @@ void MetricsSink::OnJobRemoved(const std::string& name) {
 void MetricsSink::OnNodeChanged(const v1::Node& node) {
   absl::MutexLock lock(&mutex_);
   known_nodes_[node.name()] = node;
+  CountNodes();
+}
+
+void MetricsSink::OnNodeRemoved(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  known_nodes_.erase(name);
+  CountNodes();
+}
+
+void MetricsSink::CountNodes() {
   std::map<std::string, int> by_state = {{"ready", 0}, {"suspect", 0}, {"lost", 0}};
   std::map<std::string, int> by_use = {{"free", 0}, {"used", 0}, {"cordoned", 0}};
   for (const auto& [name, known] : known_nodes_) {
@@ -108,9 +122,11 @@ void MetricsSink::OnNodeChanged(const v1::Node& node) {
   for (const auto& [use, count] : by_use) slots_.Set(count, {use});
 }
 
-void MetricsSink::Expire() {
+void MetricsSink::Refresh() {
   absl::MutexLock lock(&mutex_);
   ExpireLocked();
+  for (auto& [name, tracked] : jobs_)
+    tracked.goodput.Advance(clock_.Steady(), goodput_, JobLabels(name));
 }
 
 void MetricsSink::ExpireLocked() {

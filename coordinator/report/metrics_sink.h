@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/clock.h"
 #include "common/telemetry/registry.h"
+#include "coordinator/report/goodput.h"
 #include "coordinator/report/job_observer.h"
 #include "coordinator/report/job_series.h"
 
@@ -31,10 +32,11 @@ class MetricsSink final : public JobObserver {
   void OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) override;
   void OnJobRemoved(const std::string& name) override;
   void OnNodeChanged(const v1::Node& node) override;
+  void OnNodeRemoved(const std::string& name) override;
 
-  // Forgets jobs that ended long enough ago. Every call above does it too; call it now and then as
-  // well, or the series of the last job stay while nothing happens.
-  void Expire();
+  // Forgets jobs that ended long enough ago, and counts the time of the others up to now. Call it
+  // before each scrape.
+  void Refresh();
 
  private:
   struct Tracked {
@@ -44,6 +46,7 @@ class MetricsSink final : public JobObserver {
     int64_t checkpoint_step = 0;          // newest one counted
     std::pair<int64_t, int64_t> counted;  // epoch and step that the counters hold
     std::optional<Clock::SteadyTime> saving_since;
+    GoodputTimer goodput;
     std::optional<Clock::SteadyTime> forget_at;
   };
 
@@ -51,11 +54,13 @@ class MetricsSink final : public JobObserver {
   Tracked* Track(const v1::Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   telemetry::Registry& registry_;
   const Clock& clock_;
   JobSeries series_;
+  GoodputSeries goodput_;
   telemetry::Gauge queue_depth_;
   telemetry::Gauge nodes_;
   telemetry::Gauge slots_;

@@ -11,10 +11,6 @@
 namespace switchyard::coordinator {
 namespace {
 
-std::string Percent(double share) {
-  return absl::StrFormat("%.2f%%", 100 * std::clamp(share, 0.0, 1.0));
-}
-
 std::string Words(const std::string& name) {
   return EscapeHtml(absl::StrReplaceAll(name, {{"_", " "}}));
 }
@@ -26,12 +22,7 @@ std::string StepTime(double seconds) {
 
 std::string BarRow(const std::string& name, const std::string& value, const std::string& segments) {
   return absl::StrCat("<div class=\"barrow\"><p><span>", name, "</span><span>", value,
-                      "</span></p><div class=\"bar\">", segments, "</div></div>");
-}
-
-std::string Segment(const std::string& css_class, double share, const std::string& title) {
-  return absl::StrCat("<i class=\"", css_class, "\" style=\"width:", Percent(share), "\" title=\"",
-                      title, "\"></i>");
+                      "</span></p>", HtmlBar(segments), "</div>");
 }
 
 }  // namespace
@@ -48,13 +39,16 @@ std::string MemorySection(const ReportInput& input) {
   const double full =
       capacity > 0 && capacity < 4 * largest ? std::max(largest, capacity) : largest;
   std::string segments;
+  double begin = 0;
   std::vector<std::vector<std::string>> rows;
   for (int i = 0; i < plan.memory_size(); ++i) {
     const auto& category = plan.memory(i);
     const std::string colour = absl::StrCat("m", i % 8);
     const std::string text =
         absl::StrCat(Words(category.name()), ": ", FormatBytes(category.bytes()));
-    segments += Segment(colour, category.bytes() / full, text);
+    const double share = static_cast<double>(category.bytes()) / full;
+    segments += HtmlBarSegment(colour, begin, share, text);
+    begin += share;
     rows.push_back(
         {absl::StrCat("<span class=\"swatch ", colour, "\"></span>", Words(category.name())),
          FormatBytes(category.bytes()),
@@ -66,7 +60,8 @@ std::string MemorySection(const ReportInput& input) {
     if (planned > 0)
       absl::StrAppend(&value,
                       absl::StrFormat(" (%+.1f %% of plan)", 100 * (measured / planned - 1)));
-    body += BarRow("measured peak", value, Segment("measured", measured / full, "measured peak"));
+    body += BarRow("measured peak", value,
+                   HtmlBarSegment("measured", 0, measured / full, "measured peak"));
   } else {
     body += "<p class=\"empty\">No peak was measured.</p>";
   }
@@ -105,8 +100,9 @@ std::string PhaseSection(const ReportInput& input) {
     const std::string value = absl::StrCat(
         StepTime(seconds),
         step_seconds > 0 ? absl::StrFormat(" (%.0f %%)", 100 * seconds / step_seconds) : "");
-    body += BarRow(Words(phase), value,
-                   Segment(phase == "other" ? "m7" : "m0", seconds / longest, Words(phase)));
+    body +=
+        BarRow(Words(phase), value,
+               HtmlBarSegment(phase == "other" ? "m7" : "m0", 0, seconds / longest, Words(phase)));
   }
   body += "</div>";
   return HtmlCard("Time of a step",

@@ -18,9 +18,10 @@ main{max-width:1160px;margin:0 auto;padding:28px 20px 48px}
 h1{font-size:26px;line-height:1.25;margin:0;overflow-wrap:anywhere}h2{font-size:16px;margin:0 0 2px}
 header p{margin:4px 0 0;color:var(--soft);overflow-wrap:anywhere}
 .badge{display:inline-block;font-size:13px;font-weight:600;border:1.5px solid;border-radius:999px;padding:1px 11px;
-margin-left:8px;vertical-align:4px;color:var(--mute)}.badge.good{color:var(--good)}.badge.bad{color:var(--bad)}
-.badge.live{color:var(--s1)}
-.reason{margin:16px 0 0;padding:12px 16px;border-left:4px solid var(--bad);background:var(--card);border-radius:0 8px 8px 0}
+margin-left:8px;white-space:nowrap;vertical-align:4px;color:var(--mute)}.badge.good{color:var(--good)}.badge.bad{color:var(--bad)}
+.badge.live{color:var(--s1)}.badge.warn{color:var(--warn)}
+.reason{margin:16px 0 0;padding:12px 16px;border-left:4px solid var(--mute);background:var(--card);border-radius:0 8px 8px 0}
+.reason.bad{border-color:var(--bad)}.reason.warn{border-color:var(--warn)}
 .reason pre{margin:8px 0 0}
 .tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:20px 0}
 .tile,.card{background:var(--card);border:1px solid var(--line);border-radius:10px}
@@ -44,15 +45,17 @@ svg{display:block}svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,"
 .cross{stroke:var(--soft);stroke-width:1;pointer-events:none}
 .tip{position:absolute;pointer-events:none;background:var(--ink);color:var(--page);font-size:12.5px;line-height:1.4;
 padding:4px 9px;border-radius:6px;white-space:nowrap;z-index:2}
-.bar{display:flex;height:26px;border-radius:6px;overflow:hidden;background:var(--line);position:relative}
-.bar i{display:block;height:100%;border-right:1.5px solid var(--card)}.bar i:last-of-type{border-right:0}
+.bar{display:block;width:100%;height:26px;border-radius:6px;background:var(--line)}
+.bar rect+rect{stroke:var(--card);stroke-width:.8;vector-effect:non-scaling-stroke}
 .barrow{margin:10px 0}.barrow p{display:flex;justify-content:space-between;gap:12px;margin:0 0 3px;font-size:13.5px}
 .barrow p span:last-child{color:var(--soft);white-space:nowrap}
 .thin .bar{height:12px}.thin .barrow{margin:7px 0}
 .swatch{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:8px}
 .m0{background:var(--m0)}.m1{background:var(--m1)}.m2{background:var(--m2)}.m3{background:var(--m3)}
 .m4{background:var(--m4)}.m5{background:var(--m5)}.m6{background:var(--m6)}.m7{background:var(--m7)}
-.measured{background:var(--soft)}
+rect.m0{fill:var(--m0)}rect.m1{fill:var(--m1)}rect.m2{fill:var(--m2)}rect.m3{fill:var(--m3)}
+rect.m4{fill:var(--m4)}rect.m5{fill:var(--m5)}rect.m6{fill:var(--m6)}rect.m7{fill:var(--m7)}
+rect.measured{fill:var(--soft)}rect.good{fill:var(--good)}rect.bad{fill:var(--bad)}rect.idle{fill:var(--mute)}
 rect.h0{fill:var(--h0)}rect.h1{fill:var(--h1)}rect.h2{fill:var(--h2)}rect.h3{fill:var(--h3)}rect.h4{fill:var(--h4)}
 rect.h5{fill:var(--h5)}rect.h6{fill:var(--h6)}rect.h7{fill:var(--h7)}rect.h8{fill:var(--h8)}
 rect.hd{fill:none;stroke:var(--mute);stroke-dasharray:2 2}
@@ -73,6 +76,11 @@ summary{cursor:pointer;color:var(--soft);font-size:13.5px;margin-top:8px}footer{
 @media(max-width:820px){.grid2{grid-template-columns:minmax(0,1fr)}}
 @media(max-width:560px){main{padding:18px 12px 32px}.card{padding:14px 12px}.chart text{font-size:16px}h1{font-size:22px}
 .tiles{grid-template-columns:repeat(2,minmax(0,1fr))}.tile b{font-size:18px}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:6px}}
+@media(max-width:560px){.events thead{display:none}.events table,.events tbody{display:block}
+.events tr{display:grid;grid-template-columns:auto auto 1fr;gap:0 10px;padding:7px 0;border-bottom:1px solid var(--line)}
+.events tr:last-child{border-bottom:0}.events td{display:block;border:0;padding:0;min-width:0}
+.events td:nth-child(-n+2){color:var(--mute)}.events td:nth-child(2)::before{content:"attempt "}
+.events td:nth-child(3){order:-1;grid-column:1/-1}.events td:last-child{grid-column:1/-1}}
 @media print{body{background:#fff}.card,.tile{break-inside:avoid}}
 )css";
 }
@@ -80,7 +88,8 @@ summary{cursor:pointer;color:var(--soft);font-size:13.5px;margin-top:8px}footer{
 // Reading the page needs none of this: it only shows the values under the pointer.
 const char* ReportScript() {
   return R"js(
-for (const svg of document.querySelectorAll('svg.chart[data-hover]')) {
+function showValues(page) {
+for (const svg of page.querySelectorAll('svg.chart[data-hover]')) {
   const points = svg.dataset.hover.split(';').filter(Boolean).map(entry => {
     const [x, y, name, step, value] = entry.split('|');
     return {x: +x, y: +y, name, step, value};
@@ -112,6 +121,8 @@ for (const svg of document.querySelectorAll('svg.chart[data-hover]')) {
   });
   svg.addEventListener('pointerleave', () => { cross.remove(); tip.remove(); });
 }
+}
+showValues(document);
 )js";
 }
 

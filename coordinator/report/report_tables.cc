@@ -11,12 +11,14 @@
 #include "common/units.h"
 #include "coordinator/plan/plan_text.h"
 #include "coordinator/report/html_text.h"
+#include "coordinator/report/job_text.h"
 #include "coordinator/report/report_sections.h"
 
 namespace switchyard::coordinator {
 namespace {
 
-std::string ShortId(const std::string& name) { return name.substr(name.rfind('/') + 1); }
+// The newest stand open; what came before is folded.
+constexpr int kOpenEvents = 30;
 
 absl::Time TimeOf(const google::protobuf::Timestamp& timestamp) {
   return absl::FromUnixSeconds(timestamp.seconds()) + absl::Nanoseconds(timestamp.nanos());
@@ -34,65 +36,47 @@ std::string Between(const google::protobuf::Timestamp& from,
   return FormatDuration(std::max(0.0, absl::ToDoubleSeconds(TimeOf(to) - TimeOf(from))));
 }
 
-std::string StateName(v1::JobState state) {
-  const std::string name = v1::JobState_Name(state);
-  return name.rfind("JOB_STATE_", 0) == 0 ? name.substr(10) : absl::StrCat("state ", state);
-}
-
-const char* BadgeClass(v1::JobState state) {
-  switch (state) {
-    case v1::JOB_STATE_SUCCEEDED:
-      return "good";
-    case v1::JOB_STATE_FAILED:
-      return "bad";
-    case v1::JOB_STATE_RUNNING:
-      return "live";
-    default:
-      return "";
-  }
-}
-
-std::string Tile(const std::string& name, const std::string& value, const std::string& detail) {
-  return absl::StrCat("<div class=\"tile\"><span>", name, "</span><b>", value, "</b><small>",
-                      detail, "</small></div>");
-}
-
 std::string Tiles(const v1::Job& job) {
   const auto& progress = job.progress();
   std::string html = "<div class=\"tiles\">";
   if (progress.has_eval_loss()) {
-    html += Tile("Held-out loss", absl::StrFormat("%.4f", progress.eval_loss()),
-                 progress.has_initial_eval_loss()
-                     ? absl::StrFormat("%.4f before training", progress.initial_eval_loss())
-                     : "nats per target");
+    html += HtmlTile("Held-out loss", absl::StrFormat("%.4f", progress.eval_loss()),
+                     progress.has_initial_eval_loss()
+                         ? absl::StrFormat("%.4f before training", progress.initial_eval_loss())
+                         : "nats per target");
   }
   if (progress.step() > 0)
-    html += Tile("Training loss", absl::StrFormat("%.4f", progress.loss()), "newest step");
-  html +=
-      Tile("Steps", FormatGrouped(progress.step()),
-           progress.total_steps() > 0 ? absl::StrCat("of ", FormatGrouped(progress.total_steps()))
-                                      : "&nbsp;");
+    html += HtmlTile("Training loss", absl::StrFormat("%.4f", progress.loss()), "newest step");
+  html += HtmlTile("Steps", FormatGrouped(progress.step()),
+                   progress.total_steps() > 0
+                       ? absl::StrCat("of ", FormatGrouped(progress.total_steps()))
+                       : "&nbsp;");
   if (progress.tokens_per_second() > 0) {
     const double predicted = job.plan().tokens_per_second();
-    html += Tile("Tokens/s", FormatGrouped(std::llround(progress.tokens_per_second())),
-                 predicted > 0 ? absl::StrFormat("%.0f %% of predicted",
-                                                 100 * progress.tokens_per_second() / predicted)
-                               : "measured");
+    html += HtmlTile("Tokens/s", FormatGrouped(std::llround(progress.tokens_per_second())),
+                     predicted > 0 ? absl::StrFormat("%.0f %% of predicted",
+                                                     100 * progress.tokens_per_second() / predicted)
+                                   : "measured");
   }
   if (progress.peak_memory_bytes() > 0) {
-    html += Tile("Peak memory", FormatBytes(progress.peak_memory_bytes()),
-                 job.plan().memory_bytes_per_rank() > 0
-                     ? absl::StrCat(FormatBytes(job.plan().memory_bytes_per_rank()), " planned")
-                     : "of a rank");
+    html += HtmlTile("Peak memory", FormatBytes(progress.peak_memory_bytes()),
+                     job.plan().memory_bytes_per_rank() > 0
+                         ? absl::StrCat(FormatBytes(job.plan().memory_bytes_per_rank()), " planned")
+                         : "of a rank");
   }
-  html +=
-      Tile("Time",
-           job.terminal() ? Between(job.start_time(), job.end_time())
-                          : Between(job.start_time(), job.update_time()),
-           job.attempts_size() == 1 ? "1 attempt" : absl::StrCat(job.attempts_size(), " attempts"));
+  std::string detail =
+      job.attempts_size() == 1 ? "1 attempt" : absl::StrCat(job.attempts_size(), " attempts");
+  if (job.state() == v1::JOB_STATE_RUNNING && progress.eta().seconds() > 0) {
+    detail = absl::StrCat("ends in ", FormatDuration(static_cast<double>(progress.eta().seconds())),
+                          job.attempts_size() > 1 ? absl::StrCat(", ", detail) : "");
+  }
+  html += HtmlTile("Time",
+                   job.terminal() ? Between(job.start_time(), job.end_time())
+                                  : Between(job.start_time(), job.update_time()),
+                   detail);
   if (progress.skipped_steps() > 0) {
-    html += Tile("Skipped steps", FormatGrouped(progress.skipped_steps()),
-                 "loss or gradient not finite");
+    html += HtmlTile("Skipped steps", FormatGrouped(progress.skipped_steps()),
+                     "loss or gradient not finite");
   }
   return html + "</div>";
 }
@@ -108,8 +92,7 @@ std::string List(const google::protobuf::RepeatedPtrField<std::string>& lines) {
 std::string HeaderSection(const ReportInput& input) {
   const v1::Job& job = input.job;
   std::string html =
-      absl::StrCat("<header><h1>", EscapeHtml(ShortId(job.name())), "<span class=\"badge ",
-                   BadgeClass(job.state()), "\">", StateName(job.state()), "</span></h1>");
+      absl::StrCat("<header><h1>", EscapeHtml(JobId(job)), StateBadge(job.state()), "</h1>");
   if (!job.spec().model().empty()) {
     absl::StrAppend(&html, "<p>", EscapeHtml(job.spec().model()), " fine-tuned on ",
                     EscapeHtml(job.spec().data().train()), "</p>");
@@ -120,9 +103,13 @@ std::string HeaderSection(const ReportInput& input) {
   html += "</p>";
   if (!job.output_model().empty())
     absl::StrAppend(&html, "<p>Model: ", EscapeHtml(job.output_model()), "</p>");
-  if (!job.reason().message().empty() && job.state() != v1::JOB_STATE_SUCCEEDED) {
-    absl::StrAppend(&html, "<div class=\"reason\"><b>", EscapeHtml(job.reason().code()), "</b> ",
-                    EscapeHtml(job.reason().message()));
+  if (!job.reason().message().empty() && job.state() != v1::JOB_STATE_SUCCEEDED &&
+      job.state() != v1::JOB_STATE_RUNNING) {
+    const char* kind = job.state() == v1::JOB_STATE_FAILED       ? "bad"
+                       : job.state() == v1::JOB_STATE_RECOVERING ? "warn"
+                                                                 : "";
+    absl::StrAppend(&html, "<div class=\"reason ", kind, "\"><b>", EscapeHtml(job.reason().code()),
+                    "</b> ", EscapeHtml(job.reason().message()));
     if (!job.reason().evidence().empty()) {
       absl::StrAppend(&html, "<pre>", EscapeHtml(absl::StrJoin(job.reason().evidence(), "\n")),
                       "</pre>");
@@ -227,7 +214,19 @@ std::string EventSection(const ReportInput& input) {
          EscapeHtml(event.message())});
   }
   if (rows.empty()) return HtmlCard("Events", "", "<p class=\"empty\">No events.</p>");
-  return HtmlCard("Events", "", HtmlTable({"Time (UTC)", "Attempt", "Event", ""}, rows, {1}));
+  const std::vector<std::string> header = {"Time (UTC)", "Attempt", "Event", ""};
+  std::string body;
+  if (input.events_left_out > 0) {
+    absl::StrAppend(&body, "<p class=\"note\">", FormatGrouped(input.events_left_out),
+                    " older ones: switchyard events ", EscapeHtml(JobId(input.job)), "</p>");
+  }
+  if (rows.size() > kOpenEvents + 10) {
+    const auto split = rows.end() - kOpenEvents;
+    absl::StrAppend(&body, "<details><summary>", split - rows.begin(), " earlier events</summary>",
+                    HtmlTable(header, {rows.begin(), split}, {1}), "</details>");
+    rows.erase(rows.begin(), split);
+  }
+  return HtmlCard("Events", "", body + HtmlTable(header, rows, {1}), "events");
 }
 
 std::string SpecSection(const ReportInput& input) {

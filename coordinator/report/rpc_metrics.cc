@@ -21,11 +21,15 @@ std::string MethodLabel(const char* method) {
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
   Interceptor(grpc::experimental::ServerRpcInfo* info, telemetry::Counter calls,
-              telemetry::Histogram seconds)
+              telemetry::Histogram seconds, telemetry::Gauge open)
       : method_(MethodLabel(info->method())),
         unary_(info->type() == grpc::experimental::ServerRpcInfo::Type::UNARY),
         calls_(calls),
-        seconds_(seconds) {}
+        seconds_(seconds),
+        open_(open) {
+    open_.Add(1, {method_});
+  }
+  ~Interceptor() override { open_.Add(-1, {method_}); }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
@@ -44,6 +48,7 @@ class Interceptor final : public grpc::experimental::Interceptor {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   telemetry::Counter calls_;
   telemetry::Histogram seconds_;
+  telemetry::Gauge open_;
 };
 
 }  // namespace
@@ -52,11 +57,12 @@ RpcMetrics::RpcMetrics(telemetry::Registry& registry)
     : calls_(registry.AddCounter("switchyard_rpcs_total", "RPCs that ended, by method and code.",
                                  {"method", "code"})),
       seconds_(registry.AddHistogram("switchyard_rpc_seconds", "Time of a unary RPC.",
-                                     telemetry::LatencyBuckets(), {"method"})) {}
+                                     telemetry::LatencyBuckets(), {"method"})),
+      open_(registry.AddGauge("switchyard_rpcs_open", "RPCs that have not ended.", {"method"})) {}
 
 grpc::experimental::Interceptor* RpcMetrics::CreateServerInterceptor(
     grpc::experimental::ServerRpcInfo* info) {
-  return new Interceptor(info, calls_, seconds_);
+  return new Interceptor(info, calls_, seconds_, open_);
 }
 
 }  // namespace switchyard::coordinator

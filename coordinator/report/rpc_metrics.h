@@ -1,4 +1,4 @@
-// Counts every RPC of a gRPC server by method and code, and times unary ones.
+// Counts every RPC of a gRPC server by method and code, those that are open, and times unary ones.
 #pragma once
 
 #include <grpcpp/support/server_interceptor.h>
@@ -19,6 +19,7 @@ class RpcMetrics final : public grpc::experimental::ServerInterceptorFactoryInte
  private:
   telemetry::Counter calls_;
   telemetry::Histogram seconds_;
+  telemetry::Gauge open_;
 };
 
 }  // namespace switchyard::coordinator

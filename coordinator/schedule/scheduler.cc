@@ -172,6 +172,21 @@ std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& 
   return Pick(job, *best);
 }
 
+std::optional<SlotRefs> PlaceElsewhereFirst(const QueuedJob& job,
+                                            std::vector<SchedulerSlot>& slots) {
+  if (!job.avoided.empty()) {
+    std::vector<SchedulerSlot*> closed;
+    for (SchedulerSlot& slot : slots) {
+      if (slot.free && job.avoided.contains(slot.node)) closed.push_back(&slot);
+    }
+    for (SchedulerSlot* slot : closed) slot->free = false;
+    auto picked = Place(job, slots);
+    for (SchedulerSlot* slot : closed) slot->free = true;
+    if (picked) return picked;
+  }
+  return Place(job, slots);
+}
+
 bool FitsOnEmptyNodes(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
   if (GroupsStayOnNodes(job)) return PlaceGroups(job, slots, /*only_free=*/false).has_value();
   for (const auto& [domain, group] : Groups(job, slots, /*only_free=*/false)) {
@@ -191,7 +206,7 @@ ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> 
   for (const QueuedJob& job : jobs) {
     const bool possible = job.ranks > 0 && FitsOnEmptyNodes(job, slots);
     if (possible && !job.backing_off && held_back.count(job.device) == 0) {
-      if (const auto picked = Place(job, slots)) {
+      if (const auto picked = PlaceElsewhereFirst(job, slots)) {
         for (SchedulerSlot* slot : *picked) slot->free = false;
         result.admitted.push_back(
             {job.uid, GroupsStayOnNodes(job) ? InRankOrder(*picked) : Assign(job, *picked)});

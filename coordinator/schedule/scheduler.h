@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,7 @@ struct QueuedJob {
   int expert_parallel = 1;          // divides ranks
   int64_t slot_bytes = 0;           // that a slot must have: the plan's bytes and its margin
   std::vector<Placement> previous;  // of its last attempt; taken again where possible
+  std::set<std::string> avoided;    // nodes that it goes to only when no others have room now
 };
 
 struct Admission {

@@ -1,5 +1,6 @@
 #include "coordinator/service/agent_service.h"
 
+#include <algorithm>
 #include <deque>
 #include <memory>
 #include <optional>
@@ -7,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/rpc/status.h"
+#include "common/rpc/violations.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -26,7 +28,9 @@ constexpr size_t kMaxLogChunk = 128 << 10;
 class AgentServiceImpl::Session final
     : public grpc::ServerBidiReactor<ConnectRequest, ConnectResponse> {
  public:
-  Session(AgentServiceImpl& service, uint64_t id) : service_(service), id_(id) {}
+  // `proven` is the node that the peer may speak for, or empty for any.
+  Session(AgentServiceImpl& service, uint64_t id, std::optional<std::string> proven)
+      : service_(service), id_(id), proven_(std::move(proven)) {}
 
   void Begin() { StartRead(&request_); }
 
@@ -56,7 +60,11 @@ class AgentServiceImpl::Session final
 
   void OnReadDone(bool ok) override {
     if (!ok) return End(grpc::Status::OK);
-    if (request_.has_log_chunk()) {
+    if (SpeaksForAnother(request_)) {
+      log::Warning("agent.foreign_message",
+                   {{"node", node_}, {"message", static_cast<int>(request_.message_case())}});
+      if (request_.has_log_chunk()) AckLog(request_.log_chunk(), EndOf(request_.log_chunk()));
+    } else if (request_.has_log_chunk()) {
       StoreLog(request_.log_chunk());
     } else if (!Forward()) {
       return End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the coordinator is shutting down"));
@@ -103,6 +111,17 @@ class AgentServiceImpl::Session final
         End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the first message must be Hello"));
         return true;
       }
+      // An agent of nodes lent for an attempt proves only that it is one of ours; the core knows
+      // the names that the attempt's agents have.
+      const bool lent = !message->hello().allocation().empty();
+      if (proven_ && !lent && *proven_ != message->hello().node()) {
+        End(rpc::ToGrpcStatus(rpc::Error(
+            absl::StatusCode::kPermissionDenied, "NOT_YOUR_NODE",
+            absl::StrCat("the certificate is of node \"", *proven_, "\", not of \"",
+                         message->hello().node().substr(0, 63), "\"; start the agent with --node ",
+                         *proven_, ", or issue a certificate for its node"))));
+        return true;
+      }
       node_ = message->hello().node();
       return service.loop_->Post([&service, id, message](Core& core) {
         const absl::Status status = core.OnHello(id, message->hello());
@@ -121,8 +140,33 @@ class AgentServiceImpl::Session final
     });
   }
 
+  // Of a rank or attempt that was never placed on this node. What an agent says of its own
+  // attempts in AttemptStatus is kept by node, and so can only be of itself.
+  bool SpeaksForAnother(const ConnectRequest& message) const {
+    const auto foreign = [&](const std::string& uid, int64_t epoch, int rank) {
+      return service_.state_.HasUid(uid) && !service_.state_.RanOn(node_, uid, epoch, rank);
+    };
+    if (message.has_rank_report()) {
+      const auto& report = message.rank_report();
+      return foreign(report.job_uid(), report.epoch(), std::max(0, report.rank()));
+    }
+    if (message.has_log_chunk()) {
+      const auto& chunk = message.log_chunk();
+      return foreign(chunk.job_uid(), chunk.epoch(), std::max(-1, chunk.rank()));
+    }
+    if (message.has_checkpoint_published()) {
+      const auto& published = message.checkpoint_published();
+      return foreign(published.job_uid(), published.epoch(), -1);
+    }
+    return false;
+  }
+
+  static int64_t EndOf(const agent::v1::LogChunk& chunk) {
+    return LogStore::EndOf(chunk.offset(), chunk.text());
+  }
+
   void StoreLog(const agent::v1::LogChunk& chunk) {
-    int64_t stored = LogStore::EndOf(chunk.offset(), chunk.text());
+    int64_t stored = EndOf(chunk);
     // Chunks of jobs that are gone are acknowledged and dropped, so that the agent can forget them.
     if (service_.state_.HasUid(chunk.job_uid()) && chunk.text().size() <= kMaxLogChunk &&
         chunk.offset() >= 0 && chunk.epoch() > 0 && chunk.rank() >= -1) {
@@ -135,6 +179,10 @@ class AgentServiceImpl::Session final
       }
       stored = *offset;
     }
+    AckLog(chunk, stored);
+  }
+
+  void AckLog(const agent::v1::LogChunk& chunk, int64_t stored) {
     ConnectResponse response;
     auto& ack = *response.mutable_log_ack();
     ack.set_job_uid(chunk.job_uid());
@@ -164,6 +212,7 @@ class AgentServiceImpl::Session final
 
   AgentServiceImpl& service_;
   const uint64_t id_;
+  const std::optional<std::string> proven_;
   std::string node_;        // read by gRPC's threads, one at a time
   ConnectRequest request_;  // owned by gRPC while reading
   absl::Mutex mutex_;
@@ -184,17 +233,20 @@ void AgentServiceImpl::WithSession(uint64_t id, const std::function<void(Session
 }
 
 grpc::ServerBidiReactor<ConnectRequest, ConnectResponse>* AgentServiceImpl::Connect(
-    grpc::CallbackServerContext*) {
+    grpc::CallbackServerContext* context) {
+  auto proven = admit_(context);
   Session* session;
   bool closed;
   {
     absl::MutexLock lock(&mutex_);
     const uint64_t id = next_session_++;
-    session = new Session(*this, id);
+    session = new Session(*this, id, proven.value_or(std::nullopt));
     sessions_[id] = session;
     closed = closed_;
   }
-  if (closed) {
+  if (!proven.ok()) {
+    session->End(rpc::ToGrpcStatus(proven.status()));
+  } else if (closed) {
     session->End(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the coordinator is shutting down"));
   } else {
     session->Begin();

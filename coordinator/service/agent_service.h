@@ -6,6 +6,8 @@
 
 #include <functional>
 #include <map>
+#include <optional>
+#include <string>
 
 #include "absl/synchronization/mutex.h"
 #include "coordinator/history/log_store.h"
@@ -18,7 +20,12 @@ namespace switchyard::coordinator {
 class AgentServiceImpl final : public agent::v1::AgentService::CallbackService,
                                public AgentTransport {
  public:
-  AgentServiceImpl(const PublishedState& state, LogStore& logs) : state_(state), logs_(logs) {}
+  // The node that a peer proved to be, empty where nobody is asked, or why it is not let in.
+  using Admit =
+      std::function<absl::StatusOr<std::optional<std::string>>(const grpc::CallbackServerContext*)>;
+
+  AgentServiceImpl(const PublishedState& state, LogStore& logs, Admit admit)
+      : state_(state), logs_(logs), admit_(std::move(admit)) {}
 
   // The loop is made after the core, which needs this object; set before the server starts.
   void SetLoop(CoreLoop* loop) { loop_ = loop; }
@@ -38,6 +45,7 @@ class AgentServiceImpl final : public agent::v1::AgentService::CallbackService,
 
   const PublishedState& state_;
   LogStore& logs_;
+  const Admit admit_;
   CoreLoop* loop_ = nullptr;
   absl::Mutex mutex_;
   uint64_t next_session_ ABSL_GUARDED_BY(mutex_) = 1;

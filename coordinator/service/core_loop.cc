@@ -7,6 +7,12 @@ namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(100);  // leases, back-offs, resends
 
+using SteadyClock = std::chrono::steady_clock;
+
+double SecondsSince(SteadyClock::time_point begin) {
+  return std::chrono::duration<double>(SteadyClock::now() - begin).count();
+}
+
 }  // namespace
 
 void CoreLoop::Start() {
@@ -25,7 +31,7 @@ bool CoreLoop::Post(std::function<void(Core&)> change,
                     std::function<void(Core&, const absl::Status&)> done) {
   absl::MutexLock lock(&mutex_);
   if (stopping_) return false;
-  tasks_.push_back({std::move(change), std::move(done)});
+  tasks_.push_back({std::move(change), std::move(done), SteadyClock::now()});
   return true;
 }
 
@@ -43,14 +49,21 @@ void CoreLoop::Run() {
       last = stopping_;
     }
     for (Task& task : tasks) {
+      if (series_ != nullptr) series_->writer_wait.Observe(SecondsSince(task.posted));
       if (task.change) task.change(core_);
     }
+    const auto begin = SteadyClock::now();
     const absl::Status status = core_.Flush();
+    if (series_ != nullptr && !tasks.empty()) {
+      series_->store_write.Observe(SecondsSince(begin));
+      series_->store_errors.Increment(status.ok() ? 0 : 1);
+    }
     for (Task& task : tasks) {
       if (task.done) task.done(core_, status);
     }
     // A failed store is tried again with the next tick; jobs keep running meanwhile.
     if (status.ok()) (void)core_.Step();
+    turns_.fetch_add(1, std::memory_order_relaxed);
     if (last) return;
   }
 }

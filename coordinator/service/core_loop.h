@@ -1,6 +1,9 @@
 // The one writer thread: runs what others post, stores it, answers, then lets the reconciler move.
 #pragma once
 
+#include <atomic>
+#include <chrono>
+#include <cstdint>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -8,12 +11,15 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "coordinator/reconcile/core.h"
+#include "coordinator/report/service_series.h"
 
 namespace switchyard::coordinator {
 
 class CoreLoop {
  public:
-  explicit CoreLoop(Core& core) : core_(core) {}
+  // `series` is borrowed; null for none.
+  explicit CoreLoop(Core& core, const ServiceSeries* series = nullptr)
+      : core_(core), series_(series) {}
   ~CoreLoop() { Stop(); }
 
   // `core` has been started.
@@ -27,18 +33,24 @@ class CoreLoop {
   bool Post(std::function<void(Core&)> change,
             std::function<void(Core&, const absl::Status&)> done = {});
 
+  // Grows several times a second while the writer thread gets on. Any thread.
+  int64_t turns() const { return turns_.load(std::memory_order_relaxed); }
+
  private:
   struct Task {
     std::function<void(Core&)> change;
     std::function<void(Core&, const absl::Status&)> done;
+    std::chrono::steady_clock::time_point posted;
   };
 
   void Run();
 
   Core& core_;
+  const ServiceSeries* const series_;
   absl::Mutex mutex_;
   std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<int64_t> turns_{0};
   std::thread thread_;
 };
 

@@ -14,6 +14,7 @@
 #include "coordinator/job/proto_time.h"
 #include "coordinator/service/job_commands.h"
 #include "coordinator/service/job_filter.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/service/tokens.h"
 #include "coordinator/service/unary.h"
 #include "coordinator/spec/validate.h"
@@ -23,11 +24,28 @@ namespace {
 
 constexpr int kMaxSamples = 10000;
 
-// What is wrong with a spec, and when nothing is, with what its paths lead to.
+// Paths that the service may not use, whether or not they exist.
+void CheckPaths(const v1::JobSpec& spec, const security::PathPolicy& paths,
+                std::vector<rpc::Violation>& violations) {
+  const auto check = [&](const char* field, const security::AllowedPaths& allowed,
+                         const std::string& path) {
+    if (path.empty()) return;
+    if (const absl::Status status = allowed.Check(path); !status.ok())
+      violations.push_back({field, std::string(status.message())});
+  };
+  check("model", paths.models, spec.model());
+  check("data.train", paths.data, spec.data().train());
+  check("data.eval", paths.data, spec.data().eval());
+  check("checkpoint.output", paths.outputs, spec.checkpoint().output());
+}
+
 // Everything that is wrong with the spec, and with what its paths lead to. A field whose text is
-// wrong is not looked up: its path is left out of what the planner inspects.
-std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& planner) {
+// wrong or that leads elsewhere is not looked up: its path is left out of what the planner
+// inspects.
+std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& planner,
+                                      const security::PathPolicy& paths) {
   std::vector<rpc::Violation> violations = ValidateSpec(spec);
+  CheckPaths(spec, paths, violations);
   v1::JobSpec sound = spec;
   std::set<std::string> reported;
   for (const rpc::Violation& violation : violations) {
@@ -43,8 +61,9 @@ std::vector<rpc::Violation> CheckSpec(const v1::JobSpec& spec, JobPlanner& plann
   return violations;
 }
 
-absl::Status Check(const v1::CreateJobRequest& request, JobPlanner& planner) {
-  std::vector<rpc::Violation> violations = CheckSpec(request.spec(), planner);
+absl::Status Check(const v1::CreateJobRequest& request, JobPlanner& planner,
+                   const security::PathPolicy& paths) {
+  std::vector<rpc::Violation> violations = CheckSpec(request.spec(), planner, paths);
   if (!request.job_id().empty() && !IsValidJobId(request.job_id())) {
     violations.push_back(
         {"job_id", absl::StrCat("is \"", request.job_id(),
@@ -61,6 +80,21 @@ absl::Status Check(const v1::CreateJobRequest& request, JobPlanner& planner) {
   return violations.empty() ? absl::OkStatus() : rpc::InvalidArgument(violations);
 }
 
+// On the writer thread, so that no two calls count the same room.
+absl::Status CheckJobCount(const CoreContext& core, const v1::JobSpec& spec, int most) {
+  const std::string project = spec.project().empty() ? "default" : spec.project();
+  int live = 0;
+  for (const auto& [uid, record] : core.book.jobs()) {
+    const auto name = ParseJobName(record.job().name());
+    live += !record.job().terminal() && name && name->project == project;
+  }
+  if (live < most) return absl::OkStatus();
+  return rpc::Error(absl::StatusCode::kResourceExhausted, "TOO_MANY_JOBS",
+                    absl::StrCat("project \"", project, "\" has ", live,
+                                 " jobs that have not ended, the most that one may; wait for some "
+                                 "or cancel some (--max-jobs-per-project)"));
+}
+
 absl::Status Infeasible(const v1::Plan& plan) {
   std::string message =
       absl::StrCat("the job cannot run as specified:\n  ", absl::StrJoin(plan.problems(), "\n  "));
@@ -73,6 +107,9 @@ absl::Status Infeasible(const v1::Plan& plan) {
 }  // namespace
 
 absl::StatusOr<v1::Plan> JobServiceImpl::Plan(const v1::JobSpec& spec) const {
+  if (parts_.allocator != nullptr) {
+    return parts_.planner.Plan(spec, parts_.allocator->Offer(), std::nullopt);
+  }
   std::vector<PlannerSlot> slots;
   for (const v1::Node& node : parts_.state.Nodes()) {
     // Cordoned nodes come back; lost ones may not.
@@ -96,7 +133,7 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
     *response = **replay;
     return Reply(context, absl::OkStatus());
   }
-  if (absl::Status status = Check(*request, parts_.planner); !status.ok())
+  if (absl::Status status = Check(*request, parts_.planner, parts_.paths); !status.ok())
     return Reply(context, status);
   absl::StatusOr<v1::Plan> plan = Plan(request->spec());
   if (!plan.ok()) return Reply(context, plan.status());
@@ -104,7 +141,8 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
   auto answer = std::make_shared<v1::Job>();
   return OnWriter(
       context, parts_.loop,
-      [request = *request, plan = *plan, answer](Core& core) -> absl::StatusOr<std::string> {
+      [request = *request, plan = *plan, answer, trace_id = TraceId(*context),
+       most = parts_.max_jobs_per_project](Core& core) -> absl::StatusOr<std::string> {
         // Another call with the same id may have been faster.
         std::optional<v1::Job> stored;
         SWITCHYARD_ASSIGN_OR_RETURN(stored, FindReplay(core.context().book.store(), request));
@@ -112,11 +150,15 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
           *answer = *stored;
           return std::string();
         }
+        SWITCHYARD_RETURN_IF_ERROR(CheckJobCount(core.context(), request.spec(), most));
         if (request.validate_only()) {
           SWITCHYARD_ASSIGN_OR_RETURN(*answer, PreviewJob(core.context(), request, plan));
           return std::string();
         }
-        return coordinator::CreateJob(core.context(), request, plan);
+        std::string uid;
+        SWITCHYARD_ASSIGN_OR_RETURN(uid, coordinator::CreateJob(core.context(), request, plan));
+        core.context().book.Edit(uid).mutable_job()->set_trace_id(trace_id);
+        return uid;
       },
       [answer, response](Core& core, const std::string& uid) {
         *response =
@@ -126,7 +168,7 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
 
 JobServiceImpl::Unary* JobServiceImpl::PlanJob(Context* context, const v1::PlanJobRequest* request,
                                                v1::PlanJobResponse* response) {
-  const auto violations = CheckSpec(request->spec(), parts_.planner);
+  const auto violations = CheckSpec(request->spec(), parts_.planner, parts_.paths);
   if (!violations.empty()) return Reply(context, rpc::InvalidArgument(violations));
   absl::StatusOr<v1::Plan> plan = Plan(request->spec());
   if (plan.ok()) *response->mutable_plan() = *std::move(plan);
@@ -195,7 +237,13 @@ JobServiceImpl::Unary* JobServiceImpl::Run(Context* context, Command command,
                                            v1::Job* response) {
   return OnWriter(
       context, parts_.loop,
-      [command, name, etag](Core& core) { return command(core.context(), name, etag); },
+      [command, name, etag, trace_id = TraceId(*context)](Core& core) {
+        absl::StatusOr<std::string> uid = command(core.context(), name, etag);
+        const bool starts = command == coordinator::ResumeJob || command == coordinator::RetryJob;
+        if (uid.ok() && starts)
+          core.context().book.Edit(*uid).mutable_job()->set_trace_id(trace_id);
+        return uid;
+      },
       [response](Core& core, const std::string& uid) {
         *response = core.context().book.View(*core.context().book.Find(uid));
       });

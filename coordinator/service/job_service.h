@@ -2,8 +2,10 @@
 // is published.
 #pragma once
 
+#include "common/security/allowed_paths.h"
 #include "coordinator/history/metrics_store.h"
 #include "coordinator/launch/job_planner.h"
+#include "coordinator/launch/node_allocator.h"
 #include "coordinator/service/core_loop.h"
 #include "coordinator/service/log_hub.h"
 #include "coordinator/service/published_state.h"
@@ -22,6 +24,9 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
     MetricsStore& metrics;
     WatchHub& watches;
     LogHub& logs;
+    const security::PathPolicy& paths;
+    int max_jobs_per_project;  // that have not ended
+    const NodeAllocator* allocator = nullptr;  // null: plans are for the nodes there are
   };
 
   explicit JobServiceImpl(const Parts& parts) : parts_(parts) {}

@@ -3,12 +3,9 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <set>
-#include <thread>
-
-#include "absl/synchronization/mutex.h"
 #include "coordinator/history/log_store.h"
 #include "coordinator/service/published_state.h"
+#include "coordinator/service/stream_hub.h"
 #include "switchyard/v1/job_service.pb.h"
 
 namespace switchyard::coordinator {
@@ -18,24 +15,18 @@ class LogHub {
   using Reactor = grpc::ServerWriteReactor<v1::StreamLogsResponse>;
 
   LogHub(const PublishedState& state, const LogStore& logs);
-  ~LogHub();
 
   // A new reader; it owns itself and ends with its call.
   Reactor* Stream(const v1::StreamLogsRequest& request);
   // Ends all readers with UNAVAILABLE. New ones end at once.
-  void Close();
+  void Close() { readers_.Close(); }
 
  private:
   class Reader;
 
-  void Run();
-
   const PublishedState& state_;
   const LogStore& logs_;
-  absl::Mutex mutex_;
-  std::set<Reader*> readers_ ABSL_GUARDED_BY(mutex_);
-  bool closed_ ABSL_GUARDED_BY(mutex_) = false;
-  std::thread thread_;
+  StreamHub<v1::StreamLogsResponse> readers_;
 };
 
 }  // namespace switchyard::coordinator

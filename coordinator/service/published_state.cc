@@ -40,6 +40,22 @@ bool PublishedState::HasUid(const std::string& uid) const {
   return name_by_uid_.count(uid) > 0;
 }
 
+bool PublishedState::RanOn(const std::string& node, const std::string& uid, int64_t epoch,
+                           int rank) const {
+  absl::MutexLock lock(&mutex_);
+  const auto name = name_by_uid_.find(uid);
+  if (name == name_by_uid_.end()) return false;
+  const auto job = jobs_.find(name->second);
+  if (job == jobs_.end()) return false;
+  for (const v1::Attempt& attempt : job->second->attempts()) {
+    if (attempt.epoch() != epoch) continue;
+    for (const v1::RankPlacement& placement : attempt.placements()) {
+      if (placement.node() == node && (rank < 0 || placement.rank() == rank)) return true;
+    }
+  }
+  return false;
+}
+
 std::vector<JobPointer> PublishedState::SortedJobs() const {
   std::vector<JobPointer> jobs;
   for (const auto& [name, job] : jobs_) jobs.push_back(job);
@@ -172,6 +188,11 @@ void PublishedState::OnProgress(const v1::Job& job) {
 void PublishedState::OnNodeChanged(const v1::Node& node) {
   absl::MutexLock lock(&mutex_);
   nodes_[node.name()] = node;
+}
+
+void PublishedState::OnNodeRemoved(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  nodes_.erase(name);
 }
 
 }  // namespace switchyard::coordinator

@@ -37,6 +37,8 @@ class PublishedState final : public CoreListener, public JobObserver {
   std::string store_id() const;
   std::shared_ptr<const v1::Job> FindJob(const std::string& name) const;
   bool HasUid(const std::string& uid) const;
+  // Whether the attempt `epoch` of a job placed `rank` (negative: any) on `node`.
+  bool RanOn(const std::string& node, const std::string& uid, int64_t epoch, int rank) const;
   // All jobs, newest first.
   std::vector<std::shared_ptr<const v1::Job>> Jobs() const;
   // Of one job, newest first, without deleted ones.
@@ -60,6 +62,7 @@ class PublishedState final : public CoreListener, public JobObserver {
   void OnExpertLoad(const v1::Job&, const v1::ExpertLoad&) override {}
   void OnJobRemoved(const std::string&) override {}
   void OnNodeChanged(const v1::Node& node) override;
+  void OnNodeRemoved(const std::string& name) override;
 
  private:
   static constexpr size_t kRingSize = JobStore::kKeptChanges;

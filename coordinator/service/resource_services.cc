@@ -19,6 +19,14 @@ absl::StatusOr<std::string> BareName(const std::string& name) {
   return *node;
 }
 
+// The node without what its caller may not see; that a slot is taken stays.
+v1::Node Seen(v1::Node node, const NodeServiceImpl::MaySee& may_see) {
+  for (v1::Slot& slot : *node.mutable_slots()) {
+    if (!slot.job().empty() && !may_see(slot.job())) slot.set_job("projects/-/jobs/-");
+  }
+  return node;
+}
+
 NodeServiceImpl::Unary* ChangeNode(NodeServiceImpl::Context* context, CoreLoop& loop,
                                    const std::string& name, NodeWish wish, v1::Node* response) {
   return OnWriter(
@@ -122,7 +130,8 @@ NodeServiceImpl::Unary* NodeServiceImpl::ListNodes(Context* context,
   }
   return OnWriter(
       context, loop_, [](Core&) -> absl::StatusOr<std::string> { return std::string(); },
-      [size = *size, after, response](Core& core, const std::string&) {
+      [size = *size, after, response, may_see = visibility_(context)](Core& core,
+                                                                      const std::string&) {
         for (const auto& [name, entry] : core.context().nodes.nodes()) {
           if (name <= after) continue;
           if (response->nodes_size() == size) {
@@ -130,7 +139,7 @@ NodeServiceImpl::Unary* NodeServiceImpl::ListNodes(Context* context,
                 MakeToken("nodes", "", {*ParseNodeName(response->nodes(size - 1).name())}));
             break;
           }
-          *response->add_nodes() = core.NodeView(name);
+          *response->add_nodes() = Seen(core.NodeView(name), may_see);
         }
       });
 }
@@ -147,7 +156,9 @@ NodeServiceImpl::Unary* NodeServiceImpl::GetNode(Context* context,
           return rpc::NotFound("switchyard.v1.Node", name);
         return node;
       },
-      [response](Core& core, const std::string& node) { *response = core.NodeView(node); });
+      [response, may_see = visibility_(context)](Core& core, const std::string& node) {
+        *response = Seen(core.NodeView(node), may_see);
+      });
 }
 
 NodeServiceImpl::Unary* NodeServiceImpl::CordonNode(Context* context,

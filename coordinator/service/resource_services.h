@@ -1,6 +1,8 @@
 // CheckpointService and NodeService over gRPC.
 #pragma once
 
+#include <functional>
+
 #include "coordinator/service/core_loop.h"
 #include "coordinator/service/published_state.h"
 #include "switchyard/v1/checkpoint.grpc.pb.h"
@@ -32,7 +34,12 @@ class CheckpointServiceImpl final : public v1::CheckpointService::CallbackServic
 
 class NodeServiceImpl final : public v1::NodeService::CallbackService {
  public:
-  explicit NodeServiceImpl(CoreLoop& loop) : loop_(loop) {}
+  // Whether a caller may hear of a job, by its resource name. Any thread.
+  using MaySee = std::function<bool(const std::string& job)>;
+  // `visibility` is asked once a call.
+  NodeServiceImpl(CoreLoop& loop,
+                  std::function<MaySee(const grpc::CallbackServerContext*)> visibility)
+      : loop_(loop), visibility_(std::move(visibility)) {}
 
   using Context = grpc::CallbackServerContext;
   using Unary = grpc::ServerUnaryReactor;
@@ -44,6 +51,7 @@ class NodeServiceImpl final : public v1::NodeService::CallbackService {
 
  private:
   CoreLoop& loop_;
+  const std::function<MaySee(const grpc::CallbackServerContext*)> visibility_;
 };
 
 }  // namespace switchyard::coordinator

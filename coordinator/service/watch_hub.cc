@@ -2,7 +2,10 @@
 
 #include <cstdlib>
 #include <deque>
+#include <memory>
 #include <optional>
+#include <set>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -29,49 +32,13 @@ absl::Status Expired() {
 
 // Messages come from four places, in this order: the snapshot, its bookmark, changes, steps. One
 // write at a time.
-class WatchHub::Watcher final : public WatchHub::Reactor {
+class WatchHub::Watcher final : public StreamHub<v1::WatchJobsResponse>::Stream {
  public:
-  Watcher(WatchHub& hub, const v1::WatchJobsRequest& request) : hub_(hub), request_(request) {}
-
-  void Begin() {
-    // In one go: the hub's thread may pump this watcher already, and must not see it half set up.
-    absl::MutexLock lock(&mutex_);
-    const absl::Status status = StartLocked();
-    if (status.ok()) {
-      PumpLocked();
-    } else {
-      FinishLocked(status);
-    }
-  }
-
-  void Pump() {
-    absl::MutexLock lock(&mutex_);
-    PumpLocked();
-  }
-
-  void End(const absl::Status& status) {
-    absl::MutexLock lock(&mutex_);
-    FinishLocked(status);
-  }
-
-  void OnWriteDone(bool ok) override {
-    absl::MutexLock lock(&mutex_);
-    writing_ = false;
-    if (!ok) return FinishLocked(absl::CancelledError("the watcher is gone"));
-    if (pending_end_) return FinishLocked(*pending_end_);
-    PumpLocked();
-  }
-  void OnCancel() override { End(absl::CancelledError("cancelled")); }
-  void OnDone() override {
-    {
-      absl::MutexLock lock(&hub_.mutex_);
-      hub_.watchers_.erase(this);
-    }
-    delete this;
-  }
+  Watcher(WatchHub& hub, const v1::WatchJobsRequest& request)
+      : Stream(hub.watchers_), hub_(hub), request_(request) {}
 
  private:
-  absl::Status StartLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+  absl::Status StartLocked() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     SWITCHYARD_ASSIGN_OR_RETURN(filter_,
                                 JobFilter::Parse(request_.parent(), request_.filter(), true));
     step_id_ = hub_.metrics_.LastId();
@@ -104,8 +71,7 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
     return absl::OkStatus();
   }
 
-  void PumpLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (writing_ || finished_ || !filter_) return;
+  void NextLocked() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     if (snapshot_open_) {
       if (!snapshot_.empty()) {
         seen_.insert(snapshot_.front()->name());
@@ -186,26 +152,12 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
           MakeToken("watch", filter_->fingerprint(),
                     {hub_.state_.store_id(), absl::StrCat(revision_), absl::StrCat(step_id_)}));
     }
-    writing_ = true;
     last_sent_ = absl::Now();
-    outgoing_ = std::move(message_);
-    message_.Clear();
-    StartWrite(&outgoing_);
-  }
-
-  void FinishLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    if (finished_) return;
-    if (writing_) {
-      pending_end_ = status;
-      return;
-    }
-    finished_ = true;
-    Finish(rpc::ToGrpcStatus(status));
+    SendLocked(std::exchange(message_, {}));
   }
 
   WatchHub& hub_;
   const v1::WatchJobsRequest request_;
-  absl::Mutex mutex_;
   std::optional<JobFilter> filter_ ABSL_GUARDED_BY(mutex_);
   std::string uid_ ABSL_GUARDED_BY(mutex_);  // of the single job
   std::deque<std::shared_ptr<const v1::Job>> snapshot_ ABSL_GUARDED_BY(mutex_);
@@ -215,68 +167,15 @@ class WatchHub::Watcher final : public WatchHub::Reactor {
   int64_t index_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t revision_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t step_id_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
-  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> pending_end_ ABSL_GUARDED_BY(mutex_);
   absl::Time last_sent_ ABSL_GUARDED_BY(mutex_) = absl::Now();
   v1::WatchJobsResponse message_ ABSL_GUARDED_BY(mutex_);
-  v1::WatchJobsResponse outgoing_;  // owned by gRPC while writing
 };
 
 WatchHub::WatchHub(const PublishedState& state, MetricsStore& metrics)
-    : state_(state), metrics_(metrics), thread_([this] { Run(); }) {}
-
-WatchHub::~WatchHub() {
-  Close();
-  thread_.join();
-}
+    : state_(state), metrics_(metrics), watchers_(kTick) {}
 
 WatchHub::Reactor* WatchHub::Watch(const v1::WatchJobsRequest& request) {
-  auto* watcher = new Watcher(*this, request);
-  bool closed;
-  {
-    absl::MutexLock lock(&mutex_);
-    closed = closed_;
-    watchers_.insert(watcher);
-  }
-  if (closed) {
-    watcher->End(absl::UnavailableError("the coordinator is shutting down"));
-  } else {
-    watcher->Begin();
-  }
-  return watcher;
-}
-
-void WatchHub::Notify() {
-  absl::MutexLock lock(&news_mutex_);
-  news_ = true;
-}
-
-void WatchHub::Close() {
-  {
-    absl::MutexLock lock(&news_mutex_);
-    stopping_ = true;
-  }
-  absl::MutexLock lock(&mutex_);
-  closed_ = true;
-  for (Watcher* watcher : watchers_)
-    watcher->End(absl::UnavailableError("the coordinator is shutting down"));
-}
-
-void WatchHub::Run() {
-  while (true) {
-    {
-      absl::MutexLock lock(&news_mutex_);
-      const auto ready = [this]()
-                             ABSL_SHARED_LOCKS_REQUIRED(news_mutex_) { return news_ || stopping_; };
-      news_mutex_.AwaitWithTimeout(absl::Condition(&ready), kTick);
-      if (stopping_) return;
-      news_ = false;
-    }
-    // OnDone takes this mutex before it deletes a watcher, so none disappears here.
-    absl::MutexLock lock(&mutex_);
-    for (Watcher* watcher : watchers_) watcher->Pump();
-  }
+  return watchers_.Add(std::make_unique<Watcher>(*this, request));
 }
 
 }  // namespace switchyard::coordinator

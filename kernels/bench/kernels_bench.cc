@@ -138,7 +138,7 @@ void RmsNormBackward(benchmark::State& state) {
   auto rstd = Zeros<float>(tokens);
   auto workspace = Zeros<char>(RmsNormBackwardWorkspaceBytes(kHidden));
   const RmsNormBackwardParams p{x.get(),   gamma.get(),      rstd.get(), grad.get(), residual.get(),
-                                out.get(), grad_gamma.get(), tokens,     kHidden};
+                                out.get(), grad_gamma.get(), tokens,     kHidden,    1e-6f};
   Run(state, 8.0 * n, [&] { return kernels::RmsNormBackward(p, workspace.get(), nullptr); });
 }
 
@@ -217,8 +217,8 @@ struct Routed {
         weight(Zeros<float>(tokens * kTopK)),
         probability(Zeros<float>(kExperts)),
         workspace(Zeros<char>(RouterForwardWorkspaceBytes(kExperts))) {
-    forward = {logits.get(), expert.get(), weight.get(), count.get(), probability.get(),
-               tokens,       kExperts,     kTopK,        true};
+    forward = {logits.get(), nullptr, expert.get(), weight.get(), count.get(), probability.get(),
+               nullptr,      tokens,  kExperts,     kTopK,        true};
     Check(kernels::RouterForward(forward, workspace.get(), nullptr));
   }
   DevicePtr<nv_bfloat16> logits;
@@ -238,15 +238,9 @@ void RouterBackward(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   Routed r(tokens);
   auto grad = Normal(tokens * kExperts);
-  const RouterBackwardParams p{r.logits.get(),
-                               r.expert.get(),
-                               r.weight.get(),
-                               r.probability.get(),
-                               grad.get(),
-                               tokens,
-                               kExperts,
-                               kTopK,
-                               true};
+  const RouterBackwardParams p{
+      r.logits.get(), nullptr, r.expert.get(), r.weight.get(), r.probability.get(),
+      grad.get(),     tokens,  kExperts,       kTopK,          true};
   Run(state, 4.0 * tokens * kExperts, [&] { return kernels::RouterBackward(p, nullptr); });
 }
 
@@ -296,7 +290,7 @@ void CombineRows(benchmark::State& state) {
   const int64_t tokens = state.range(0), rows = tokens * kTopK;
   Rows r(tokens);
   auto y = Normal(tokens * kHidden), in = Normal(rows * kHidden);
-  const CombineRowsParams p{in.get(), r.row.get(), y.get(), tokens, kHidden, kTopK};
+  const CombineRowsParams p{in.get(), r.row.get(), nullptr, y.get(), tokens, kHidden, kTopK};
   Run(state, 2.0 * (rows + tokens) * kHidden, [&] { return kernels::CombineRows(p, nullptr); });
 }
 
@@ -318,7 +312,8 @@ void EmbeddingGradient(benchmark::State& state) {
   auto grad = Normal(tokens * kHidden),
        table = Zeros<nv_bfloat16>(static_cast<int64_t>(kVocab) * kHidden);
   auto workspace = Zeros<char>(EmbeddingGradientWorkspaceBytes(tokens, kVocab));
-  const EmbeddingGradientParams p{id.get(), grad.get(), table.get(), tokens, kVocab, kHidden};
+  const EmbeddingGradientParams p{id.get(), grad.get(), table.get(), nullptr,
+                                  -1,       tokens,     kVocab,      kHidden};
   Run(state, 6.0 * tokens * kHidden,
       [&] { return kernels::EmbeddingGradient(p, workspace.get(), nullptr); });
 }
@@ -339,17 +334,15 @@ void Adamw(benchmark::State& state) {
        v16 = Zeros<nv_bfloat16>(kCompact ? n : 8);
   auto remainder = Zeros<int16_t>(kCompact ? 8 : n);
   auto m = Zeros<float>(kCompact ? 8 : n), v = Zeros<float>(kCompact ? 8 : n);
-  auto scale = Upload(std::vector<float>{1.0f});
+  auto scalars = Upload(std::vector<AdamwScalars>{{1.0f, 0, 0.1f, 1e-3f, 1, 1.0f}});
   auto segments =
       Upload(std::vector<AdamwSegment>{{0, 0, 1, 0.1f}, {4096, 0, 2, 0.0f}, {8192, 0, 3, 0.1f}});
   AdamwParams p{};
   p.weight = weight.get(), p.remainder = remainder.get(), p.exp_avg = m.get(),
   p.exp_avg_sq = v.get();
   p.compact_exp_avg = m16.get(), p.compact_exp_avg_sq = v16.get(), p.grad = grad.get(), p.numel = n;
-  p.segments = segments.get(), p.num_segments = 3, p.grad_scale = scale.get();
-  p.learning_rate = 1e-5f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f, p.correction1 = 0.1f,
-  p.correction2 = 1e-3f;
-  p.step = 1;
+  p.segments = segments.get(), p.num_segments = 3, p.scalars = scalars.get();
+  p.learning_rate = 1e-5f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f;
   Run(state, (kCompact ? 14.0 : 26.0) * n,
       [&] { return kCompact ? AdamwCompact(p, nullptr) : AdamwExact(p, nullptr); });
 }

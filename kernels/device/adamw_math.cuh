@@ -56,22 +56,23 @@ SWITCHYARD_HOST_DEVICE inline uint16_t RoundStochastic(float v, uint32_t random)
 }
 
 // One update in place, every operation rounded by itself: host and device agree to the bit.
-SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, float weight_decay, float grad,
-                                               float& weight, float& exp_avg, float& exp_avg_sq) {
+SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, const AdamwScalars& s,
+                                               float weight_decay, float grad, float& weight,
+                                               float& exp_avg, float& exp_avg_sq) {
 #ifdef __CUDA_ARCH__
   exp_avg = __fadd_rn(__fmul_rn(p.beta1, exp_avg), __fmul_rn(1.0f - p.beta1, grad));
   exp_avg_sq =
       __fadd_rn(__fmul_rn(p.beta2, exp_avg_sq), __fmul_rn(1.0f - p.beta2, __fmul_rn(grad, grad)));
-  const float denominator = __fadd_rn(__fsqrt_rn(__fdiv_rn(exp_avg_sq, p.correction2)), p.eps);
+  const float denominator = __fadd_rn(__fsqrt_rn(__fdiv_rn(exp_avg_sq, s.correction2)), p.eps);
   const float step =
-      __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, p.correction1)), denominator);
+      __fdiv_rn(__fmul_rn(p.learning_rate, __fdiv_rn(exp_avg, s.correction1)), denominator);
   weight =
       __fsub_rn(__fmul_rn(weight, __fsub_rn(1.0f, __fmul_rn(p.learning_rate, weight_decay))), step);
 #else
   exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
   exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
-  const float denominator = __builtin_sqrtf(exp_avg_sq / p.correction2) + p.eps;
-  const float step = p.learning_rate * (exp_avg / p.correction1) / denominator;
+  const float denominator = __builtin_sqrtf(exp_avg_sq / s.correction2) + p.eps;
+  const float step = p.learning_rate * (exp_avg / s.correction1) / denominator;
   weight = weight * (1.0f - p.learning_rate * weight_decay) - step;
 #endif
 }
@@ -91,28 +92,26 @@ __device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, flo
 }
 #endif
 
-// The 24 half-words that round eight neighbouring elements (weight, exp_avg, exp_avg_sq of each):
-// element j takes words 3j, 3j + 1, 3j + 2. `offset` is the first element's place in its checkpoint
-// tensor; a multiple of 8 on any mesh.
+// Random bits for eight neighbouring elements: 16 an element. Its weight is rounded by them as they
+// are, its two moments by other permutations of the 2^16 values, so that each rounding by itself is
+// unbiased: drawing three times as many would cost more than the memory traffic. `offset` is the
+// first element's place in its checkpoint tensor; a multiple of 8 on any mesh.
 struct AdamwRandom {
-  uint32_t word[12];
-  SWITCHYARD_HOST_DEVICE uint32_t half(int i) const {
-    return i % 2 == 0 ? word[i / 2] : word[i / 2] >> 16;
+  uint32_t word[4];
+  SWITCHYARD_HOST_DEVICE uint32_t weight(int j) const {
+    return j % 2 == 0 ? word[j / 2] : word[j / 2] >> 16;
   }
+  SWITCHYARD_HOST_DEVICE uint32_t exp_avg(int j) const { return weight(j) * 40503u + 12345u; }
+  SWITCHYARD_HOST_DEVICE uint32_t exp_avg_sq(int j) const { return weight(j) * 30805u + 54321u; }
 };
 
 SWITCHYARD_HOST_DEVICE inline AdamwRandom DrawAdamw(uint64_t seed, uint32_t step,
                                                     uint32_t tensor_id, int64_t offset) {
-  AdamwRandom random;
   const uint64_t group = static_cast<uint64_t>(offset) / 8;
-  for (uint32_t i = 0; i < 3; ++i) {
-    const PhiloxWords words =
-        Philox4x32({{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32) | (i << 28),
-                     tensor_id, step}},
-                   static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-    for (int j = 0; j < 4; ++j) random.word[i * 4 + j] = words.word[j];
-  }
-  return random;
+  const PhiloxWords words = Philox4x32(
+      {{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), tensor_id, step}},
+      static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+  return {{words.word[0], words.word[1], words.word[2], words.word[3]}};
 }
 
 }  // namespace switchyard::kernels

@@ -53,7 +53,13 @@ void SwigluBackward(const SwigluBackwardParams& p) {
 
 void RouterForward(const RouterForwardParams& p) {
   std::vector<double> sums(p.num_experts, 0.0);
+  double entropy = 0;
   for (int64_t t = 0; t < p.num_tokens; ++t) {
+    if (p.valid_T != nullptr && !p.valid_T[t]) {
+      std::fill_n(p.expert_TK + t * p.top_k, p.top_k, -1);
+      std::fill_n(p.weight_TK + t * p.top_k, p.top_k, 0.0f);
+      continue;
+    }
     const std::vector<double> probability = Softmax(p.logits_TE + t * p.num_experts, p.num_experts);
     std::vector<int> order(p.num_experts);
     std::iota(order.begin(), order.end(), 0);
@@ -70,14 +76,22 @@ void RouterForward(const RouterForwardParams& p) {
           ToFloat(ToBf16(p.renormalise ? probability[order[k]] / total : probability[order[k]]));
       ++p.count_E[order[k]];
     }
-    for (int e = 0; e < p.num_experts; ++e) sums[e] += probability[e];
+    for (int e = 0; e < p.num_experts; ++e) {
+      sums[e] += probability[e];
+      entropy -= probability[e] * std::log(probability[e]);
+    }
   }
+  if (p.entropy_sum != nullptr) *p.entropy_sum = static_cast<float>(entropy);
   if (p.probability_sum_E == nullptr) return;
   for (int e = 0; e < p.num_experts; ++e) p.probability_sum_E[e] = static_cast<float>(sums[e]);
 }
 
 void RouterBackward(const RouterBackwardParams& p) {
   for (int64_t t = 0; t < p.num_tokens; ++t) {
+    if (p.valid_T != nullptr && !p.valid_T[t]) {
+      std::fill_n(p.grad_logits_TE + t * p.num_experts, p.num_experts, ToBf16(0));
+      continue;
+    }
     const std::vector<double> probability = Softmax(p.logits_TE + t * p.num_experts, p.num_experts);
     std::vector<double> grad(p.num_experts, 0.0);
     double total = 1, weighted = 0;
@@ -128,10 +142,16 @@ void GatherRows(const GatherRowsParams& p) {
   }
 }
 
+void GatherChoices(const GatherChoicesParams& p) {
+  for (int64_t i = 0; i < p.num_choices; ++i) {
+    p.out_TK[i] = p.row_of_choice_TK[i] < 0 ? 0.0f : p.value_R[p.row_of_choice_TK[i]];
+  }
+}
+
 void CombineRows(const CombineRowsParams& p) {
   for (int64_t t = 0; t < p.num_tokens; ++t) {
     for (int d = 0; d < p.hidden; ++d) {
-      double sum = 0;
+      double sum = p.residual_TD != nullptr ? ToFloat(p.residual_TD[t * p.hidden + d]) : 0;
       for (int k = 0; k < p.top_k; ++k) {
         const int64_t row = p.row_of_choice_TK[t * p.top_k + k];
         if (row >= 0) sum += ToFloat(p.rows_RD[row * p.hidden + d]);

@@ -21,7 +21,7 @@ void RmsNormForward(const RmsNormForwardParams& p) {
       square += v * v;
     }
     const double rstd = 1 / std::sqrt(square / p.hidden + p.eps);
-    p.rstd_T[t] = static_cast<float>(rstd);
+    if (p.rstd_T != nullptr) p.rstd_T[t] = static_cast<float>(rstd);
     for (int d = 0; d < p.hidden; ++d)
       p.y_TD[row + d] = ToBf16(sum[d] * rstd * ToFloat(p.gamma_D[d]));
   }
@@ -31,8 +31,10 @@ void RmsNormBackward(const RmsNormBackwardParams& p) {
   std::vector<double> grad_gamma(p.hidden, 0.0);
   for (int64_t t = 0; t < p.num_tokens; ++t) {
     const int64_t row = t * p.hidden;
-    const double rstd = p.rstd_T[t];
-    double dot = 0;
+    double square = 0, dot = 0;
+    for (int d = 0; d < p.hidden; ++d) square += std::pow(ToFloat(p.x_TD[row + d]), 2);
+    const double rstd =
+        p.rstd_T != nullptr ? p.rstd_T[t] : 1 / std::sqrt(square / p.hidden + p.eps);
     for (int d = 0; d < p.hidden; ++d) {
       const double n = ToFloat(p.x_TD[row + d]) * rstd, dy = ToFloat(p.grad_y_TD[row + d]);
       dot += dy * ToFloat(p.gamma_D[d]) * n;

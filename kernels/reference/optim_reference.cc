@@ -17,16 +17,16 @@ const AdamwSegment& FindSegment(const AdamwParams& p, int64_t at) {
 }
 
 float Gradient(const AdamwParams& p, int64_t at) {
-  return (p.grad != nullptr ? ToFloat(p.grad[at]) : p.grad_float32[at]) * *p.grad_scale;
+  return (p.grad != nullptr ? ToFloat(p.grad[at]) : p.grad_float32[at]) * p.scalars->grad_scale;
 }
 
 }  // namespace
 
 void AdamwExact(const AdamwParams& p) {
-  if (p.skip != nullptr && *p.skip != 0) return;
+  if (p.scalars->skip != 0) return;
   for (int64_t i = 0; i < p.numel; ++i) {
     float weight = JoinMaster(Bits(p.weight[i]), p.remainder[i]);
-    AdamwUpdate(p, FindSegment(p, i).weight_decay, Gradient(p, i), weight, p.exp_avg[i],
+    AdamwUpdate(p, *p.scalars, FindSegment(p, i).weight_decay, Gradient(p, i), weight, p.exp_avg[i],
                 p.exp_avg_sq[i]);
     uint16_t hi;
     SplitMaster(weight, hi, p.remainder[i]);
@@ -35,18 +35,19 @@ void AdamwExact(const AdamwParams& p) {
 }
 
 void AdamwCompact(const AdamwParams& p) {
-  if (p.skip != nullptr && *p.skip != 0) return;
+  if (p.scalars->skip != 0) return;
   for (int64_t i = 0; i < p.numel; ++i) {
     const AdamwSegment& segment = FindSegment(p, i);
     float weight = ToFloat(p.weight[i]), m = ToFloat(p.compact_exp_avg[i]),
           v = ToFloat(p.compact_exp_avg_sq[i]);
-    AdamwUpdate(p, segment.weight_decay, Gradient(p, i), weight, m, v);
+    AdamwUpdate(p, *p.scalars, segment.weight_decay, Gradient(p, i), weight, m, v);
     const int64_t offset = segment.tensor_offset + (i - segment.begin);
-    const AdamwRandom random = DrawAdamw(p.seed, p.step, segment.tensor_id, offset / 8 * 8);
+    const AdamwRandom random =
+        DrawAdamw(p.seed, p.scalars->step, segment.tensor_id, offset / 8 * 8);
     const int j = static_cast<int>(offset % 8);
-    p.weight[i] = FromBits(RoundStochastic(weight, random.half(3 * j)));
-    p.compact_exp_avg[i] = FromBits(RoundStochastic(m, random.half(3 * j + 1)));
-    p.compact_exp_avg_sq[i] = FromBits(RoundStochastic(v, random.half(3 * j + 2)));
+    p.weight[i] = FromBits(RoundStochastic(weight, random.weight(j)));
+    p.compact_exp_avg[i] = FromBits(RoundStochastic(m, random.exp_avg(j)));
+    p.compact_exp_avg_sq[i] = FromBits(RoundStochastic(v, random.exp_avg_sq(j)));
   }
 }
 
@@ -83,12 +84,17 @@ void EmbeddingGradient(const EmbeddingGradientParams& p) {
   std::vector<std::vector<int64_t>> tokens(p.vocab);
   for (int64_t t = 0; t < p.num_tokens; ++t) tokens[p.id_T[t]].push_back(t);
   for (int v = 0; v < p.vocab; ++v) {
-    if (tokens[v].empty()) continue;
-    nv_bfloat16* out = p.grad_table_VD + static_cast<int64_t>(v) * p.hidden;
+    if (tokens[v].empty() || v == p.skipped_id) continue;
     for (int d = 0; d < p.hidden; ++d) {
-      double total = ToFloat(out[d]);
+      const int64_t at = static_cast<int64_t>(v) * p.hidden + d;
+      double total =
+          p.grad_table_VD != nullptr ? ToFloat(p.grad_table_VD[at]) : p.grad_table_float32_VD[at];
       for (int64_t t : tokens[v]) total += ToFloat(p.grad_y_TD[t * p.hidden + d]);
-      out[d] = ToBf16(total);
+      if (p.grad_table_VD != nullptr) {
+        p.grad_table_VD[at] = ToBf16(total);
+      } else {
+        p.grad_table_float32_VD[at] = static_cast<float>(total);
+      }
     }
   }
 }

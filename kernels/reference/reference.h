@@ -7,6 +7,7 @@
 
 #include "kernels/adamw.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/dispatch.h"
 #include "kernels/embedding_gradient.h"
 #include "kernels/grouped_gemm.h"
 #include "kernels/qk_norm_rope.h"
@@ -28,7 +29,12 @@ void RouterForward(const RouterForwardParams& p);
 void RouterBackward(const RouterBackwardParams& p);
 void BuildRouting(const RoutingParams& p);
 void GatherRows(const GatherRowsParams& p);
+void GatherChoices(const GatherChoicesParams& p);
 void CombineRows(const CombineRowsParams& p);
+// Of one rank; all ranks plan, then all send, then all receive. Flags are not used.
+void DispatchPlan(const DispatchPlanParams& p);
+void ExchangeRows(const ExchangeRowsParams& p);
+void ExchangeBack(const ExchangeBackParams& p);
 // `call` with host pointers; its `gemm` is not used.
 void GroupedGemm(const GroupedGemmShape& shape, const GroupedGemmCall& call,
                  const int32_t* offset_L1, int64_t max_rows);

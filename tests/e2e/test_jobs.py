@@ -40,6 +40,9 @@ def test_the_demo_job_in_small_learns_and_transformers_loads_the_result(start_cl
     steps = [int(sample["step"]) for sample in samples]
     assert steps == sorted(set(steps)) and steps[-1] == 60
     assert samples[-1]["loss"] < samples[0]["loss"] - 1.0
+    phases = samples[-1]["phase_seconds"]
+    assert {"data", "forward", "backward", "dispatch", "combine", "reduce_gradients", "agree", "update"} == set(phases)
+    assert 0 < sum(phases.values()) <= samples[-1]["step_seconds"]
     load = cluster.api.call(JOBS, "GetExpertLoad", name=job["name"])
     assert [len(layer["tokens_per_expert"]) for layer in load["layers"]] == [8, 8]
 
@@ -243,3 +246,16 @@ checkpoint: {{output: {tmp_path / "output"}, interval_steps: 6}}
     assert "by-hand" in cluster.cli("jobs").stdout
     cluster.cli("report", "by-hand", "--file", tmp_path / "report.html")
     assert "<html" in pathlib.Path(tmp_path / "report.html").read_text()
+
+
+def test_a_second_job_on_the_same_data_does_not_prepare_it_again(start_cluster, tiny, tmp_path):
+    cluster = start_cluster(nodes=1, slots=2)
+    prepared = {}
+    for name in ("first", "second"):
+        job = cluster.run(tiny.spec(tmp_path / name, steps=2, interval=0, ranks=2))
+        prepared[name] = [e["message"] for e in cluster.events(job["name"]) if e["type"] == "DataPrepared"]
+    assert "(reused)" not in prepared["first"][0] and "(reused)" in prepared["second"][0], prepared
+    directories = [next(d for d in (tmp_path / name / "data").iterdir()) for name in prepared]
+    assert directories[0].name == directories[1].name
+    files = [{f.relative_to(d): f.read_bytes() for f in d.rglob("*") if f.is_file()} for d in directories]
+    assert files[0] == files[1] and len(files[0]) >= 2

@@ -79,12 +79,20 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   FillNormal(logits);  // bfloat16 logits have ties: the lower expert must win
   FillNormal(grad_weight);
   FillNormal(balance, 0.01);
+  Buffer<uint8_t> valid(s.tokens);
+  for (int t = 0; t < s.tokens; ++t) valid[t] = t % 7 != 3 ? 1 : 0;
+  valid.Upload();
+  Buffer<float> entropy(1);
+  const auto valid_of = [&](auto pointer) {
+    return s.tokens > 1 ? reinterpret_cast<const bool*>(pointer(valid)) : nullptr;
+  };
   std::fill_n(count.host(), s.experts, 0);
   count.Upload();
   const auto forward = [&](auto pointer) {
-    return RouterForwardParams{
-        pointer(logits), pointer(expert), pointer(weight), pointer(count), pointer(probability_sum),
-        s.tokens,        s.experts,       s.top_k,         s.renormalise};
+    return RouterForwardParams{pointer(logits),  valid_of(pointer), pointer(expert),
+                               pointer(weight),  pointer(count),    pointer(probability_sum),
+                               pointer(entropy), s.tokens,          s.experts,
+                               s.top_k,          s.renormalise};
   };
   Buffer<float> workspace(RouterForwardWorkspaceBytes(s.experts) / sizeof(float));
   reference::RouterForward(forward(host));
@@ -93,8 +101,10 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   EXPECT_TRUE(SameBytes(count));
   EXPECT_LT(RelativeError(weight), kBf16Tolerance);
   EXPECT_LT(RelativeError(probability_sum), kFloatTolerance);
+  EXPECT_LT(RelativeError(entropy), 1e-4);
   const auto backward = [&](auto pointer) {
     return RouterBackwardParams{pointer(logits),
+                                valid_of(pointer),
                                 pointer(expert),
                                 pointer(grad_weight),
                                 s.balance ? pointer(balance) : nullptr,
@@ -109,12 +119,12 @@ TEST_P(RouterTest, ForwardAndBackwardMatchTheReference) {
   EXPECT_LT(RelativeError(grad_logits), kBf16Tolerance);
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RouterTest,
-                         testing::Values(RouterShape{4096, 128, 8, true, true},
-                                         RouterShape{1, 32, 1, false, false},
-                                         RouterShape{333, 64, 4, false, true},
-                                         RouterShape{50, 512, 22, true, false},
-                                         RouterShape{1000, 256, 8, true, true}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, RouterTest,
+    testing::Values(RouterShape{4096, 128, 8, true, true}, RouterShape{1, 32, 1, false, false},
+                    RouterShape{333, 64, 4, false, true}, RouterShape{77, 16, 4, true, true},
+                    RouterShape{500, 160, 6, false, true}, RouterShape{50, 512, 22, true, false},
+                    RouterShape{1000, 256, 8, true, true}));
 
 TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
   SWITCHYARD_REQUIRE_GPU();
@@ -165,11 +175,25 @@ TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
     ASSERT_EQ(GatherRows(gather(device), nullptr), cudaSuccess);
     EXPECT_TRUE(SameBytes(gathered, static_cast<size_t>(rows) * kHidden));
     const auto combine = [&](auto pointer) {
-      return CombineRowsParams{pointer(gathered), pointer(row), pointer(y), tokens, kHidden, top_k};
+      return CombineRowsParams{pointer(gathered),
+                               pointer(row),
+                               tokens % 2 == 0 ? pointer(x) : nullptr,
+                               pointer(y),
+                               tokens,
+                               kHidden,
+                               top_k};
     };
     reference::CombineRows(combine(host));
     ASSERT_EQ(CombineRows(combine(device), nullptr), cudaSuccess);
     EXPECT_LT(RelativeError(y), kBf16Tolerance);
+    Buffer<float> by_choice(choices);
+    const auto choose = [&](auto pointer) {
+      return GatherChoicesParams{pointer(row_weight), pointer(row), pointer(by_choice),
+                                 static_cast<int64_t>(choices)};
+    };
+    reference::GatherChoices(choose(host));
+    ASSERT_EQ(GatherChoices(choose(device), nullptr), cudaSuccess);
+    EXPECT_TRUE(SameBytes(by_choice));
   }
 }
 

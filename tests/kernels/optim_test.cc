@@ -43,7 +43,8 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
   Buffer<nv_bfloat16> weight(kNumel), grad(kNumel), compact_weight(kNumel), compact_m(kNumel),
       compact_v(kNumel);
   Buffer<int16_t> remainder(kNumel);
-  Buffer<float> m(kNumel), v(kNumel), grad_float32(kNumel), scale(1);
+  Buffer<float> m(kNumel), v(kNumel), grad_float32(kNumel);
+  Buffer<AdamwScalars> scalars(1);
   Buffer<AdamwSegment> segments(3);
   FillNormal(weight, 0.02);
   FillNormal(compact_weight, 0.02);
@@ -56,10 +57,11 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
   segments[1] = {64'000, 0, 4, 0.0f};
   segments[2] = {64'008, 1'000'000'000'000, 9, 0.1f};
   segments.Upload();
-  scale[0] = 0.37f;
-  scale.Upload();
   const bool bf16_gradient = GetParam();
   for (uint32_t step = 1; step <= 3; ++step) {
+    const auto t = static_cast<float>(step);
+    scalars[0] = {0.37f, 0, 1 - std::pow(0.9f, t), 1 - std::pow(0.999f, t), step, 0};
+    scalars.Upload();
     FillNormal(grad, 0.1);
     FillNormal(grad_float32, 0.1);
     const auto params = [&](auto pointer, bool compact) {
@@ -74,11 +76,9 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
         p.grad_float32 = pointer(grad_float32);
       }
       p.numel = kNumel, p.segments = pointer(segments), p.num_segments = 3,
-      p.grad_scale = pointer(scale);
+      p.scalars = pointer(scalars);
       p.learning_rate = 1e-3f, p.beta1 = 0.9f, p.beta2 = 0.999f, p.eps = 1e-8f;
-      p.correction1 = 1 - std::pow(0.9f, static_cast<float>(step));
-      p.correction2 = 1 - std::pow(0.999f, static_cast<float>(step));
-      p.seed = 0x123456789abcdefull, p.step = step;
+      p.seed = 0x123456789abcdefull;
       return p;
     };
     reference::AdamwExact(params(host, false));
@@ -108,24 +108,54 @@ TEST(AdamwTest, ARaisedSkipFlagLeavesEverythingAsItIs) {
   SWITCHYARD_REQUIRE_GPU();
   Buffer<nv_bfloat16> weight(64), grad(64);
   Buffer<int16_t> remainder(64);
-  Buffer<float> m(64), v(64), scale(1);
+  Buffer<float> m(64), v(64);
   Buffer<AdamwSegment> segments(1);
-  Buffer<int32_t> skip(1);
+  Buffer<AdamwScalars> scalars(1);
   FillNormal(weight);
   FillNormal(grad);
   FillNormal(m);
   FillNormal(v);
   remainder.Upload();
-  skip[0] = 1, skip.Upload();
-  scale[0] = NAN, scale.Upload();
+  scalars[0] = {NAN, 1, 1, 1, 1, NAN}, scalars.Upload();
   segments[0] = {0, 0, 0, 0.0f}, segments.Upload();
   AdamwParams p{};
   p.weight = weight.device(), p.remainder = remainder.device(), p.exp_avg = m.device();
   p.exp_avg_sq = v.device(), p.grad = grad.device(), p.numel = 64, p.segments = segments.device();
-  p.num_segments = 1, p.grad_scale = scale.device(), p.skip = skip.device(), p.learning_rate = 1;
-  p.correction1 = p.correction2 = 1;
+  p.num_segments = 1, p.scalars = scalars.device(), p.learning_rate = 1;
   ASSERT_EQ(AdamwExact(p, nullptr), cudaSuccess);
   EXPECT_TRUE(SameBytes(weight) && SameBytes(remainder) && SameBytes(m) && SameBytes(v));
+}
+
+TEST(AdamwTest, TheStepCountAdvancesOnlyWhenEverythingIsFinite) {
+  SWITCHYARD_REQUIRE_GPU();
+  Buffer<double> squares(1), finite(2);
+  Buffer<AdamwScalars> scalars(1);
+  scalars[0] = {0, 0, 0, 0, 4, 0}, scalars.Upload();
+  const auto prepare = [&](double sum, double other) {
+    squares[0] = sum, squares.Upload();
+    finite[0] = 1, finite[1] = other, finite.Upload();
+    EXPECT_EQ(
+        PrepareAdamw({squares.device(), finite.device(), 2, 1.0, 0.9f, 0.999f, scalars.device()},
+                     nullptr),
+        cudaSuccess);
+    return scalars.Download()[0];
+  };
+  AdamwScalars got = prepare(16, 2);
+  EXPECT_EQ(got.skip, 0);
+  EXPECT_EQ(got.step, 5u);
+  EXPECT_FLOAT_EQ(got.grad_norm, 4);
+  EXPECT_NEAR(got.grad_scale, 0.25, 1e-6);
+  EXPECT_NEAR(got.correction1, 1 - std::pow(0.9, 5), 1e-6);
+  EXPECT_NEAR(got.correction2, 1 - std::pow(0.999, 5), 1e-6);
+  got = prepare(NAN, 2);
+  EXPECT_EQ(got.skip, 1);
+  EXPECT_EQ(got.step, 5u);
+  got = prepare(16, INFINITY);
+  EXPECT_EQ(got.skip, 1);
+  got = prepare(0.25, 2);
+  EXPECT_EQ(got.skip, 0);
+  EXPECT_EQ(got.step, 6u);
+  EXPECT_FLOAT_EQ(got.grad_scale, 1);
 }
 
 TEST(SumOfSquaresTest, MatchesTheReferenceAndCarriesNan) {
@@ -178,18 +208,30 @@ TEST(EmbeddingGradientTest, AddsEachTokensRowOnceWhateverRepeats) {
   Buffer<int64_t> id(kTokens);
   Buffer<nv_bfloat16> grad_y(static_cast<size_t>(kTokens) * kHidden),
       table(static_cast<size_t>(kVocab) * kHidden);
+  Buffer<float> table_float32(table.size());
   FillNormal(grad_y);
   FillNormal(table);
+  FillNormal(table_float32);
   for (int t = 0; t < kTokens; ++t) id[t] = t < 800 ? 17 : (t * 31) % kVocab;
   id.Upload();
-  const auto params = [&](auto pointer) {
-    return EmbeddingGradientParams{pointer(id), pointer(grad_y), pointer(table),
-                                   kTokens,     kVocab,          kHidden};
-  };
   Buffer<char> workspace(EmbeddingGradientWorkspaceBytes(kTokens, kVocab));
-  reference::EmbeddingGradient(params(host));
-  ASSERT_EQ(EmbeddingGradient(params(device), workspace.device(), nullptr), cudaSuccess);
+  for (const bool float32 : {false, true}) {
+    const auto params = [&](auto pointer) {
+      return EmbeddingGradientParams{
+          .id_T = pointer(id),
+          .grad_y_TD = pointer(grad_y),
+          .grad_table_VD = float32 ? nullptr : pointer(table),
+          .grad_table_float32_VD = float32 ? pointer(table_float32) : nullptr,
+          .skipped_id = 31,
+          .num_tokens = kTokens,
+          .vocab = kVocab,
+          .hidden = kHidden};
+    };
+    reference::EmbeddingGradient(params(host));
+    ASSERT_EQ(EmbeddingGradient(params(device), workspace.device(), nullptr), cudaSuccess);
+  }
   EXPECT_LT(RelativeError(table), kBf16Tolerance);
+  EXPECT_LT(RelativeError(table_float32), kFloatTolerance);
 }
 
 }  // namespace

@@ -25,16 +25,18 @@ SKIPPED = re.compile(r"(^|/)(build[^/]*|\.venv|\.cuda|\.git|out|__pycache__|gold
 GRPC = ("grpc", "google/protobuf", "google/rpc", "switchyard/")  # switchyard/: generated from proto/
 TORCH = ("torch/", "ATen/", "c10/")
 PROMETHEUS = ("prometheus/",)
+HTTP = ("httplib",)
 FORBIDDEN = {
-    "kernels": TORCH + GRPC + PROMETHEUS + ("coordinator/", "worker/", "common/rpc/", "common/telemetry/"),
-    "common": TORCH + GRPC + PROMETHEUS + ("coordinator/", "worker/", "kernels/"),
-    "coordinator": TORCH + ("worker/", "kernels/", "cuda", "nccl"),
-    "worker/agent": TORCH + ("coordinator/", "worker/trainer/", "kernels/", "cuda", "nccl"),
-    "worker/trainer": GRPC + PROMETHEUS + ("coordinator/", "worker/agent/", "common/rpc/", "common/telemetry/"),
+    "kernels": TORCH + GRPC + PROMETHEUS + HTTP + ("coordinator/", "worker/", "common/rpc/", "common/telemetry/"),
+    "common": TORCH + GRPC + PROMETHEUS + HTTP + ("coordinator/", "worker/", "kernels/"),
+    "coordinator": TORCH + HTTP + ("worker/", "kernels/", "cuda", "nccl"),
+    "worker/agent": TORCH + HTTP + ("coordinator/", "worker/trainer/", "kernels/", "cuda", "nccl"),
+    "worker/trainer": GRPC + PROMETHEUS + HTTP + ("coordinator/", "worker/agent/", "common/rpc/", "common/telemetry/", "common/http/"),
 }
 # Rooms inside rooms that may do more.
 ALLOWED = {
     "common/rpc": GRPC,
+    "common/http": HTTP,
     "common/telemetry": GRPC + PROMETHEUS + ("common/rpc/",),
 }
 
@@ -208,7 +210,7 @@ def check_dependencies(root):
     wanted = {package: setup for package in (listed.group(1).split() if listed else ())}
     for requirements in root.glob("tools/requirements*.txt"):
         for line in requirements.read_text().splitlines():
-            if line and not line.startswith("#"):
+            if line and not line.startswith(("#", "-r ")):
                 wanted[re.split(r"[\[<>=~! ]", line)[0]] = requirements
     for package, file in sorted(wanted.items()):
         if not re.search(rf"`{re.escape(package)}[`\[=<>]", known):

@@ -45,6 +45,19 @@ def random_config(seed):
     }
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_bfloat16_is_as_near_to_float32_as_that_of_transformers(tmp_path, ranks):
+    config = random_config(7) | {"hidden_size": 128, "head_dim": 32, "moe_intermediate_size": 64, "num_experts": 8}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "decoder_sparse_step": 1, "num_hidden_layers": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    command = [sys.executable, str(ROOT / "tools/compare_bfloat16.py"), "--config", str(tmp_path), "--all-experts"]
+    command += ["--seeds", "2", "--ranks", str(ranks), "--length", "96", "--trainer", str(TRAINER)]
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, f"{finished.stdout}{finished.stderr}"
+    for label in ("logits", "attention", "qk norm", "experts gate and up", "experts down", "router", "embedding"):
+        assert f"{label:22}" in finished.stdout
+
+
 @pytest.mark.parametrize(
     ("seed", "arguments"),
     [

@@ -54,9 +54,21 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   bench->add_option("--warmup", options->warmup, "Steps before")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
-  bench->add_option("--dtype", options->dtype)
-      ->check(CLI::IsMember({"float32", "bfloat16"}))
+  bench->add_option("--device", options->device)
+      ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
+  bench->add_option("--dtype", options->dtype, "Default: float32 on cpu, bfloat16 on cuda")
+      ->check(CLI::IsMember({"float32", "bfloat16"}));
+  bench->add_option("--optimizer", options->optimizer, "Profile; none: forward and backward only")
+      ->check(CLI::IsMember({"exact", "compact", "none"}))
+      ->capture_default_str();
+  bench->add_option("--aux-loss-coef", options->aux_loss_coef)
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  bench->add_option("--trace", options->trace,
+                    "Write a Chrome trace of one more step of rank 0 here (cuda)");
+  bench->add_flag("--deterministic", options->deterministic,
+                  "The same bytes from run to run (cuda; always so on cpu)");
   bench->add_option("--gate", options->gate, "Who routes: the router, or positions, evenly")
       ->check(CLI::IsMember({"router", "scattered", "consecutive"}))
       ->capture_default_str();
@@ -111,6 +123,7 @@ CLI::App* AddCheck(CLI::App& app, CheckCommandOptions* options) {
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a reader that is gone is an error of the write
   CLI::App app{"Trains mixture-of-experts models. Exit codes: docs/protocol.md."};
+  app.set_version_flag("--version", SWITCHYARD_VERSION);
   app.require_subcommand(1);
   RunOptions run_options;
   BenchOptions bench_options;

@@ -217,6 +217,19 @@ TEST_F(AttemptTest, TellsTheRendezvousIdAndForwardsStepsAsReports) {
   EXPECT_EQ(sends[0].message.rank_report().line().step().step(), 7);
 }
 
+TEST_F(AttemptTest, TellsHowFarAnEvaluationIsAsASignOfLife) {
+  agent.Run("job", 1);
+  trainer::v1::TrainerLine line;
+  line.mutable_phase()->set_name("evaluating");
+  const auto told = CoreDriver::All<Send>(agent.Say("job", 1, 0, line));
+  ASSERT_THAT(told, SizeIs(1));
+  EXPECT_TRUE(told[0].message.has_attempt_status());
+  line.mutable_phase()->set_progress(0.5);
+  const auto progress = CoreDriver::All<Send>(agent.Say("job", 1, 0, line));
+  ASSERT_THAT(progress, SizeIs(1));
+  EXPECT_EQ(progress[0].message.rank_report().line().phase().progress(), 0.5);
+}
+
 TEST_F(AttemptTest, KeepsDurableShardsUntilTheirCheckpointIsPublished) {
   agent.Run("job", 1);
   for (int64_t step : {10, 20, 30, 40, 50}) {

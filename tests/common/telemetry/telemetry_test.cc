@@ -1,38 +1,17 @@
-#include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <string>
 #include <thread>
 
-#include "absl/strings/str_cat.h"
-#include "common/telemetry/exposer.h"
+#include "common/telemetry/metrics_page.h"
 #include "common/telemetry/registry.h"
-#include "common/unique_fd.h"
 
 namespace switchyard::telemetry {
 namespace {
 
 using ::testing::HasSubstr;
 using ::testing::Not;
-
-std::string HttpGet(int port, const std::string& path) {
-  UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(port);
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0) return "";
-  const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\nHost: localhost\r\n\r\n");
-  if (write(fd.get(), request.data(), request.size()) < 0) return "";
-  std::string answer;
-  char buffer[4096];
-  ssize_t n;
-  while ((n = read(fd.get(), buffer, sizeof buffer)) > 0) answer.append(buffer, n);
-  return answer;
-}
 
 TEST(RegistryTest, WritesGaugesCountersAndHistogramsAsText) {
   Registry registry;
@@ -117,33 +96,13 @@ TEST(RegistryDeathTest, RefusesNamesThatBreakTheConventions) {
   EXPECT_DEATH(registry.AddGauge("switchyard_jobs_total", "Jobs."), "switchyard_jobs_total");
 }
 
-TEST(ExposerTest, ServesTheRegistryOnAPortThatTheSystemChooses) {
+TEST(MetricsPageTest, AnswersWithTheRegistryInPrometheusTextFormat) {
   Registry registry;
   registry.AddGauge("switchyard_nodes", "Nodes.").Set(2);
-  auto exposer = Exposer::Start(registry, "127.0.0.1:0");
-  ASSERT_TRUE(exposer.ok()) << exposer.status();
-  ASSERT_GT((*exposer)->port(), 0);
-  EXPECT_EQ((*exposer)->address(), absl::StrCat("127.0.0.1:", (*exposer)->port()));
-  EXPECT_THAT(HttpGet((*exposer)->port(), "/metrics"), HasSubstr("switchyard_nodes 2\n"));
-}
-
-TEST(ExposerTest, ATakenPortIsAClearError) {
-  Registry registry;
-  auto first = Exposer::Start(registry, "127.0.0.1:0");
-  ASSERT_TRUE(first.ok()) << first.status();
-  const auto second = Exposer::Start(registry, (*first)->address());
-  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(second.status().message()),
-              HasSubstr(absl::StrCat("cannot serve metrics on ", (*first)->address())));
-}
-
-TEST(ExposerTest, RefusesAnAddressThatIsNotHostAndPort) {
-  Registry registry;
-  for (const char* address :
-       {"9464", "host:9464", "127.0.0.1:99999", "127.0.0.1:", ":1", "1.2.3:4"}) {
-    EXPECT_EQ(Exposer::Start(registry, address).status().code(), absl::StatusCode::kInvalidArgument)
-        << address;
-  }
+  const http::Response response = MetricsPage(registry)({});
+  EXPECT_EQ(response.status, 200);
+  EXPECT_EQ(response.content_type, "text/plain; version=0.0.4; charset=utf-8");
+  EXPECT_THAT(response.body, HasSubstr("switchyard_nodes 2\n"));
 }
 
 }  // namespace

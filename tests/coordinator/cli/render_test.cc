@@ -78,6 +78,14 @@ TEST(WatchBlockTest, ShowsProgressLossSpeedMemoryAndExperts) {
   step.set_loss(2.0);
   step.set_expert_load_max_over_mean(1.84);
   step.set_router_entropy_ratio(0.93);
+  step.set_step_seconds(2);
+  for (const auto& [phase, seconds] : {std::pair("backward", 1.0),
+                                       {"forward", 0.5},
+                                       {"dispatch", 0.25},
+                                       {"reduce_gradients", 0.125},
+                                       {"data", 0.002}}) {
+    (*step.mutable_phase_seconds())[phase] = seconds;
+  }
   model.AddStep(step);
   const auto lines =
       WatchBlock(model, {.width = 80, .color = false, .unicode = true}, absl::Now(), "");
@@ -87,6 +95,7 @@ TEST(WatchBlockTest, ShowsProgressLossSpeedMemoryAndExperts) {
             "  loss       2.0000  ▅  held-out 2.2000 (from 4.5210)\n"
             "  speed      920 tokens/s  predicted 1,000 tokens/s (92 %)\n"
             "  memory     612 MiB peak a rank, planned 650 MiB\n"
+            "  time       backward 50 %, forward 25 %, dispatch 12 %, reduce gradients 6 %\n"
             "  experts    busiest 1.84 x mean, 0 without tokens, router entropy 0.93");
 }
 

@@ -146,6 +146,19 @@ TEST_F(HistoryTest, LogsAreWhereTheyWereOnTheNode) {
   EXPECT_EQ(*logs.Append("u", 1, 0, INT64_MAX - 1, "far\n"), INT64_MAX) << "dropped";
   logs.Remove("u");
   EXPECT_TRUE(logs.Ranks("u", 1).empty());
+  EXPECT_EQ(*logs.Append("u", 1, 0, 0, "still on its way\n"), 17);
+  EXPECT_TRUE(logs.Ranks("u", 1).empty()) << "given up";
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/u"));
+}
+
+TEST_F(HistoryTest, LogsOfJobsThatAreNotInTheStoreGoAtTheNextStart) {
+  for (const char* uid : {"kept", "orphan"}) {
+    EXPECT_EQ(*LogStore(directory_).Append(uid, 1, 0, 0, "line\n"), 5);
+  }
+  LogStore logs(directory_);
+  logs.RemoveAllBut({"kept"});
+  EXPECT_EQ(logs.Ranks("kept", 1), std::vector<int>{0});
+  EXPECT_FALSE(std::filesystem::exists(directory_ + "/orphan"));
 }
 
 }  // namespace

@@ -116,5 +116,29 @@ TEST(RestartRulesTest, TheCauseWinsOverWhatFollowsFromIt) {
   EXPECT_EQ(RootFailure(failures).code, "INTERNAL") << "the agent's word";
 }
 
+TEST(RestartRulesTest, ANodeIsAvoidedWhenItMayBeToBlameAndTheJobGoesOn) {
+  for (const char* code : {"DEVICE", "KILLED", "HANG", "NODE_LOST", "SPAWN_FAILED"}) {
+    EXPECT_TRUE(DecideRestart(FailureOf(code), {}, {}).avoid_node) << code;
+  }
+  // Upgraded, the others' fault, or not the node's.
+  for (const char* code : {"AGENT_RESTARTED", "PEER_LOST", "CHECKPOINT_CORRUPT", "CONFIG"}) {
+    EXPECT_FALSE(DecideRestart(FailureOf(code), {}, {}).avoid_node) << code;
+  }
+  Failure nowhere = FailureOf("LAUNCH_TIMEOUT");
+  nowhere.node.clear();
+  EXPECT_FALSE(DecideRestart(nowhere, {}, {}).avoid_node);
+}
+
+TEST(RestartRulesTest, ANodeIsNamedOnce) {
+  Failure failure = FailureOf("DATA");
+  failure.rank = -1;
+  failure.message = "/data/train.jsonl:3: not JSON; fix the line";
+  EXPECT_THAT(DecideRestart(failure, {}, {}).reason.message(),
+              HasSubstr("fix the line (node a); not restarted"));
+  failure.message = "on node a: /out is not writable";
+  EXPECT_THAT(DecideRestart(failure, {}, {}).reason.message(),
+              HasSubstr("on node a: /out is not writable; not restarted"));
+}
+
 }  // namespace
 }  // namespace switchyard::coordinator

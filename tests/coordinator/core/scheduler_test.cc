@@ -141,5 +141,27 @@ TEST(SchedulerTest, GpuRanksReturnToTheirSlotsOnlyAllTogether) {
   EXPECT_EQ(placements[2].node, placements[3].node);
 }
 
+TEST(SchedulerTest, AnAvoidedNodeIsUsedOnlyWhenNoOthersHaveRoom) {
+  for (const std::string device : {"cpu", "cuda"}) {
+    auto job = Job("again", 2, 1, 0, device);
+    job.expert_parallel = 2;
+    job.previous = {{0, device + "0", 0}, {1, device + "0", 1}};
+    job.avoided = {device + "0"};
+    auto slots = Nodes(2, 2, device);
+    auto result = Schedule({job}, slots);
+    ASSERT_EQ(result.admitted.size(), 1u);
+    for (const auto& placement : result.admitted[0].placements) {
+      EXPECT_EQ(placement.node, device + "1");
+    }
+    slots[3].free = false;
+    result = Schedule({job}, slots);
+    ASSERT_EQ(result.admitted.size(), 1u) << "it does not wait for the others";
+    EXPECT_EQ(result.admitted[0].placements, job.previous);
+    // What another job may use there is not touched.
+    result = Schedule({job, Job("other", 2, 2, 0, device)}, Nodes(2, 2, device));
+    EXPECT_EQ(result.admitted.size(), 2u);
+  }
+}
+
 }  // namespace
 }  // namespace switchyard::coordinator

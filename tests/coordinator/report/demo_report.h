@@ -61,8 +61,8 @@ inline void AddDemoPlan(v1::Job& job) {
 
 inline void AddDemoSamples(ReportInput& input) {
   const std::vector<std::pair<const char*, double>> phases = {
-      {"data", 0.002},   {"forward", 0.17},     {"backward", 0.31}, {"dispatch", 0.021},
-      {"combine", 0.02}, {"grad_reduce", 0.03}, {"optimizer", 0.02}};
+      {"data", 0.002},   {"forward", 0.17},          {"backward", 0.31}, {"dispatch", 0.021},
+      {"combine", 0.02}, {"reduce_gradients", 0.03}, {"agree", 0.004},   {"update", 0.02}};
   for (int step = 1; step <= 400; ++step) {
     v1::StepSample sample;
     sample.set_step(step);

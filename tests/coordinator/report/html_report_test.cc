@@ -49,7 +49,7 @@ TEST(HtmlReportTest, ShowsEverySectionOfAFinishedJob) {
   const std::string page = RenderHtmlReport(DemoReport());
   for (const char* text :
        {"foldoc-qa", "SUCCEEDED", "Held-out loss", "9.0700 before training", "Throughput",
-        "96 % of predicted", "saved activations", "measured peak", "grad reduce",
+        "96 % of predicted", "saved activations", "measured peak", "reduce gradients",
         "layer 3, expert 17: 0 tokens", "RankFailed", "expert_parallel 1 is predicted to be slower",
         "/data/foldoc/train.jsonl"}) {
     EXPECT_THAT(page, HasSubstr(text));

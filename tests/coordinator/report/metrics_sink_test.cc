@@ -16,6 +16,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "coordinator/report/rpc_metrics.h"
+#include "coordinator/report/service_series.h"
 #include "switchyard/v1/node.grpc.pb.h"
 
 namespace switchyard::coordinator {
@@ -90,10 +91,10 @@ TEST_F(MetricsSinkTest, SeriesOfAJobGoFifteenMinutesAfterItsEnd) {
   sink.OnJobChanged(Job(v1::JOB_STATE_RUNNING));
   sink.OnJobChanged(Job(v1::JOB_STATE_SUCCEEDED));
   clock.now += std::chrono::minutes(14);
-  sink.Expire();
+  sink.Refresh();
   EXPECT_THAT(Text(), HasSubstr("project=\"p\",state=\"SUCCEEDED\"} 1\n"));
   clock.now += std::chrono::minutes(2);
-  sink.Expire();
+  sink.Refresh();
   EXPECT_THAT(Text(), Not(HasSubstr("job=\"a\"")));
 }
 
@@ -109,7 +110,7 @@ TEST_F(MetricsSinkTest, ARetriedJobKeepsItsSeries) {
   sink.OnJobChanged(Job(v1::JOB_STATE_FAILED));
   sink.OnJobChanged(Job(v1::JOB_STATE_QUEUED));
   clock.now += std::chrono::hours(1);
-  sink.Expire();
+  sink.Refresh();
   EXPECT_THAT(Text(), HasSubstr("job=\"a\""));
 }
 
@@ -144,6 +145,53 @@ TEST_F(MetricsSinkTest, RestartsCheckpointsAndSavesAreCounted) {
               AllOf(HasSubstr("switchyard_job_restarts_total{job=\"a\",project=\"p\"} 1\n"),
                     HasSubstr("switchyard_job_checkpoints_total{job=\"a\",project=\"p\"} 1\n"),
                     HasSubstr("switchyard_job_last_save_seconds{job=\"a\",project=\"p\"} 3\n")));
+}
+
+TEST_F(MetricsSinkTest, WallTimeGoesToTheBucketThatTheJobIsIn) {
+  const auto wall = [&](const std::string& bucket) {
+    const std::string text = Text();
+    const std::string series = absl::StrCat("switchyard_job_wall_seconds_total{bucket=\"", bucket,
+                                            "\",job=\"a\",project=\"p\"} ");
+    const size_t at = text.find(series);
+    return at == std::string::npos ? -1 : std::stod(text.substr(at + series.size()));
+  };
+  v1::Job job = Job(v1::JOB_STATE_QUEUED);
+  const auto tell = [&](v1::JobState state, int seconds_later) {
+    job.set_state(state);
+    sink.OnJobChanged(job);
+    clock.now += std::chrono::seconds(seconds_later);
+  };
+  tell(v1::JOB_STATE_QUEUED, 5);
+  job.set_epoch(1);
+  job.add_attempts()->set_epoch(1);
+  tell(v1::JOB_STATE_RESERVED, 1);
+  tell(v1::JOB_STATE_LAUNCHING, 2);
+  job.set_phase(v1::JOB_PHASE_TRAINING);
+  tell(v1::JOB_STATE_RUNNING, 10);
+  sink.OnStep(job, Step(50));
+  job.set_phase(v1::JOB_PHASE_SAVING);
+  tell(v1::JOB_STATE_RUNNING, 3);
+  job.mutable_attempts(0)->set_last_step(50);
+  tell(v1::JOB_STATE_RECOVERING, 4);
+  // From the checkpoint of step 40: ten steps are done again.
+  job.set_epoch(2);
+  job.add_attempts()->set_epoch(2);
+  job.mutable_attempts(1)->set_resumed_from_step(40);
+  tell(v1::JOB_STATE_LAUNCHING, 2);
+  job.set_phase(v1::JOB_PHASE_TRAINING);
+  tell(v1::JOB_STATE_RUNNING, 7);
+  sink.OnStep(job, Step(50, 2));
+  clock.now += std::chrono::seconds(20);
+  sink.Refresh();
+  EXPECT_EQ(wall("queue"), 5);
+  EXPECT_EQ(wall("startup"), 3);
+  EXPECT_EQ(wall("checkpoint"), 3);
+  EXPECT_EQ(wall("recovery"), 6);
+  EXPECT_EQ(wall("repeated"), 7);
+  EXPECT_EQ(wall("productive"), 30);
+  EXPECT_THAT(Text(),
+              AllOf(HasSubstr("switchyard_job_queue_seconds_sum{job=\"a\",project=\"p\"} 5\n"),
+                    HasSubstr("switchyard_job_recovery_seconds_sum{job=\"a\",project=\"p\"} 6\n")));
 }
 
 TEST_F(MetricsSinkTest, ExpertLoadIsTheWorstOverTheMeanOfEachLayer) {
@@ -197,6 +245,7 @@ TEST(MetricsDocumentTest, DescribesExactlyWhatTheCoordinatorExports) {
   TestClock clock;
   const MetricsSink sink(registry, clock, "1");
   const RpcMetrics rpcs(registry);
+  const ServiceSeries service(registry);
   std::set<std::string> exported;
   for (const telemetry::MetricInfo& info : registry.Describe()) {
     const char* type = info.type == telemetry::MetricType::kGauge     ? "gauge"
@@ -240,6 +289,7 @@ TEST(RpcMetricsTest, CountsCallsByMethodAndCode) {
       AllOf(HasSubstr("switchyard_rpcs_total{code=\"OK\",method=\"NodeService/ListNodes\"} 1\n"),
             HasSubstr(
                 "switchyard_rpcs_total{code=\"UNIMPLEMENTED\",method=\"NodeService/GetNode\"} 1\n"),
+            HasSubstr("switchyard_rpcs_open{method=\"NodeService/ListNodes\"} 0\n"),
             HasSubstr("switchyard_rpc_seconds_count{method=\"NodeService/ListNodes\"} 1\n")));
 }
 

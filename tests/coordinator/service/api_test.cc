@@ -4,7 +4,10 @@
 #include <grpcpp/health_check_service_interface.h>
 
 #include <future>
+#include <set>
+#include <thread>
 
+#include "absl/synchronization/mutex.h"
 #include "google/rpc/error_details.pb.h"
 #include "google/rpc/status.pb.h"
 #include "tests/coordinator/support/coordinator_fixture.h"
@@ -235,6 +238,72 @@ TEST_F(ApiTest, StartsOnlyWhereItMay) {
               HasSubstr("in use by another coordinator"));
   EXPECT_EQ(start("127.0.0.1:0", root_ + "/model/config.json/state").code(),
             absl::StatusCode::kPermissionDenied);
+}
+
+TEST_F(ApiTest, AStartThatFailsAfterThePortIsOpenLeavesNothingRunning) {
+  ServerOptions options;
+  options.listen = "127.0.0.1:0";
+  options.state_dir = root_ + "/state2";
+  // The file that is written last cannot be put in place.
+  std::filesystem::create_directories(options.state_dir + "/listen-address/in the way");
+  EXPECT_FALSE(Server::Start(std::move(options)).ok());
+  std::filesystem::remove_all(root_ + "/state2/listen-address");
+  ServerOptions again;
+  again.listen = "127.0.0.1:0";
+  again.state_dir = root_ + "/state2";
+  EXPECT_TRUE(Server::Start(std::move(again)).ok()) << "the directory is not in use any more";
+}
+
+// Follows all jobs until told to stop; counts them by name, and notes how its call ended.
+struct Follower {
+  explicit Follower(v1::JobService::Stub& stub) : thread([this, &stub] { Follow(stub); }) {}
+  void Follow(v1::JobService::Stub& stub) {
+    v1::WatchJobsRequest request;
+    request.set_parent("projects/default");
+    auto stream = stub.WatchJobs(&context, request);
+    v1::WatchJobsResponse message;
+    while (stream->Read(&message)) {
+      absl::MutexLock lock(&mutex);
+      tokens &= !complete || !message.resume_token().empty();
+      if (message.has_job()) names.insert(message.job().name());
+      complete |= message.bookmark().snapshot_complete();
+    }
+    status = stream->Finish();
+  }
+  bool Has(size_t jobs) {
+    absl::MutexLock lock(&mutex);
+    return complete && names.size() >= jobs;
+  }
+  grpc::ClientContext context;
+  absl::Mutex mutex;
+  std::set<std::string> names ABSL_GUARDED_BY(mutex);
+  bool complete ABSL_GUARDED_BY(mutex) = false;
+  bool tokens ABSL_GUARDED_BY(mutex) = true;  // on every message after the snapshot
+  grpc::Status status;
+  std::thread thread;
+};
+
+TEST_F(ApiTest, WatchersThatBeginWhileJobsAreMadeMissNoneAndAreToldOfTheEnd) {
+  constexpr size_t kJobs = 12;
+  std::vector<std::unique_ptr<Follower>> followers;
+  for (size_t i = 0; i < kJobs; ++i) {
+    followers.push_back(std::make_unique<Follower>(*jobs_));
+    Create(Request("job" + std::to_string(i)));
+    // Some leave at once, in the middle of their snapshot or before it.
+    Follower hasty(*jobs_);
+    hasty.context.TryCancel();
+    hasty.thread.join();
+    EXPECT_EQ(hasty.status.error_code(), grpc::StatusCode::CANCELLED);
+  }
+  for (const auto& follower : followers) EXPECT_TRUE(Wait([&] { return follower->Has(kJobs); }));
+  server_.reset();
+  for (const auto& follower : followers) {
+    follower->thread.join();
+    EXPECT_EQ(follower->status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    absl::MutexLock lock(&follower->mutex);
+    EXPECT_EQ(follower->names.size(), kJobs);
+    EXPECT_TRUE(follower->tokens);
+  }
 }
 
 }  // namespace

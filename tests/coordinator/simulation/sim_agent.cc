@@ -273,6 +273,7 @@ AttemptStatus SimWorld::StatusOf(const SimAttempt& attempt) const {
     copy.set_slot(rank.slot);
     copy.set_ready(rank.ready);
     copy.set_step(rank.step);
+    copy.set_resumed_from_step(rank.resumed_from);
     copy.set_exited(rank.exited);
     copy.set_stopped_by_agent(rank.stopped_by_agent);
     if (!rank.exited) continue;
@@ -344,7 +345,7 @@ void SimWorld::StepGang(const AttemptKey& key, Gang& gang) {
         gang.resume == "-" ? 0 : std::atoll(gang.resume.substr(gang.resume.rfind('-') + 1).c_str());
     ForEachRank(key, [&](SimAgent& agent, SimAttempt& attempt, SimRank& rank) {
       rank.ready = true;
-      rank.step = gang.step;
+      rank.step = rank.resumed_from = gang.step;
       attempt.state = agent::v1::ATTEMPT_STATE_RUNNING;
       Report(agent, attempt);
     });
@@ -356,6 +357,7 @@ void SimWorld::StepGang(const AttemptKey& key, Gang& gang) {
     });
     return;
   }
+  if (gang.hangs) return;
   ++gang.step;
   ForEachRank(key, [&](SimAgent& agent, SimAttempt&, SimRank& rank) {
     rank.step = gang.step;

@@ -78,6 +78,7 @@ std::string SimPlanner::TrainerConfig(const TrainerConfigInput& input) {
 
 SimWorld::SimWorld(uint64_t seed, int num_agents) : random_(seed) {
   options_.launch_timeout = milliseconds(120000);
+  options_.silence_floor = milliseconds(60000);
   for (int i = 0; i < num_agents; ++i) {
     SimAgent& agent = agents_[absl::StrCat("node", i)];
     agent.node = absl::StrCat("node", i);
@@ -215,7 +216,7 @@ void SimWorld::InjectFault() {
   auto it = agents_.begin();
   std::advance(it, Pick(0, static_cast<int>(agents_.size()) - 1));
   SimAgent& agent = it->second;
-  const int kind = Pick(0, 9);
+  const int kind = Pick(0, 10);
   ++counters_[absl::StrCat("fault", kind)];
   switch (kind) {
     case 0:
@@ -263,7 +264,32 @@ void SimWorld::InjectFault() {
         (void)core_->Flush();
       }
       break;
+    case 10:
+      if (!agent.attempts.empty()) Hang(agent.attempts.begin()->first.first);
+      break;
   }
+}
+
+std::string SimWorld::FailRank0(const std::string& uid, const std::string& code) {
+  for (auto& [name, agent] : agents_) {
+    for (auto& [key, attempt] : agent.attempts) {
+      for (SimRank& rank : attempt.ranks) {
+        if (key.first != uid || rank.rank != 0 || rank.exited || !rank.ready) continue;
+        Exit(agent, attempt, rank, code, false);
+        return name;
+      }
+    }
+  }
+  return "";
+}
+
+void SimWorld::Pause(const std::string& uid) {
+  (void)PauseJob(core_->context(), core_->context().book.Find(uid)->job().name(), "");
+  (void)core_->Flush();
+}
+
+void SimWorld::Hang(const std::string& uid) {
+  for (auto& [key, gang] : gangs_) gang.hangs |= key.first == uid && gang.running;
 }
 
 void SimWorld::Heal() {

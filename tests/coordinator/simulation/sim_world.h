@@ -42,7 +42,7 @@ struct SimRank {
   bool exited = false;
   bool stopped_by_agent = false;
   std::string code;
-  int64_t step = 0;
+  int64_t step = 0, resumed_from = 0;
 };
 
 struct SimAttempt {
@@ -73,7 +73,7 @@ struct Gang {
   std::string output, resume;
   std::string rendezvous;
   std::chrono::milliseconds next_step{0};
-  bool save_requested = false, stop_after_save = false, running = false;
+  bool save_requested = false, stop_after_save = false, running = false, hangs = false;
 };
 
 struct FaultRates {
@@ -89,6 +89,13 @@ class SimWorld final : public AgentTransport {
   // Users. Empty uid: the store failed.
   std::string Create(const std::string& request_id, int ranks, int64_t steps, int64_t interval);
   void RandomWish();
+  // One fault, wherever rank 0 of the job's attempt is; returns that node, empty when none runs.
+  std::string FailRank0(const std::string& uid, const std::string& code);
+  // The job's processes live on and do nothing more.
+  void Hang(const std::string& uid);
+  void Pause(const std::string& uid);
+  // Nothing at all happens for a while: the machine slept.
+  void Freeze(std::chrono::milliseconds duration) { clock_.now += duration; }
 
   void Send(uint64_t session, const agent::v1::ConnectResponse& message) override;
   void Close(uint64_t session) override;

@@ -3,10 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
+#include "coordinator/job/job_state.h"
+#include "coordinator/reconcile/hang_detector.h"
 #include "tests/coordinator/simulation/sim_world.h"
 
 namespace switchyard::coordinator::simulation {
@@ -57,7 +60,7 @@ TEST_F(SimulationTest, KeepsItsPromisesUnderRandomFaults) {
   // The faults must really have happened, and not have prevented everything.
   EXPECT_GT(totals["SUCCEEDED"], seeds);
   EXPECT_GT(totals["CANCELLED"], 0);
-  for (int kind = 0; kind < 10; ++kind) EXPECT_GT(totals[absl::StrCat("fault", kind)], seeds / 10);
+  for (int kind = 0; kind < 11; ++kind) EXPECT_GT(totals[absl::StrCat("fault", kind)], seeds / 10);
 }
 
 TEST_F(SimulationTest, WithoutFaultsEveryJobSucceedsInOneAttempt) {
@@ -70,6 +73,99 @@ TEST_F(SimulationTest, WithoutFaultsEveryJobSucceedsInOneAttempt) {
     EXPECT_EQ(record.job().state(), v1::JOB_STATE_SUCCEEDED);
     EXPECT_EQ(record.job().epoch(), 1);
   }
+}
+
+std::set<std::string> NodesOfNewestAttempt(SimWorld& world, const std::string& uid) {
+  std::set<std::string> nodes;
+  const v1::Job& job = world.core().context().book.Find(uid)->job();
+  for (const auto& placement : job.attempts().rbegin()->placements())
+    nodes.insert(placement.node());
+  return nodes;
+}
+
+TEST_F(SimulationTest, ANodeThatFailedAnAttemptIsAvoidedForAWhileWhereOthersHaveRoom) {
+  SimWorld world(3, 3);
+  const std::string uid = world.Create("job", 2, 100000, 5);
+  world.Run(milliseconds(20000), {0});
+  std::set<std::string> failed;
+  for (int i = 0; i < 2; ++i) {
+    failed.insert(world.FailRank0(uid, "DEVICE"));
+    world.Run(milliseconds(30000), {0});
+    for (const std::string& node : NodesOfNewestAttempt(world, uid)) {
+      EXPECT_FALSE(failed.contains(node)) << "attempt " << i + 2 << " is on " << node;
+    }
+  }
+  ASSERT_EQ(failed.size(), 2u);
+  // No third place: back to one of the two rather than not at all.
+  const std::string last = world.FailRank0(uid, "DEVICE");
+  EXPECT_FALSE(failed.contains(last));
+  world.Run(milliseconds(30000), {0});
+  const auto& record = *world.core().context().book.Find(uid);
+  EXPECT_EQ(record.job().state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(record.avoided_nodes_size(), 3);
+  // Long after, nothing is held against any node.
+  world.Run(milliseconds(900000), {0});
+  failed = {world.FailRank0(uid, "DEVICE")};
+  world.Run(milliseconds(30000), {0});
+  EXPECT_EQ(world.core().context().book.Find(uid)->avoided_nodes_size(), 1);
+  EXPECT_EQ(world.violations(), std::vector<std::string>());
+}
+
+TEST_F(SimulationTest, AnAttemptThatHangsIsEndedAndStartedAgain) {
+  SimWorld world(5, 3);
+  const std::string uid = world.Create("job", 4, 200, 5);
+  world.Run(milliseconds(30000), {0});
+  ASSERT_EQ(world.core().context().book.Find(uid)->job().state(), v1::JOB_STATE_RUNNING);
+  world.Hang(uid);
+  world.Run(milliseconds(50000), {0});
+  EXPECT_EQ(world.core().context().book.Find(uid)->job().epoch(), 1) << "within the limit";
+  world.Run(milliseconds(400000), {0});
+  const v1::Job& job = world.core().context().book.Find(uid)->job();
+  EXPECT_EQ(job.state(), v1::JOB_STATE_SUCCEEDED);
+  ASSERT_EQ(job.attempts_size(), 2);
+  EXPECT_EQ(job.attempts(0).outcome().code(), "HANG");
+  EXPECT_NE(job.attempts(0).outcome().message().find("(limit 60 s) after step"), std::string::npos)
+      << job.attempts(0).outcome().message();
+  EXPECT_GT(job.attempts(1).resumed_from_step(), 0);
+  world.CheckAtEnd();
+  EXPECT_EQ(world.violations(), std::vector<std::string>());
+}
+
+TEST_F(SimulationTest, TimeInWhichTheCoordinatorStoodStillIsNoHang) {
+  SimWorld world(6, 2);
+  const std::string uid = world.Create("job", 4, 2000, 0);
+  world.Run(milliseconds(30000), {0});
+  for (int i = 0; i < 10; ++i) {
+    world.Freeze(milliseconds(300000));
+    world.Run(milliseconds(5000), {0});
+  }
+  EXPECT_EQ(world.core().context().book.Find(uid)->job().epoch(), 1);
+}
+
+TEST_F(SimulationTest, APauseThatHangsEndsPaused) {
+  SimWorld world(8, 2);
+  const std::string uid = world.Create("job", 4, 2000, 5);
+  world.Run(milliseconds(30000), {0});
+  world.Hang(uid);
+  world.Pause(uid);
+  world.Run(milliseconds(120000), {0});
+  const v1::Job& job = world.core().context().book.Find(uid)->job();
+  EXPECT_EQ(job.state(), v1::JOB_STATE_PAUSED) << StateName(job.state());
+  EXPECT_EQ(world.LiveProcesses(uid), 0);
+}
+
+TEST(SilenceLimitTest, FollowsTheSlowerOfPlanAndMeasurement) {
+  using std::chrono::seconds;
+  const auto floor = seconds(180);
+  v1::Plan plan;
+  EXPECT_EQ(SilenceLimit(plan, v1::JOB_PHASE_TRAINING, 0, floor), floor);
+  plan.set_global_batch_sequences(64);
+  plan.set_sequence_length(4096);
+  plan.set_tokens_per_second(4096);  // 64 s a step
+  EXPECT_EQ(SilenceLimit(plan, v1::JOB_PHASE_TRAINING, 0, floor), seconds(1280));
+  EXPECT_EQ(SilenceLimit(plan, v1::JOB_PHASE_EVALUATING, 100, floor), seconds(2000));
+  plan.set_checkpoint_bytes(int64_t{340} << 30);
+  EXPECT_GT(SilenceLimit(plan, v1::JOB_PHASE_SAVING, 0, floor), seconds(7000));
 }
 
 }  // namespace

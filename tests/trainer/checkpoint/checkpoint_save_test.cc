@@ -35,6 +35,7 @@ struct Trained {
   bool tied = false;
   at::ScalarType dtype = at::kFloat;
   bool compact = false;
+  at::ScalarType file_dtype = at::kBFloat16;
 };
 
 class CheckpointSaveTest : public CheckpointTest {
@@ -145,8 +146,9 @@ TEST_F(CheckpointSaveTest, LoadThenSaveGivesTheSameBytesInEveryLayoutDtypeAndMes
 TEST_F(CheckpointSaveTest, StateOfOneMeshIsTheSameOnEveryOther) {
   for (const Trained& trained :
        {Trained{false, at::kFloat, false}, Trained{true, at::kBFloat16, false},
-        Trained{false, at::kBFloat16, true}}) {
-    const CheckpointStyle style{trained.tied, trained.tied, trained.tied, 2, at::kBFloat16};
+        Trained{false, at::kBFloat16, true}, Trained{false, at::kBFloat16, false, at::kHalf},
+        Trained{false, at::kFloat, false, at::kHalf}}) {
+    const CheckpointStyle style{trained.tied, trained.tied, trained.tied, 2, trained.file_dtype};
     const std::string source = Source(style);
     const std::string first = Path("first");
     fs::remove_all(first);
@@ -204,6 +206,37 @@ TEST_F(CheckpointSaveTest, ResumesBitForBitOnTheSameMesh) {
   EXPECT_EQ(metadata->seed, 42);
   EXPECT_EQ(metadata->train_fingerprint, "abc");
   EXPECT_EQ(metadata->precision, "bfloat16");
+}
+
+TEST_F(CheckpointSaveTest, RemaindersCompleteBfloat16FilesAndMastersFloat16Files) {
+  struct Case {
+    Trained trained;
+    std::string rest;  // of the state's tensors, beside moments
+    int64_t bytes;     // of model and state, a parameter
+  };
+  for (const Case& c : {Case{{false, at::kBFloat16, false}, "master_remainder.", 12},
+                        Case{{false, at::kFloat, false}, "master_remainder.", 12},
+                        Case{{false, at::kBFloat16, true}, "", 6},
+                        Case{{false, at::kBFloat16, false, at::kHalf}, "master.", 14},
+                        Case{{false, at::kFloat, false, at::kFloat}, "", 12}}) {
+    const CheckpointStyle style{false, false, false, 1, c.trained.file_dtype};
+    fs::remove_all(Path("saved"));
+    Save(TrainedRank(c.trained), Source(style), Path("saved"));
+    int64_t bytes = 0;
+    for (const char* name :
+         {"model.safetensors", "training_state/optimizer-00001-of-00001.safetensors"}) {
+      const auto file = SafetensorsFile::Open(Path(absl::StrCat("saved/", name)));
+      ASSERT_TRUE(file.ok()) << file.status();
+      for (const SafetensorsTensor& tensor : file->header().tensors) {
+        bytes += tensor.end - tensor.begin;
+        EXPECT_EQ(tensor.begin % DataTypeBytes(tensor.dtype), 0) << tensor.name;
+        if (!absl::StartsWith(tensor.name, "master")) continue;
+        EXPECT_FALSE(c.rest.empty()) << tensor.name;
+        EXPECT_TRUE(absl::StartsWith(tensor.name, c.rest)) << tensor.name;
+      }
+    }
+    EXPECT_EQ(bytes, c.bytes * TinyShape(false).NumParameters()) << c.rest;
+  }
 }
 
 TEST_F(CheckpointSaveTest, NoticesAnyDamageToAnyFile) {

@@ -102,7 +102,8 @@ TEST(QkNormRopeTest, ForwardAndBackwardAgreeWithAutograd) {
   const at::Tensor grad_qkv = at::cat({grad, at::zeros({kTokens, kKeys * kDim})}, 1);
   const ops::WeightGradient grad_query = Destination(op.query_weight),
                             grad_key = Destination(op.key_weight);
-  ops::QkNormRopeBackward(op, qkv.detach(), grad_qkv, grad_query, grad_key);
+  ops::QkNormRopeBackward(op, qkv.detach(), grad_qkv.narrow(1, 0, (kHeads + kKeys) * kDim),
+                          grad_qkv, grad_query, grad_key);
   EXPECT_LT(RelativeError(grad_qkv, qkv.grad()), kTolerance);
   EXPECT_LT(RelativeError(grad_query.value, query_weight.grad()), kTolerance);
   EXPECT_LT(RelativeError(grad_key.value, key_weight.grad()), kTolerance);
@@ -187,14 +188,19 @@ TEST(RouterTest, WeightsAndGradientsAgreeWithAutogradAndPaddingIsNotRouted) {
         .add(probability.mul(balance).mul(mask).sum())
         .backward();
 
-    const at::Tensor p = at::zeros({40, 8}), weight = at::zeros({40, 3}),
-                     expert = at::zeros({40, 3}, at::kLong);
-    ops::RouteTokens(rule, logits.detach(), valid, p, expert, weight);
+    const at::Tensor weight = at::zeros({40, 3}), expert = at::zeros({40, 3}, at::kLong);
+    const ops::RouterStatistics statistics = {at::zeros({8}, at::kInt), at::zeros({8}),
+                                              at::zeros({1})};
+    ops::RouteTokens(rule, logits.detach(), valid, expert, weight, statistics);
+    EXPECT_EQ(statistics.count_E.sum().item<int64_t>(), 33 * 3);
+    const at::Tensor p = probability.detach().narrow(0, 0, 33);
+    EXPECT_LT(RelativeError(statistics.probability_E, p.sum(0)), kTolerance);
+    EXPECT_LT(RelativeError(statistics.entropy, p.log().mul(p).sum().neg().view(1)), kTolerance);
     EXPECT_TRUE(expert.slice(0, 0, 33).equal(index.slice(0, 0, 33)));
     EXPECT_TRUE(expert.slice(0, 33).eq(-1).all().item<bool>());
     EXPECT_LT(RelativeError(weight, chosen.detach().mul(mask)), kTolerance);
     const at::Tensor grad = at::zeros({40, 8});
-    ops::RouteTokensBackward(rule, grad_weight, balance, p, expert, weight, valid, grad);
+    ops::RouteTokensBackward(rule, grad_weight, balance, logits.detach(), expert, valid, grad);
     EXPECT_LT(RelativeError(grad, logits.grad()), kTolerance);
   }
 }

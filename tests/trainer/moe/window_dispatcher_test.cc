@@ -133,8 +133,9 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
   const auto options = at::TensorOptions().dtype(c.type);
   at::Tensor rows = at::empty({dispatcher.MaxRows(c.tokens), c.hidden}, options);
 
-  const Routing routing = dispatcher.Dispatch(in.x_TD, in.expert_TK, in.weight_TK, rows);
-  ASSERT_EQ(routing.num_rows, static_cast<int64_t>(expected.size()));
+  Arena saved("saved", 64, at::kCPU);
+  const Routing routing = dispatcher.Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, rows);
+  ASSERT_EQ(routing.max_rows, static_cast<int64_t>(expected.size()));
   const int32_t* offset = routing.expert_offset_L1.const_data_ptr<int32_t>();
   EXPECT_EQ(std::vector<int32_t>(offset, offset + routing.expert_offset_L1.numel()), offsets);
   std::vector<int64_t> expert_of_row(expected.size());
@@ -157,9 +158,13 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
   dispatcher.Combine(outputs, routing, y);
   EXPECT_TRUE(at::equal(y, ExpectedCombine(c, in, in.x_TD, true)));
 
+  at::Tensor again = at::zeros_like(rows);
+  dispatcher.Redispatch(in.x_TD, routing, again);
+  EXPECT_TRUE(at::equal(again.narrow(0, 0, routing.max_rows), rows.narrow(0, 0, routing.max_rows)));
+
   at::Tensor grad_rows = at::empty_like(rows);
   dispatcher.DispatchGradient(in.grad_TD, routing, grad_rows);
-  at::Tensor grad_weight_R = at::empty({routing.num_rows}, at::kFloat);
+  at::Tensor grad_weight_R = at::empty({routing.max_rows}, at::kFloat);
   for (size_t r = 0; r < expected.size(); ++r) {
     const Row& row = expected[r];
     ASSERT_TRUE(at::equal(grad_rows[r], all[row.source].grad_TD[row.token])) << "row " << r;

@@ -63,8 +63,8 @@ class Training {
       const at::Tensor whole = Whole(parameter.name, parameter.shape, mesh, parameter.kind, 0);
       registry_.Value(static_cast<int>(p)).copy_(Part(whole, parameter, mesh, rank) * 0.02);
     }
-    optimizer_ = std::make_unique<ShardedOptimizer>(registry_, communicators_,
-                                                    AdamWOptions{0.9, 0.95, 1e-8, 0.1});
+    optimizer_ = std::make_unique<ShardedOptimizer>(
+        registry_, communicators_, ShardedOptimizerOptions{{0.9, 0.95, 1e-8, 0.1}});
     gradients_ = at::zeros({registry_.total_numel()}, at::kFloat);
   }
 
@@ -79,11 +79,10 @@ class Training {
       gradients_.narrow(0, block.offset + p.offset, p.numel)
           .copy_((Part(whole, p, mesh_, rank_) * share).reshape({-1}));
     }
-    at::Tensor squares = at::scalar_tensor(optimizer_->ReduceGradients(Gradients()), at::kDouble);
+    const at::Tensor squares = optimizer_->ReduceGradients(Gradients());
     communicators_.world->AllReduce(squares);
-    const double norm = std::sqrt(squares.item<double>());
-    optimizer_->Update(Gradients(), 1e-2, ClipScale(norm, 1.0));
-    return norm;
+    optimizer_->Update(Gradients(), 1e-2, 1.0, squares, at::zeros({1}, at::kDouble));
+    return std::sqrt(squares.item<double>());
   }
 
   BlockGradients Gradients() {
@@ -174,10 +173,14 @@ TEST_P(MeshesTest, ANonFiniteGradientOfOneRankIsSeenByAllAndNamed) {
           training.gradients()[training.registry().blocks()[p.block].offset + p.offset + 3].fill_(
               std::numeric_limits<double>::quiet_NaN());
         }
-        at::Tensor squares = at::scalar_tensor(
-            training.optimizer().ReduceGradients(training.Gradients()), at::kDouble);
+        const at::Tensor squares = training.optimizer().ReduceGradients(training.Gradients());
         groups.world->AllReduce(squares);
         EXPECT_FALSE(std::isfinite(squares.item<double>()));
+        const at::Tensor before = training.registry().values().clone();
+        training.optimizer().Update(training.Gradients(), 1.0, 1.0, squares,
+                                    at::zeros({1}, at::kDouble));
+        EXPECT_TRUE(training.registry().values().equal(before));
+        EXPECT_EQ(training.optimizer().CurrentState().adam_step, 0);
         EXPECT_EQ(training.optimizer().NonFiniteParameters(training.Gradients()),
                   std::vector<std::string>{name});
       });
@@ -197,7 +200,9 @@ TEST(ShardedOptimizerTest, DecaysOnlyTensorsOfTwoOrMoreDimensions) {
     MeshCommunicators alone = JoinMeshGroups(mesh, {}).communicators;
     Training training(mesh, 0, alone, at::kFloat);
     const at::Tensor before = training.registry().values().clone();
-    training.optimizer().Update(training.Gradients(), 1.0, 1.0);  // gradients are zero
+    // Gradients are zero.
+    training.optimizer().Update(training.Gradients(), 1.0, 1.0, at::zeros({1}, at::kDouble),
+                                at::zeros({1}, at::kDouble));
     for (size_t i = 0; i < training.registry().parameters().size(); ++i) {
       const Parameter& p = training.registry().parameters()[i];
       const at::Tensor old =

@@ -296,6 +296,15 @@ TEST_F(TrainingRunTest, AnAgentsRequestsAreObeyedAtAStepBoundary) {
   EXPECT_EQ(step["step"], 1);
   EXPECT_GT(step["tokens"].get<int>(), 0);
   EXPECT_GT(step["peak_memory_bytes"].get<int64_t>(), 1 << 20);
+  double in_phases = 0;
+  for (const char* phase : {"data", "forward", "backward", "dispatch", "combine",
+                            "reduce_gradients", "agree", "update"}) {
+    ASSERT_TRUE(step["phase_seconds"].contains(phase)) << step;
+    EXPECT_GT(step["phase_seconds"][phase].get<double>(), 0) << phase;
+    in_phases += step["phase_seconds"][phase].get<double>();
+  }
+  EXPECT_EQ(step["phase_seconds"].size(), 8u) << step;
+  EXPECT_LE(in_phases, step["step_seconds"].get<double>());
   EXPECT_GE(step["expert_load_max_over_mean"].get<double>(), 1.0);
   EXPECT_GT(step["router_entropy_ratio"].get<double>(), 0.0);
   program.Say(R"({"checkpoint_now": {}})");
@@ -310,6 +319,61 @@ TEST_F(TrainingRunTest, AnAgentsRequestsAreObeyedAtAStepBoundary) {
   EXPECT_EQ(exit["code"], "STOPPED");
   EXPECT_EQ(exit["step"], last["step"]);
   EXPECT_EQ(program.Wait().code, 0);
+}
+
+TEST_F(TrainingRunTest, RequestsDuringAnEvaluationAreNotLeftUntilItsEnd) {
+  // Far more to evaluate than this test has time for.
+  WritePreparedData(Path("long"), 32, 40, CountingSequences(60000, 32, 40, 2));
+  json config = Config("pause", 1, 1, 1);
+  config["checkpoint"]["interval_steps"] = 0;
+  const auto start = [&](const char* name, const json& run) {
+    std::vector<std::string> arguments = Arguments(run, name);
+    arguments.insert(arguments.end(), {"--rank", "0"});
+    return std::make_unique<Program>(arguments, /*with_channels=*/true);
+  };
+  const auto wait_for_evaluation = [](Program& program) {
+    while (true) {
+      const json phase = program.NextLine("phase");
+      ASSERT_FALSE(phase.is_null());
+      if (phase["name"] == "evaluating" && phase["progress"].get<double>() > 0) return;
+    }
+  };
+  config["eval_data"] = Path("long");
+  std::unique_ptr<Program> program = start("before", config);
+  wait_for_evaluation(*program);
+  program->Say(R"({"checkpoint_now": {"then_stop": true}})");
+  EXPECT_EQ(program->NextLine("exit")["code"], "STOPPED");
+  EXPECT_EQ(program->Wait().code, 0);
+  EXPECT_FALSE(std::filesystem::exists(Path("pause/checkpoints")));
+
+  // Goes on after a step, so that the first evaluation is one with something to save.
+  config["eval_data"] = Path("eval");
+  config["training"]["total_steps"] = 100000;
+  program = start("step", config);
+  ASSERT_FALSE(program->NextLine("step").is_null());
+  program->Say(R"({"checkpoint_now": {"then_stop": true}})");
+  const json saved = program->NextLine("checkpoint_shard");
+  EXPECT_EQ(program->NextLine("exit")["code"], "STOPPED");
+  program->Wait();
+  std::filesystem::rename(saved["stage_path"].get<std::string>(),
+                          saved["final_path"].get<std::string>());
+
+  config["resume_from"] = saved["final_path"];
+  config["epoch"] = 2;
+  config["eval_data"] = Path("long");
+  config["training"]["total_steps"] = saved["step"];
+  program = start("last", config);
+  wait_for_evaluation(*program);
+  program->Say(R"({"checkpoint_now": {}})");
+  const json shard = program->NextLine("checkpoint_shard");
+  EXPECT_FALSE(shard["final"].get<bool>());
+  EXPECT_EQ(shard["step"], saved["step"]);
+  wait_for_evaluation(*program);
+  program->Say(R"({"stop": {"reason": "enough"}})");
+  const json exit = program->NextLine("exit");
+  EXPECT_EQ(exit["code"], "STOPPED");
+  EXPECT_THAT(exit["message"].get<std::string>(), HasSubstr("enough"));
+  EXPECT_EQ(program->Wait().code, 0);
 }
 
 TEST_F(TrainingRunTest, ARankWhoseAgentIsGoneEndsAtOnce) {
@@ -335,7 +399,8 @@ TEST_F(TrainingRunTest, MistakesAreNamedBeforeAnythingIsTrained) {
   fails("field", 64, "training.beta1 is 2; must be", [](json& c) { c["training"]["beta1"] = 2; });
   fails("mesh", 64, "expert_parallel (3) must divide",
         [](json& c) { c["expert_parallel"] = c["ranks"] = 3; });
-  fails("device", 83, "built for cpu only", [](json& c) { c["device"] = "cuda"; });
+  setenv("CUDA_VISIBLE_DEVICES", "", 1);  // also where there is a GPU
+  fails("device", 83, "device is \"cuda\", but", [](json& c) { c["device"] = "cuda"; });
   fails("model", 66, "config.json", [&](json& c) { c["model"] = Path("nothing"); });
   fails("data", 65, "sequence_length", [](json& c) { c["sequence_length"] = 16; });
   fails("resume", 67, "nothing", [&](json& c) { c["resume_from"] = Path("nothing"); });

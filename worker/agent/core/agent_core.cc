@@ -157,7 +157,9 @@ void AgentCore::Handle(const TrainerSaid& input, Outputs& out) {
   attempt->OnLine(input);
   using Line = trainer::v1::TrainerLine;
   const auto kind = input.line.line_case();
-  if (kind != Line::kStep && kind != Line::kEval && kind != Line::kExpertLoad) return;
+  // A phase is part of the status; how far it is shows that the rank is alive.
+  const bool progress = kind == Line::kPhase && input.line.phase().progress() > 0;
+  if (kind != Line::kStep && kind != Line::kEval && kind != Line::kExpertLoad && !progress) return;
   if (!welcomed_) return;
   Say(out, [&](v1::ConnectRequest& message) {
     auto* report = message.mutable_rank_report();

@@ -7,8 +7,9 @@
 
 namespace switchyard::agent {
 
-// Idempotent; what went wrong is in `error` of the answer.
-v1::CheckpointPublished PublishOnDisk(const v1::PublishCheckpoint& request);
+// Idempotent; what went wrong is in `error` of the answer. Does nothing unless `allowed`.
+v1::CheckpointPublished PublishOnDisk(const v1::PublishCheckpoint& request,
+                                      const absl::Status& allowed = absl::OkStatus());
 // Only a checkpoint that names the job.
 absl::Status RemoveCheckpointOnDisk(const v1::RemoveCheckpoint& request);
 

@@ -5,7 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "common/trace.h"
 #include "worker/agent/files/checkpoint.h"
+#include "worker/agent/files/path_guard.h"
 #include "worker/agent/files/probe.h"
 #include "worker/agent/host/agent_host.h"
 #include "worker/agent/host/lines.h"
@@ -41,16 +43,26 @@ void AgentHost::Do(StartRank& output) {
   const auto slot =
       std::find_if(inventory_.slots().begin(), inventory_.slots().end(),
                    [&](const v1::Slot& candidate) { return candidate.index() == output.slot; });
+  if (const auto allowed = CheckTrainerConfig(paths_, output.config_json); !allowed.ok()) {
+    Feed(ProcessStartFailed{output.key, std::string(allowed.message())});
+    return;
+  }
   if (const auto written = WriteTrainerConfig(output); !written.ok()) {
     Feed(ProcessStartFailed{output.key, std::string(written.message())});
     return;
   }
   metrics_->OnRankStarted(output.job, output.key.attempt.epoch);
-  Start(output.key, output.slot, RankRequest(launch_, *slot, output.key));
+  SpawnRequest request = RankRequest(launch_, *slot, output.key);
+  Trace(output.key.attempt, output.trace_id, request);
+  Start(output.key, output.slot, std::move(request));
 }
 
 void AgentHost::Do(StartPreparation& output) {
   const ProcessKey key{output.key, kPreparationRank};
+  if (const auto allowed = CheckPaths(paths_, output.request); !allowed.ok()) {
+    Feed(ProcessStartFailed{key, std::string(allowed.message())});
+    return;
+  }
   std::error_code error;
   fs::create_directories(AttemptDir(options_.work_dir, output.key), error);
   if (!fs::exists(options_.prepare_data, error)) {
@@ -59,7 +71,20 @@ void AgentHost::Do(StartPreparation& output) {
                           ", does not exist; start the agent with --prepare-data PATH")});
     return;
   }
-  Start(key, 0, PreparationRequest(launch_, output.request));
+  SpawnRequest request = PreparationRequest(launch_, output.request);
+  Trace(output.key, output.request.trace_id(), request);
+  Start(key, 0, std::move(request));
+}
+
+void AgentHost::Trace(const AttemptKey& key, const std::string& trace_id, SpawnRequest& request) {
+  if (trace_id.empty()) return;
+  traces_[key] = trace_id;
+  request.environment.push_back(absl::StrCat(kTraceparentVariable, "=", Traceparent(trace_id)));
+}
+
+std::string AgentHost::TraceOf(const AttemptKey& key) const {
+  const auto found = traces_.find(key);
+  return found == traces_.end() ? "" : found->second;
 }
 
 void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
@@ -70,6 +95,7 @@ void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
     log::Error("process.start_failed", {{"job_uid", key.attempt.job_uid},
                                         {"epoch", key.attempt.epoch},
                                         {"rank", key.rank},
+                                        {"trace_id", TraceOf(key.attempt)},
                                         {"error", std::string(pid.status().message())}});
     Feed(ProcessStartFailed{key, std::string(pid.status().message())});
     return;
@@ -78,7 +104,8 @@ void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
                                 {"epoch", key.attempt.epoch},
                                 {"rank", key.rank},
                                 {"slot", slot},
-                                {"pid", *pid}});
+                                {"pid", *pid},
+                                {"trace_id", TraceOf(key.attempt)}});
   if (const auto written = WritePidFile(options_.work_dir, key, slot, *pid); !written.ok()) {
     // The process runs and dies with this agent; only a descendant that outlives both would not be
     // found.
@@ -104,13 +131,15 @@ void AgentHost::Do(JournalResult& output) {
   }
   for (const Phase phase : {Phase::kPreparation, Phase::kRanks})
     RemovePidFiles(options_.work_dir, {key, phase});
-  log::Info(
-      "attempt.ended",
-      {{"job_uid", key.job_uid}, {"epoch", key.epoch}, {"reason", output.result.stop_reason()}});
+  log::Info("attempt.ended", {{"job_uid", key.job_uid},
+                              {"epoch", key.epoch},
+                              {"reason", output.result.stop_reason()},
+                              {"trace_id", TraceOf(key)}});
   metrics_->ForgetJob(core_.JobName(key));
 }
 
 void AgentHost::Do(ForgetAttempt& output) {
+  traces_.erase(output.key);
   journal_.Remove(output.key);
   forgotten_[output.key] = clock_.Steady() + kForgottenLogPatience;
   kept_.push_back(output.key);
@@ -132,7 +161,13 @@ void AgentHost::Do(RememberStore& output) {
 
 void AgentHost::Do(Probe& output) {
   file_worker_.Do([this, request = output.request] {
-    auto result = ProbePathsOnDisk(request, options_.node, kNonceWait);
+    v1::ProbeResult result;
+    if (const auto allowed = CheckPaths(paths_, request); allowed.ok()) {
+      result = ProbePathsOnDisk(request, options_.node, kNonceWait);
+    } else {
+      result.set_probe_id(request.probe_id());
+      result.add_problems(std::string(allowed.message()));
+    }
     inbox_.Post(
         [this, result = std::move(result)]() mutable { Feed(ProbeDone{std::move(result)}); });
   });
@@ -140,15 +175,17 @@ void AgentHost::Do(Probe& output) {
 
 void AgentHost::Do(Publish& output) {
   file_worker_.Do([this, request = output.request] {
-    auto result = PublishOnDisk(request);
+    const auto allowed = CheckPaths(paths_, request);
+    auto result = PublishOnDisk(request, allowed);
     inbox_.Post(
         [this, result = std::move(result)]() mutable { Feed(PublishDone{std::move(result)}); });
   });
 }
 
 void AgentHost::Do(Remove& output) {
-  file_worker_.Do([request = output.request] {
-    const auto removed = RemoveCheckpointOnDisk(request);
+  file_worker_.Do([this, request = output.request] {
+    auto removed = CheckPaths(paths_, request);
+    if (removed.ok()) removed = RemoveCheckpointOnDisk(request);
     log::Write(removed.ok() ? log::Level::kInfo : log::Level::kError, "checkpoint.removed",
                {{"job_uid", request.job_uid()},
                 {"path", request.path()},
@@ -162,7 +199,8 @@ void AgentHost::Do(Note& output) {
   log::Write(output.warning ? log::Level::kWarning : log::Level::kInfo, output.event.c_str(),
              {{"job_uid", output.attempt.job_uid},
               {"epoch", output.attempt.epoch},
-              {"what", output.text}});
+              {"what", output.text},
+              {"trace_id", TraceOf(output.attempt)}});
 }
 
 void AgentHost::Do(ShutdownComplete&) { leave_by_ = clock_.Steady() + kLeavePatience; }

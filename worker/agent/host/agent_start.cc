@@ -13,6 +13,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/log.h"
+#include "common/rpc/credentials.h"
+#include "common/security/certificates.h"
 #include "common/status_macros.h"
 #include "worker/agent/host/agent_host.h"
 #include "worker/agent/inventory/inventory.h"
@@ -45,6 +47,20 @@ absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
   return lock;
 }
 
+// Better said here than by a coordinator that closes every session.
+absl::Status CheckIdentity(const AgentOptions& options) {
+  const std::string path = security::CertificateFiles::In(options.tls_dir).certificate;
+  SWITCHYARD_ASSIGN_OR_RETURN(const auto info, security::ReadCertificate(path));
+  for (const std::string& uri : info.uris) {
+    if (uri == security::AgentUri(options.node)) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      path, " is not of node \"", options.node, "\" but of \"", info.subject,
+      "\"; give the --node that it was issued for, or issue one with switchyard-coordinator "
+      "issue-agent --node ",
+      options.node));
+}
+
 std::string NewIncarnation() {
   std::random_device random;
   return absl::StrFormat("%08x%08x", random(), random());
@@ -54,6 +70,15 @@ std::string NewIncarnation() {
 
 absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions& options) {
   SWITCHYARD_RETURN_IF_ERROR(Validate(options));
+  SWITCHYARD_ASSIGN_OR_RETURN(
+      security::PathPolicy paths,
+      security::PathPolicy::Create(options.model_roots, options.data_roots, options.output_roots));
+  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  if (!options.tls_dir.empty()) {
+    SWITCHYARD_RETURN_IF_ERROR(CheckIdentity(options));
+    SWITCHYARD_ASSIGN_OR_RETURN(credentials,
+                                rpc::TlsAgent(security::CertificateFiles::In(options.tls_dir)));
+  }
   SWITCHYARD_ASSIGN_OR_RETURN(UniqueFd lock, LockWorkDir(options.work_dir));
   SWITCHYARD_ASSIGN_OR_RETURN(const auto lost,
                               RemoveLeftovers(options.work_dir, kLeftoverPatience));
@@ -76,22 +101,29 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   core.boot_id = BootId();
   core.version = SWITCHYARD_VERSION;
   core.graces = options.graces;
+  core.allocation = options.for_attempt;
   SWITCHYARD_ASSIGN_OR_RETURN(core.inventory,
-                              TakeInventory({options.cpu_slots, options.fabric_address}));
+                              TakeInventory({options.cpu_slots, options.fabric_address,
+                                             options.fabric_interface, options.coordinator}));
   auto metrics = std::make_unique<AgentMetrics>();
-  SWITCHYARD_RETURN_IF_ERROR(metrics->Serve(options.metrics));
+  std::optional<security::CertificateFiles> metrics_tls;
+  if (!rpc::IsLoopback(options.metrics) && !options.tls_dir.empty())
+    metrics_tls = security::CertificateFiles::In(options.tls_dir);
+  SWITCHYARD_RETURN_IF_ERROR(metrics->Serve(options.metrics, metrics_tls));
   log::Info("agent.started", {{"node", options.node},
                               {"coordinator", options.coordinator},
                               {"slots", core.inventory.slots_size()},
                               {"device", core.inventory.slots(0).device()},
                               {"slot_memory_bytes", core.inventory.slots(0).memory_bytes()},
+                              {"fabric_address", core.inventory.fabric_address()},
+                              {"runtime", options.runtime},
                               {"metrics", metrics->address()},
                               {"results", journal.Load().size()}});
   AgentCore::Recovered recovered{journal.Load(), journal.StoreId()};
   const auto results = recovered.results;
-  std::unique_ptr<AgentHost> host(
-      new AgentHost(options, {std::move(lock), std::move(journal), std::move(core),
-                              std::move(recovered), std::move(metrics)}));
+  std::unique_ptr<AgentHost> host(new AgentHost(
+      options, {std::move(lock), std::move(journal), std::move(core), std::move(recovered),
+                std::move(metrics), std::move(paths), std::move(credentials)}));
   host->AdoptEarlierRun(results);
   return host;
 }

@@ -46,7 +46,10 @@ absl::StatusOr<v1::DataStatus> ParsePreparationLine(absl::string_view line) {
     return data;
   }
   if (const auto error = json.find("error"); error != json.end() && error->is_object()) {
-    data.set_error(error->value("message", "data preparation failed without a reason"));
+    const auto message = error->find("message");
+    data.set_error(message != error->end() && message->is_string()
+                       ? message->get<std::string>()
+                       : "data preparation failed without a reason");
     const auto user_error = error->find("user_error");
     data.set_user_error(user_error != error->end() && user_error->is_boolean() &&
                         user_error->get<bool>());

@@ -4,9 +4,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "common/telemetry/metrics_page.h"
 
 namespace switchyard::agent {
 namespace {
+
+// The loop turns at least with every heartbeat or attempt to connect.
+constexpr std::chrono::seconds kStuckAfter{60};
 
 struct JobLabels {
   std::string project;
@@ -54,20 +58,34 @@ AgentMetrics::AgentMetrics() {
                                     {"project", "job", "rank"});
 }
 
-absl::Status AgentMetrics::Serve(const std::string& address) {
-  if (address == "off") return absl::OkStatus();
-  auto exposer = telemetry::Exposer::Start(registry_, address);
-  if (!exposer.ok()) {
-    return absl::Status(
-        exposer.status().code(),
-        absl::StrCat("--metrics ", address, ": ", std::string(exposer.status().message()),
-                     "; give another address or --metrics off"));
+absl::Status AgentMetrics::Serve(const std::string& address,
+                                 const std::optional<security::CertificateFiles>& tls) {
+  if (address == "off" || address.empty()) return absl::OkStatus();
+  http::Options options;
+  options.address = address;
+  options.tls = tls;
+  options.require_client_certificate = tls.has_value();
+  if (tls) options.authorize = [](const http::Request&) { return nullptr; };  // the handshake did
+  auto bound = http::Server::Bind(std::move(options));
+  if (!bound.ok()) {
+    return absl::Status(bound.status().code(), absl::StrCat(std::string(bound.status().message()),
+                                                            "; --metrics off serves none"));
   }
-  exposer_ = *std::move(exposer);
+  http_ = *std::move(bound);
+  http_->Handle("/metrics", telemetry::MetricsPage(registry_));
+  http_->Handle("/healthz", [this](const http::Request&) { return Health(); });
+  http_->Serve();
   return absl::OkStatus();
 }
 
+http::Response AgentMetrics::Health() const {
+  return std::chrono::steady_clock::now() - updated_.load() < kStuckAfter
+             ? http::TextResponse(200, "ok\n")
+             : http::TextResponse(503, "the agent's loop stands still; is a disk stuck?\n");
+}
+
 void AgentMetrics::Update(const AgentCore::Usage& usage, bool in_session) {
+  updated_ = std::chrono::steady_clock::now();
   slots_.Set(usage.slots_total);
   slots_used_.Set(usage.slots_used);
   attempts_.Set(usage.attempts_live);

@@ -2,11 +2,13 @@
 // series go when its attempt is forgotten.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
-#include "common/telemetry/exposer.h"
+#include "common/http/http_server.h"
 #include "common/telemetry/registry.h"
 #include "worker/agent/core/agent_core.h"
 
@@ -15,10 +17,12 @@ namespace switchyard::agent {
 class AgentMetrics {
  public:
   AgentMetrics();
-  // `address` "off": not served.
-  absl::Status Serve(const std::string& address);
+  // Also /healthz: 200 while Update is called. `address` "off": not served.
+  // `tls`: for who shows a certificate of the authority; without, anybody.
+  absl::Status Serve(const std::string& address,
+                     const std::optional<security::CertificateFiles>& tls = std::nullopt);
   // Where it is served; empty when it is not.
-  std::string address() const { return exposer_ == nullptr ? "" : exposer_->address(); }
+  std::string address() const { return http_ == nullptr ? "" : http_->address(); }
 
   void Update(const AgentCore::Usage& usage, bool in_session);
   void OnRankStarted(const std::string& job, int64_t epoch);
@@ -34,10 +38,10 @@ class AgentMetrics {
   void OnSessionLost() { sessions_lost_.Increment(); }
 
  private:
+  http::Response Health() const;
   static void Raise(const telemetry::Counter& counter, int64_t total, int64_t* seen);
 
   telemetry::Registry registry_;
-  std::unique_ptr<telemetry::Exposer> exposer_;
   telemetry::Gauge slots_;
   telemetry::Gauge slots_used_;
   telemetry::Gauge attempts_;
@@ -52,6 +56,8 @@ class AgentMetrics {
   telemetry::Gauge peak_memory_;
   int64_t dropped_reports_seen_ = 0;
   int64_t dropped_log_bytes_seen_ = 0;
+  std::atomic<std::chrono::steady_clock::time_point> updated_{std::chrono::steady_clock::now()};
+  std::unique_ptr<http::Server> http_;  // last: its handlers use the above
 };
 
 }  // namespace switchyard::agent

@@ -12,12 +12,14 @@ constexpr std::chrono::seconds kComplaintInterval{30};
 
 }  // namespace
 
-SessionDriver::SessionDriver(std::string target, Inbox& inbox, LogSpool& spool, Callbacks callbacks)
+SessionDriver::SessionDriver(std::string target,
+                             const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+                             Inbox& inbox, LogSpool& spool, Callbacks callbacks)
     : target_(std::move(target)),
       inbox_(inbox),
       spool_(spool),
       callbacks_(std::move(callbacks)),
-      channel_(rpc::MakeChannel(target_)),
+      channel_(rpc::MakeChannel(target_, credentials)),
       backoff_(kFirstDelay, kLastDelay, std::random_device{}()) {}
 
 SessionDriver::~SessionDriver() { stream_.reset(); }

@@ -4,6 +4,8 @@
 // Runs on the loop's thread.
 #pragma once
 
+#include <grpcpp/security/credentials.h>
+
 #include <functional>
 #include <memory>
 #include <optional>
@@ -28,7 +30,8 @@ class SessionDriver {
   };
 
   // `inbox` and `spool` must outlive it.
-  SessionDriver(std::string target, Inbox& inbox, LogSpool& spool, Callbacks callbacks);
+  SessionDriver(std::string target, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
+                Inbox& inbox, LogSpool& spool, Callbacks callbacks);
   ~SessionDriver();
 
   void Send(v1::ConnectRequest message) { outbox_.Push(std::move(message)); }

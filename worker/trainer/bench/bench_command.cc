@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <map>
+#include <functional>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -18,6 +18,8 @@
 #include "common/log.h"
 #include "common/model/model_shape.h"
 #include "worker/trainer/optim/sharded_optimizer.h"
+#include "worker/trainer/train/device_backend.h"
+#include "worker/trainer/train/host_copy.h"
 #include "worker/trainer/train/local_ranks.h"
 #include "worker/trainer/train/rank_channels.h"
 #include "worker/trainer/train/rank_context.h"
@@ -26,13 +28,6 @@ namespace switchyard::trainer {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-struct StepTimes {
-  double forward_backward = 0;
-  double reduce_gradients = 0;
-  double update = 0;
-  double total() const { return forward_backward + reduce_gradients + update; }
-};
 
 ModelShape ReadShape(const BenchOptions& options) {
   absl::StatusOr<ModelShape> shape = absl::InvalidArgumentError("");
@@ -76,32 +71,26 @@ Batch RandomBatch(const BenchOptions& options, int64_t vocab_size, uint32_t seed
   return batch;
 }
 
-StepTimes OneStep(const BenchOptions& options, RankContext& context, ShardedOptimizer& optimizer,
-                  const Batch& batch) {
+void EnqueueStep(const BenchOptions& options, RankContext& context, ShardedOptimizer* optimizer,
+                 const Batch& batch) {
   Decoder& decoder = *context.decoder;
-  StepTimes times;
-  auto last = Clock::now();
-  const auto since_last = [&last] {
-    const auto now = Clock::now();
-    const double seconds = std::chrono::duration<double>(now - last).count();
-    last = now;
-    return seconds;
-  };
   const double targets =
       static_cast<double>(batch.num_targets * options.ranks * options.accumulation);
+  const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
+  at::Tensor sums;
   decoder.ZeroGradients();
   for (int64_t i = 0; i < options.accumulation; ++i) {
-    decoder.ForwardBackward(batch,
-                            {1.0 / targets, 0.001 / static_cast<double>(options.accumulation)});
+    const bool last = i + 1 == options.accumulation;
+    std::function<void(int)> reduce;
+    if (last && optimizer != nullptr && options.device == "cuda")
+      reduce = [&](int layer) { optimizer->ReduceLayer(layer, gradients); };
+    sums = decoder.ForwardBackward(batch, {1.0 / targets, options.aux_loss_coef}, nullptr, reduce)
+               .sums;
   }
-  times.forward_backward = since_last();
-  const BlockGradients gradients = [&decoder](int block) { return decoder.BlockGradient(block); };
-  at::Tensor squares = at::full({1}, optimizer.ReduceGradients(gradients), at::kDouble);
+  if (optimizer == nullptr) return;
+  const at::Tensor squares = optimizer->ReduceGradients(gradients);
   context.communicators().world->AllReduce(squares);
-  times.reduce_gradients = since_last();
-  optimizer.Update(gradients, 1e-5, ClipScale(std::sqrt(*squares.const_data_ptr<double>()), 1.0));
-  times.update = since_last();
-  return times;
+  optimizer->Update(gradients, 1e-5, 1.0, squares, sums);
 }
 
 double Median(std::vector<double> values) {
@@ -110,61 +99,117 @@ double Median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
 
-void Print(const BenchOptions& options, const ModelShape& shape,
-           const std::vector<StepTimes>& steps, int threads, const ArenaUse& arenas) {
-  const auto median = [&](auto part) {
-    std::vector<double> values;
-    for (const StepTimes& step : steps) values.push_back(part(step));
-    return Median(values);
-  };
-  const double seconds = median([](const StepTimes& s) { return s.total(); });
-  const int64_t tokens =
-      options.ranks * options.accumulation * options.micro_batch * options.sequence_length;
+void Print(const BenchOptions& options, const ModelShape& shape, const std::vector<double>& seconds,
+           int threads, const Decoder& decoder, const DeviceMemory& before,
+           const DeviceMemory& after) {
+  constexpr double kGiB = 1024.0 * 1024 * 1024;
+  const double median = Median(seconds);
+  const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
+  const auto tokens = static_cast<double>(options.ranks * options.accumulation *
+                                          options.micro_batch * options.sequence_length);
+  const ArenaUse arenas = decoder.arena_use();
   std::printf("model        %s, %d layers, %.1f M parameters\n", shape.model_type.c_str(),
               static_cast<int>(shape.num_layers), static_cast<double>(shape.NumParameters()) / 1e6);
-  std::printf("mesh         %d ranks, expert parallel %d, %d threads a rank, gate %s, %s\n",
-              options.ranks, options.expert_parallel, threads, options.gate.c_str(),
-              options.dtype.c_str());
-  std::printf("step         %.1f ms, %d tokens (median of %d)\n", seconds * 1e3,
-              static_cast<int>(tokens), static_cast<int>(steps.size()));
-  std::printf("throughput   %.0f tokens/s, %.1f GFLOP/s\n", static_cast<double>(tokens) / seconds,
-              static_cast<double>(tokens) * shape.TrainingFlopsPerToken(options.sequence_length) /
-                  seconds / 1e9);
-  std::printf("phases       forward+backward %.1f ms, reduce gradients %.1f ms, update %.1f ms\n",
-              median([](const StepTimes& s) { return s.forward_backward; }) * 1e3,
-              median([](const StepTimes& s) { return s.reduce_gradients; }) * 1e3,
-              median([](const StepTimes& s) { return s.update; }) * 1e3);
-  std::printf("memory       peak %.1f MiB a rank; arenas %.1f of %.1f MiB\n",
-              static_cast<double>(PeakMemoryBytes()) / (1 << 20),
-              static_cast<double>(arenas.high_water) / (1 << 20),
-              static_cast<double>(arenas.planned) / (1 << 20));
+  std::printf("mesh         %d ranks, expert parallel %d, gate %s, %s, optimizer %s%s\n",
+              options.ranks, options.expert_parallel, options.gate.c_str(), options.dtype.c_str(),
+              options.optimizer.c_str(), options.deterministic ? ", deterministic" : "");
+  std::printf(
+      "step         %.1f ms, %d sequences of %d tokens a rank (median of %d; %.1f to %.1f)\n",
+      median * 1e3, static_cast<int>(options.micro_batch * options.accumulation),
+      static_cast<int>(options.sequence_length), static_cast<int>(seconds.size()), *fastest * 1e3,
+      *slowest * 1e3);
+  std::printf("throughput   %.0f tokens/s, %.0f a rank, %.1f TFLOP/s a rank\n", tokens / median,
+              tokens / median / options.ranks,
+              tokens * shape.TrainingFlopsPerToken(options.sequence_length) / median / 1e12 /
+                  options.ranks);
+  std::printf("arenas       %.2f GiB planned, %.2f used\n",
+              static_cast<double>(arenas.planned) / kGiB,
+              static_cast<double>(arenas.high_water) / kGiB);
+  if (GpuBackend() == nullptr) {
+    std::printf("memory       peak %.2f GiB a rank, %d threads\n",
+                static_cast<double>(PeakMemoryBytes()) / kGiB, threads);
+    return;
+  }
+  std::printf("memory       peak %.2f GiB of the allocator, %.2f of the GPU, plan %.2f\n",
+              static_cast<double>(after.peak_bytes) / kGiB,
+              static_cast<double>(after.used_bytes) / kGiB,
+              static_cast<double>(decoder.memory().Total()) / kGiB);
+  std::printf("in a step    %d allocations of the driver, %d bytes more than before, no wait\n",
+              static_cast<int>(after.allocations - before.allocations),
+              static_cast<int>(after.current_bytes - before.current_bytes));
 }
 
-RunEnd BenchRank(const BenchOptions& options, int rank, RankChannels& channels) {
+RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
+  const bool gpu = options.device == "cuda";
+  if (options.dtype.empty()) options.dtype = gpu ? "bfloat16" : "float32";
   RankOptions connect;
   connect.shape = ReadShape(options);
   connect.ranks = options.ranks;
   connect.expert_parallel = options.expert_parallel;
   connect.rank = rank;
   connect.gate = options.gate;
+  connect.device = options.device;
+  connect.deterministic = options.deterministic;
   connect.precision = options.dtype == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
+  connect.optimizer =
+      options.optimizer == "compact" ? OptimizerProfile::kCompact : OptimizerProfile::kExact;
   connect.micro_batch_sequences = options.micro_batch;
   connect.sequence_length = options.sequence_length;
   connect.gradient_accumulation = options.accumulation;
   connect.job_uid = "bench";
   const int threads = SetThreads(options.threads, options.ranks);
-  connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks);
+  connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks, options.device);
   const std::unique_ptr<RankContext> context = ConnectRank(connect);
   context->decoder->InitializeRandom(0);
-  ShardedOptimizer optimizer(context->decoder->parameters(), context->communicators(),
-                             AdamWOptions{});
-  const Batch batch = RandomBatch(options, connect.shape.vocab_size, static_cast<uint32_t>(rank));
-  std::vector<StepTimes> steps;
-  for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
-    const StepTimes times = OneStep(options, *context, optimizer, batch);
-    if (i >= options.warmup) steps.push_back(times);
+  std::optional<ShardedOptimizer> optimizer;
+  if (options.optimizer != "none") {
+    optimizer.emplace(context->decoder->parameters(), context->communicators(),
+                      ShardedOptimizerOptions{{}, connect.optimizer});
   }
-  if (rank == 0) Print(options, connect.shape, steps, threads, context->decoder->arena_use());
+  const Batch batch = RandomBatch(options, connect.shape.vocab_size, static_cast<uint32_t>(rank));
+
+  DeviceMemory before, after;
+  std::vector<double> seconds;
+  std::vector<HostCopy> done;  // of steps that may still run
+  auto last = Clock::now();
+  for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
+    if (gpu && i == options.warmup) {
+      GpuBackend()->Synchronize();
+      before = GpuBackend()->Memory();
+      GpuBackend()->ForbidWaiting(true);
+      last = Clock::now();
+    }
+    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
+    // A step's time is the distance of its end from the end of the one before; the host runs one
+    // step ahead.
+    done.push_back(ReadBack(context->decoder->parameters().values().narrow(0, 0, 1)));
+    if (done.size() > (gpu ? 1 : 0)) {
+      done.front().Wait();
+      context->communicators().world->Check();
+      done.erase(done.begin());
+    }
+    const auto now = Clock::now();
+    if (i >= options.warmup + (gpu ? 1 : 0)) {
+      seconds.push_back(std::chrono::duration<double>(now - last).count());
+    }
+    last = now;
+  }
+  if (gpu) {
+    GpuBackend()->ForbidWaiting(false);
+    GpuBackend()->Synchronize();
+    after = GpuBackend()->Memory();
+  }
+  std::string kernels;
+  if (gpu && !options.trace.empty()) {  // every rank takes the step
+    if (rank == 0) GpuBackend()->StartTrace();
+    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
+    GpuBackend()->Synchronize();
+    if (rank == 0) kernels = GpuBackend()->StopTrace(options.trace);
+  }
+  if (rank == 0) {
+    Print(options, connect.shape, seconds, threads, *context->decoder, before, after);
+  }
+  std::printf("%s", kernels.c_str());
   return {ExitCode::kOk, "", options.warmup + options.steps};
 }
 
@@ -174,6 +219,7 @@ int BenchCommand(const BenchOptions& options, const std::vector<std::string>& ar
   // A single rank, too: it is measured in the environment that a job's ranks have.
   if (options.rank < 0) return RunLocalRanks({options.ranks, arguments, nullptr});
   DieWithParent();
+  BecomeProgramFor(options.device);
   RankChannels channels(/*inherited=*/true);
   const RunEnd end = Guarded([&] { return BenchRank(options, options.rank, channels); });
   if (end.code != ExitCode::kOk) return SayExit(channels, end);

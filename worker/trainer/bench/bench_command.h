@@ -18,7 +18,12 @@ struct BenchOptions {
   int64_t accumulation = 1;
   int64_t steps = 10;  // measured, after `warmup` others
   int64_t warmup = 2;
-  std::string dtype = "float32";
+  std::string device = "cpu";
+  std::string dtype;                // "float32", "bfloat16"; empty: the device's usual one
+  std::string optimizer = "exact";  // profile, or "none": forward and backward only
+  bool deterministic = false;
+  double aux_loss_coef = 0;
+  std::string trace;  // file for a Chrome trace of one more step on rank 0; empty for none
   std::string gate = "router";  // "router", "scattered" or "consecutive"
   int threads = 0;
   int rank = -1;  // as RunOptions

@@ -19,7 +19,7 @@ namespace {
 constexpr int64_t kChunk = int64_t{1} << 20;  // elements converted at once
 
 // What a run of elements of this rank's shard is written as.
-enum class Source { kWeight, kMaster, kExpAvg, kExpAvgSq };
+enum class Source { kWeight, kMaster, kMasterRemainder, kExpAvg, kExpAvgSq };
 
 struct WriteOp {
   int file = 0;          // weight files first, then state files
@@ -115,7 +115,8 @@ class Saver {
         constexpr std::pair<StateKind, Source> kStates[] = {
             {StateKind::kExpAvg, Source::kExpAvg},
             {StateKind::kExpAvgSq, Source::kExpAvgSq},
-            {StateKind::kMaster, Source::kMaster}};
+            {StateKind::kMaster, Source::kMaster},
+            {StateKind::kMasterRemainder, Source::kMasterRemainder}};
         for (const auto& [kind, source] : kStates) {
           const auto found = state_tensors[file].find(StateTensorName(kind, weight.name));
           if (found != state_tensors[file].end()) {
@@ -163,10 +164,8 @@ class Saver {
       const int64_t count = std::min(kChunk, op.count - done);
       const int64_t offset = op.shard_offset + done;
       const int64_t position = op.position + done * width;
-      if (op.source == Source::kExpAvg || op.source == Source::kExpAvgSq) {
-        const OptimizerShard& shard = state_.shards[op.block];
-        const at::Tensor host =
-            OnHost(op.source == Source::kExpAvg ? shard.exp_avg : shard.exp_avg_sq, offset, count);
+      if (const at::Tensor stored = Stored(op); stored.defined()) {
+        const at::Tensor host = OnHost(stored, offset, count);
         SWITCHYARD_RETURN_IF_ERROR(writer_.Write(host.data_ptr(), count * width, position));
         continue;
       }
@@ -174,6 +173,13 @@ class Saver {
       const at::Tensor host =
           OnHost(registry_.BlockValues(op.block),
                  registry_.shard_index(block) * block.shard_numel() + offset, count);
+      if (op.source == Source::kMasterRemainder) {  // of float32 weights
+        weight_.resize(static_cast<size_t>(count));
+        remainder_.resize(static_cast<size_t>(count));
+        SplitMaster(host.data_ptr<float>(), weight_.data(), remainder_.data(), count);
+        SWITCHYARD_RETURN_IF_ERROR(writer_.Write(remainder_.data(), count * width, position));
+        continue;
+      }
       if (op.dtype == (float_weights() ? DataType::kF32 : DataType::kBF16)) {
         SWITCHYARD_RETURN_IF_ERROR(writer_.Write(host.data_ptr(), count * width, position));
         continue;
@@ -189,6 +195,15 @@ class Saver {
       SWITCHYARD_RETURN_IF_ERROR(writer_.Write(bytes_.data(), count * width, position));
     }
     return absl::OkStatus();
+  }
+
+  // The tensor of the optimizer's shard that is written as it is; undefined when there is none.
+  at::Tensor Stored(const WriteOp& op) const {
+    const OptimizerShard& shard = state_.shards[op.block];
+    if (op.source == Source::kExpAvg) return shard.exp_avg;
+    if (op.source == Source::kExpAvgSq) return shard.exp_avg_sq;
+    if (op.source == Source::kMasterRemainder) return shard.master_remainder;
+    return {};
   }
 
   // The trained values in full precision into master_.
@@ -213,6 +228,8 @@ class Saver {
   PieceWriter writer_;
   std::vector<SafetensorsHeader> state_headers_;
   std::vector<float> master_;
+  std::vector<uint16_t> weight_;
+  std::vector<int16_t> remainder_;
   std::vector<char> bytes_;
 };
 

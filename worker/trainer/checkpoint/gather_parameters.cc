@@ -11,10 +11,11 @@ namespace switchyard::trainer {
 namespace {
 
 // The layout on a single rank, with values to be filled in.
-ParameterRegistry WholeModel(const ModelShape& shape) {
+ParameterRegistry WholeModel(const ModelShape& shape, at::Device device) {
   const int experts = shape.num_moe_layers() > 0 ? static_cast<int>(shape.num_experts) : 0;
   ParameterRegistry whole(shape, Mesh::Create(1, 1, experts).value(), 0);
-  whole.BindValues(at::zeros({whole.total_numel()}, at::kFloat));
+  whole.BindValues(
+      at::zeros({whole.total_numel()}, at::TensorOptions().dtype(at::kFloat).device(device)));
   return whole;
 }
 
@@ -24,7 +25,7 @@ NamedTensors GatherParameters(const ModelShape& shape, const ParameterRegistry& 
                               MeshCommunicators& communicators, const CheckpointFiles& files,
                               const std::string& prefix, const BlockTensors& blocks,
                               Replicas replicas) {
-  ParameterRegistry whole = WholeModel(shape);
+  ParameterRegistry whole = WholeModel(shape, communicators.world->device());
   for (size_t i = 0; i < local.parameters().size(); ++i) {
     const Parameter& p = local.parameters()[i];
     const bool expert = p.kind == ParameterKind::kExpert;

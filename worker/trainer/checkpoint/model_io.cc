@@ -46,9 +46,9 @@ absl::Status LoadModel(const std::string& directory, const ParameterRegistry& re
   SWITCHYARD_ASSIGN_OR_RETURN(const CheckpointFiles files, CheckpointFiles::Open(directory));
   SWITCHYARD_ASSIGN_OR_RETURN(const CheckpointMap map, CheckpointMap::Create(registry, files));
   SWITCHYARD_RETURN_IF_ERROR(CheckCopies(files, map));
-  std::vector<TensorSource> sources;
+  std::vector<ValueSource> sources;
   for (int i = 0; i < files.num_tensors(); ++i) {
-    sources.push_back({&files.files()[files.file_of(i)], &files.tensor(i)});
+    sources.push_back({{&files.files()[files.file_of(i)], &files.tensor(i)}, {}});
   }
   return LoadValues(sources, map, registry, state);
 }

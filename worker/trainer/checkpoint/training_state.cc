@@ -74,12 +74,12 @@ absl::StatusOr<CheckpointMetadata> LoadTrainingState(const std::string& director
                           compact && metadata.precision == "bfloat16"};
   SWITCHYARD_ASSIGN_OR_RETURN(const StateFiles state_files, StateFiles::Open(files, map, trained));
 
-  std::vector<TensorSource> values;
+  std::vector<ValueSource> values;
   for (int i = 0; i < files.num_tensors(); ++i) {
     const TensorSource& master = state_files.sources(StateKind::kMaster)[i];
-    values.push_back(master.file != nullptr
-                         ? master
-                         : TensorSource{&files.files()[files.file_of(i)], &files.tensor(i)});
+    const TensorSource weight = {&files.files()[files.file_of(i)], &files.tensor(i)};
+    values.push_back({master.file != nullptr ? master : weight,
+                      state_files.sources(StateKind::kMasterRemainder)[i]});
   }
   SWITCHYARD_RETURN_IF_ERROR(LoadValues(values, map, registry, &state));
   for (const OptimizerShard& shard : state.shards) {

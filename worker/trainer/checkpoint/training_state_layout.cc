@@ -10,18 +10,13 @@
 namespace switchyard::trainer {
 
 std::string StateTensorName(StateKind kind, const std::string& tensor) {
-  constexpr const char* kPrefix[] = {"exp_avg.", "exp_avg_sq.", "master."};
+  constexpr const char* kPrefix[] = {"exp_avg.", "exp_avg_sq.", "master.", "master_remainder."};
   return absl::StrCat(kPrefix[static_cast<int>(kind)], tensor);
 }
 
 std::string StateFileName(int file, int num_files) {
   return absl::StrFormat("%s/optimizer-%05d-of-%05d.safetensors", kTrainingStateDirectory, file + 1,
                          num_files);
-}
-
-bool NeedsMaster(const TrainedAs& trained, DataType dtype) {
-  if (dtype == DataType::kF32) return false;
-  return !(trained.bfloat16_weights && dtype == DataType::kBF16);
 }
 
 absl::StatusOr<std::vector<SafetensorsHeader>> StateHeaders(const CheckpointFiles& files,
@@ -39,10 +34,17 @@ absl::StatusOr<std::vector<SafetensorsHeader>> StateHeaders(const CheckpointFile
     };
     add(StateKind::kExpAvg, trained.moments);
     add(StateKind::kExpAvgSq, trained.moments);
-    if (NeedsMaster(trained, weight.dtype)) add(StateKind::kMaster, DataType::kF32);
+    if (weight.dtype == DataType::kF16) add(StateKind::kMaster, DataType::kF32);
+    if (weight.dtype == DataType::kBF16 && !trained.bfloat16_weights) {
+      add(StateKind::kMasterRemainder, DataType::kI16);
+    }
   }
   std::vector<SafetensorsHeader> headers;
   for (std::vector<SafetensorsTensor>& file : tensors) {
+    // Wide elements first: then every tensor is aligned to its elements.
+    std::stable_sort(file.begin(), file.end(), [](const auto& a, const auto& b) {
+      return DataTypeBytes(a.dtype) > DataTypeBytes(b.dtype);
+    });
     SWITCHYARD_ASSIGN_OR_RETURN(SafetensorsHeader header, MakeSafetensorsHeader(std::move(file)));
     headers.push_back(std::move(header));
   }

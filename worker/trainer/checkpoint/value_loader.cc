@@ -20,9 +20,9 @@ struct Segment {
 };
 
 // Order of the bytes on disk, so that files are read forwards.
-void SortByPosition(const std::vector<TensorSource>& sources, std::vector<Segment>& segments) {
+void SortByPosition(const std::vector<ValueSource>& sources, std::vector<Segment>& segments) {
   const auto key = [&sources](const Segment& segment) {
-    const TensorSource& source = sources[segment.part.tensor];
+    const TensorSource& source = sources[segment.part.tensor].value;
     return std::tuple(source.file, source.tensor->begin, segment.part.tensor_offset);
   };
   std::sort(segments.begin(), segments.end(),
@@ -36,12 +36,13 @@ void CopyIn(const void* host, int64_t count, at::Tensor to) {
 
 class Loader {
  public:
-  Loader(const std::vector<TensorSource>& sources, const ParameterRegistry& registry,
+  Loader(const std::vector<ValueSource>& sources, const ParameterRegistry& registry,
          OptimizerState* state)
       : sources_(sources), registry_(registry), state_(state) {}
 
   absl::Status Load(const Segment& segment) {
-    const TensorSource& source = sources_[segment.part.tensor];
+    const TensorSource& source = sources_[segment.part.tensor].value;
+    if (sources_[segment.part.tensor].remainder.file != nullptr) return LoadSplit(segment);
     const ParameterBlock& block = registry_.blocks()[segment.block];
     const at::Tensor values = registry_.BlockValues(segment.block);
     const bool to_float = values.scalar_type() == at::kFloat;
@@ -79,6 +80,33 @@ class Loader {
   }
 
  private:
+  // A value that stands in two tensors, weight and remainder.
+  absl::Status LoadSplit(const Segment& segment) {
+    const auto& [value, remainder] = sources_[segment.part.tensor];
+    SWITCHYARD_CHECK(value.tensor->dtype == DataType::kBF16, "a remainder completes a bfloat16");
+    const at::Tensor values = registry_.BlockValues(segment.block);
+    for (int64_t done = 0; done < segment.part.count; done += kChunk) {
+      const int64_t count = std::min(kChunk, segment.part.count - done);
+      const int64_t from = segment.part.tensor_offset + done;
+      const int64_t offset = segment.part.block_offset + done;
+      weight_.resize(static_cast<size_t>(count));
+      remainder_.resize(static_cast<size_t>(count));
+      SWITCHYARD_RETURN_IF_ERROR(value.file->Read(*value.tensor, from, count, weight_.data()));
+      SWITCHYARD_RETURN_IF_ERROR(
+          remainder.file->Read(*remainder.tensor, from, count, remainder_.data()));
+      at::Tensor to = values.narrow(0, offset, count);
+      if (values.scalar_type() == at::kFloat) {
+        master_.resize(static_cast<size_t>(count));
+        JoinMaster(weight_.data(), remainder_.data(), master_.data(), count);
+        CopyIn(master_.data(), count, to);
+        continue;
+      }
+      CopyIn(weight_.data(), count, to);
+      KeepRemainder(segment.block, registry_.blocks()[segment.block], offset, count);
+    }
+    return absl::OkStatus();
+  }
+
   // Stores what of remainder_ [offset, offset + count) of the block this rank owns.
   void KeepRemainder(int index, const ParameterBlock& block, int64_t offset, int64_t count) {
     if (state_ == nullptr) return;
@@ -92,7 +120,7 @@ class Loader {
            remainder.narrow(0, from - own, to - from));
   }
 
-  const std::vector<TensorSource>& sources_;
+  const std::vector<ValueSource>& sources_;
   const ParameterRegistry& registry_;
   OptimizerState* state_;
   std::vector<char> raw_;
@@ -117,7 +145,7 @@ void ZeroPadding(const std::vector<BlockSegment>& segments, int64_t begin, const
 
 }  // namespace
 
-absl::Status LoadValues(const std::vector<TensorSource>& sources, const CheckpointMap& map,
+absl::Status LoadValues(const std::vector<ValueSource>& sources, const CheckpointMap& map,
                         const ParameterRegistry& registry, OptimizerState* state) {
   const at::ScalarType type = registry.values().scalar_type();
   SWITCHYARD_CHECK(type == at::kFloat || type == at::kBFloat16,
@@ -131,7 +159,7 @@ absl::Status LoadValues(const std::vector<TensorSource>& sources, const Checkpoi
         map.Segments(block, 0, registry.blocks()[b].numel, /*with_copies=*/false);
     ZeroPadding(parts, 0, registry.BlockValues(block));
     for (const BlockSegment& part : parts) segments.push_back({block, part});
-    // Right for every bfloat16 source; other sources overwrite it.
+    // Right for every bfloat16 source without a remainder; other sources overwrite it.
     if (state != nullptr && state->shards[b].master_remainder.defined()) {
       state->shards[b].master_remainder.zero_();
     }

@@ -7,8 +7,8 @@
 
 namespace switchyard::trainer {
 
-std::unique_ptr<Communicator> MakeSingleCommunicator();
+std::unique_ptr<Communicator> MakeSingleCommunicator(at::Device device = at::kCPU);
 // All three groups of a mesh of one rank.
-MeshCommunicators MakeSingleMeshCommunicators();
+MeshCommunicators MakeSingleMeshCommunicators(at::Device device = at::kCPU);
 
 }  // namespace switchyard::trainer

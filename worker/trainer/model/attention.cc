@@ -78,6 +78,10 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   at::Tensor grad_out = context.workspace.Take({tokens, query}, context.dtype);
   at::Tensor grad_qkv = context.workspace.Take({tokens, query + 2 * key}, context.dtype);
   at::Tensor grad_normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
+  // cuDNN wants gradients where their rows are as far apart as those of queries and keys.
+  at::Tensor grad_qk = grad_TD.is_cpu()
+                           ? grad_qkv.narrow(1, 0, query + key)
+                           : context.workspace.Take({tokens, query + key}, context.dtype);
 
   ops::WriteMatrixGradient(grad_TD, out_, grad_o_proj_);
   if (o_bias_.defined()) ops::WriteBiasGradient(grad_TD, grad_o_bias_);
@@ -85,12 +89,12 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
 
   const ops::QkNormRope norm_rope = NormRope(context);
   ops::QkNormRopeForward(norm_rope, qkv_, qk);
+  if (context.beside_attention) context.beside_attention();
   ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                                qkv_.narrow(1, query + key, key), out_, log_sum_exp_,
-                               context.batch.document_offset, grad_qkv.narrow(1, 0, query),
-                               grad_qkv.narrow(1, query, key),
-                               grad_qkv.narrow(1, query + key, key));
-  ops::QkNormRopeBackward(norm_rope, qkv_, grad_qkv, grad_query_norm_, grad_key_norm_);
+                               context.batch.document_offset, grad_qk.narrow(1, 0, query),
+                               grad_qk.narrow(1, query, key), grad_qkv.narrow(1, query + key, key));
+  ops::QkNormRopeBackward(norm_rope, qkv_, grad_qk, grad_qkv, grad_query_norm_, grad_key_norm_);
 
   ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
   ops::WriteMatrixGradient(grad_qkv, normed, grad_qkv_proj_);

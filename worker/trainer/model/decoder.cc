@@ -1,8 +1,10 @@
 #include "worker/trainer/model/decoder.h"
 
 #include <ATen/core/LegacyTypeDispatch.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/index_select.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <utility>
@@ -14,13 +16,14 @@
 #include "worker/trainer/model/initialize.h"
 #include "worker/trainer/model/output_head.h"
 #include "worker/trainer/moe/load_balance.h"
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/ops/qk_norm_rope.h"
 #include "worker/trainer/ops/rows.h"
 
 namespace switchyard::trainer {
 namespace {
 
-RankMemory PlanMemory(const DecoderOptions& o, at::Device device) {
+RankMemory PlanMemory(const DecoderOptions& o) {
   RankMemoryInput input;
   input.model = o.shape;
   input.ranks = o.mesh.world_size();
@@ -29,7 +32,8 @@ RankMemory PlanMemory(const DecoderOptions& o, at::Device device) {
   input.sequence_length = o.max_sequence_length;
   input.gradient_accumulation = o.gradient_accumulation;
   input.precision = o.precision;
-  input.device = device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
+  input.optimizer = o.optimizer;
+  input.device = o.device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
   return ComputeRankMemory(input);
 }
 
@@ -38,12 +42,14 @@ RankMemory PlanMemory(const DecoderOptions& o, at::Device device) {
 struct Decoder::Parts {
   explicit Parts(DecoderOptions o)
       : options(std::move(o)),
+        device(options.device),
         dtype(options.precision == Precision::kFloat32 ? at::kFloat : at::kBFloat16),
-        memory(PlanMemory(options, device)),
+        memory(PlanMemory(options)),
         registry(options.shape, options.mesh, options.rank),
         state("state", memory.parameters, device),
         workspace("workspace", memory.workspace + memory.logits, device),
         balance(options.shape.num_moe_layers(), options.shape.num_experts, device) {
+    TORCH_CHECK(device.is_cpu() || dtype == at::kBFloat16, "a GPU trains in bfloat16");
     for (size_t i = 0; i < memory.slot_bytes.size(); ++i) {
       slots.emplace_back("slot " + std::to_string(i), memory.slot_bytes[i], device);
     }
@@ -65,22 +71,34 @@ struct Decoder::Parts {
     const int embedding_index = registry.Find("model.embed_tokens.weight");
     embedding = registry.Value(embedding_index);
     grad_embedding = gradients->Destination(embedding_index);
+    if (!device.is_cpu()) {
+      ops::Device().Prepare(options.shape, options.max_sequences * options.max_sequence_length,
+                            options.max_sequence_length, &workspace);
+    }
+  }
+
+  // The batch where the model is, after a look at its shape.
+  Batch Enter(const Batch& batch) const {
+    CheckBatch(batch);
+    return device.is_cpu() ? batch : ops::Device().Upload(batch);
   }
 
   StepContext Context(const Batch& batch) {
     const int64_t tokens = batch.num_sequences * batch.sequence_length;
     StepContext context{batch, workspace, options.dispatcher,       balance, {},
                         {},    dtype,     memory.saved_row_capacity};
+    context.saves_rows = memory.saves_rows;
+    context.rows_on_device = !device.is_cpu();
     const int64_t pairs = options.shape.head_dim / 2;
-    context.cos = workspace.Take({tokens, pairs}, at::kFloat);
-    context.sin = workspace.Take({tokens, pairs}, at::kFloat);
+    const at::Tensor rotary = workspace.Take({tokens, pairs, 2}, at::kFloat);
+    context.cos = rotary.select(2, 0);
+    context.sin = rotary.select(2, 1);
     ops::RotaryTables(batch.position_T, options.shape.rope_theta, context.cos, context.sin);
     return context;
   }
 
   // Output of the last layer, in the last slot.
   at::Tensor Forward(StepContext& context) {
-    balance.Reset();
     const int64_t tokens = context.num_tokens();
     slots[0].Reset();
     at::Tensor x = slots[0].Take({tokens, options.shape.hidden_size}, dtype);
@@ -88,6 +106,7 @@ struct Decoder::Parts {
     for (size_t i = 0; i < layers.size(); ++i) {
       slots[i + 1].Reset();
       at::Tensor next = slots[i + 1].Take(x.sizes(), dtype);
+      RECORD_USER_SCOPE("layer forward");
       layers[i].Forward(context, slots[i], x, next);
       x = next;
     }
@@ -110,7 +129,7 @@ struct Decoder::Parts {
   }
 
   DecoderOptions options;
-  at::Device device = at::kCPU;
+  at::Device device;
   at::ScalarType dtype;
   RankMemory memory;
   ParameterRegistry registry;
@@ -164,26 +183,41 @@ void Decoder::ZeroGradients() {
   if (parts_->gradients->accumulates()) parts_->gradients->ZeroAll();
 }
 
-MicroBatchResult Decoder::ForwardBackward(const Batch& batch, const LossScale& scale) {
+MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossScale& scale,
+                                          PhaseTimer* phases,
+                                          const std::function<void(int layer)>& final_gradients) {
   Parts& p = *parts_;
-  p.CheckBatch(batch);
+  const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   ArenaScope scope(p.workspace);
+  const PhaseScope phase(phases, StepPhase::kForward);
   StepContext context = p.Context(batch);
+  context.phases = phases;
   const at::Tensor x = p.Forward(context);
   at::Tensor grad = p.workspace.Take(x.sizes(), p.dtype);
 
   MicroBatchResult result;
   result.targets = batch.num_targets;
   result.tokens = batch.num_tokens;
+  at::Tensor aux_loss, entropy;
   if (p.options.shape.num_moe_layers() > 0) {
-    p.balance.Reduce(*p.options.communicators->world, scale.aux);
-    result.aux_loss = p.balance.loss();
+    p.balance.Reduce(*p.options.communicators->world, batch.num_tokens, scale.aux);
+    aux_loss = p.balance.loss();
+    entropy = p.balance.router_entropy(batch.num_tokens);
     result.tokens_per_expert = p.balance.tokens_per_expert();
-    result.router_entropy = p.balance.router_entropy();
+  } else {
+    aux_loss = entropy = at::zeros({1}, x.options().dtype(at::kDouble));
   }
-  result.cross_entropy_sum = p.head->ForwardBackward(context, x, scale.cross_entropy, grad);
+  const PhaseScope backward(phases, StepPhase::kBackward);
+  result.sums =
+      at::cat({p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
+    RECORD_USER_SCOPE("layer backward");
+    if (final_gradients) {
+      const bool first = i + 1 == static_cast<int>(p.layers.size());
+      const int ready = first ? kHeadLayer : i + 1;  // a tied head has no block of its own
+      context.beside_attention = [&final_gradients, ready] { final_gradients(ready); };
+    }
     p.layers[i].Backward(context, grad);
     p.gradients->ZeroPadding(i);
   }
@@ -195,19 +229,19 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& batch, const LossScale& s
   return result;
 }
 
-EvalResult Decoder::Evaluate(const Batch& batch) {
+EvalResult Decoder::Evaluate(const Batch& host_batch) {
   Parts& p = *parts_;
-  p.CheckBatch(batch);
+  const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   ArenaScope scope(p.workspace);
   StepContext context = p.Context(batch);
   const at::Tensor x = p.Forward(context);
-  return {p.head->Forward(context, x), batch.num_targets};
+  return {p.head->Forward(context, x).item<double>(), batch.num_targets};
 }
 
-at::Tensor Decoder::Logits(const Batch& batch) {
+at::Tensor Decoder::Logits(const Batch& host_batch) {
   Parts& p = *parts_;
-  p.CheckBatch(batch);
+  const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   ArenaScope scope(p.workspace);
   StepContext context = p.Context(batch);

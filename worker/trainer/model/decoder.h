@@ -9,6 +9,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/data/batch.h"
 #include "worker/trainer/model/parameter_registry.h"
+#include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/moe/token_dispatcher.h"
 
 namespace switchyard::trainer {
@@ -29,8 +31,10 @@ struct DecoderOptions {
   MeshCommunicators* communicators = nullptr;  // borrowed
   TokenDispatcher* dispatcher = nullptr;  // borrowed; may be null for a model without MoE layers
   Precision precision = Precision::kFloat32;
+  OptimizerProfile optimizer = OptimizerProfile::kExact;  // for the plan of memory()
+  at::Device device = at::kCPU;     // a GPU needs bfloat16 and installed ops::DeviceOps
   int64_t max_sequences = 1;        // B of the largest micro-batch
-  int64_t max_sequence_length = 1;  // S; only B * S limits a batch
+  int64_t max_sequence_length = 1;  // S; on CPU only B * S limits a batch
   int64_t gradient_accumulation = 1;
 };
 
@@ -42,14 +46,22 @@ struct LossScale {
   double aux = 0;
 };
 
+// What a micro-batch gave. Tensors lie on the device; the functions wait for it.
 struct MicroBatchResult {
-  double cross_entropy_sum = 0;  // nats, over this rank's targets
-  int64_t targets = 0;           // of this rank
-  int64_t tokens = 0;            // of this rank, without padding
-  double aux_loss =
-      0;  // Transformers' formula, over all layers and all ranks; 0 without MoE layers
-  double router_entropy = 0;     // nats, mean over this rank's tokens and MoE layers
-  at::Tensor tokens_per_expert;  // int64 [MoE layers, E] on the host: this rank's tokens by expert
+  int64_t targets = 0;  // of this rank
+  int64_t tokens = 0;   // of this rank, without padding
+  // float64 [3]: cross-entropy, auxiliary loss, router entropy, as the functions below give them.
+  at::Tensor sums;
+  // int32 [MoE layers, E]: this rank's tokens by expert, until the next forward. Undefined without
+  // MoE layers.
+  at::Tensor tokens_per_expert;
+
+  // Nats, sum over this rank's targets.
+  double cross_entropy_sum() const { return sums[0].item<double>(); }
+  // Transformers' formula, over all layers and all ranks; 0 without MoE layers.
+  double aux_loss() const { return sums[1].item<double>(); }
+  // Nats, mean over this rank's tokens and MoE layers.
+  double router_entropy() const { return sums[2].item<double>(); }
 };
 
 struct EvalResult {
@@ -75,15 +87,22 @@ class Decoder {
   const RankMemory& memory() const;
   ArenaUse arena_use() const;
 
-  // Values N(0, initializer_range), norms 1, keyed by (seed, tensor, expert): the same on any mesh.
+  // Values N(0, initializer_range), norms 1, keyed by (seed, tensor, expert): the same on any mesh,
+  // but not on CPU and GPU.
   void InitializeRandom(int64_t seed);
 
   // Adds this micro-batch's gradient of
   //   scale.cross_entropy * sum of cross-entropy + scale.aux * auxiliary loss
   // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the
   // ranks' gradients is the gradient of the global loss. Activations take the place of the
-  // gradients of the step before, so without accumulation those must be used up.
-  MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale);
+  // gradients of the step before, so without accumulation those must be used up. `phases`, when
+  // `final_gradients` is called with a layer whose gradients will not change any more in this
+  // micro-batch, while the backward of another runs and work beside it costs least; not for every
+  // layer.
+  // given, is told of forward, backward, dispatch and combine.
+  MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale,
+                                   PhaseTimer* phases = nullptr,
+                                   const std::function<void(int layer)>& final_gradients = {});
   // Cross-entropy only. Overwrites gradients when there is no accumulation.
   EvalResult Evaluate(const Batch& batch);
   // All logits [T, V] in the parameter dtype, newly allocated. Overwrites gradients like Evaluate.

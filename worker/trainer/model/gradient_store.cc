@@ -30,7 +30,7 @@ GradientStore::GradientStore(const ParameterRegistry& registry, std::vector<Aren
   for (const ParameterBlock& block : registry.blocks()) {
     if (accumulate) {
       blocks_.push_back(all.narrow(0, block.offset, block.numel));
-    } else if (block.layer == kOuterLayer) {
+    } else if (block.layer < 0) {
       blocks_.push_back(at::zeros({block.numel}, options.dtype(dtype)));
     } else {
       Arena& slot = slots.at(block.layer + 1);

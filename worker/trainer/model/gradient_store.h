@@ -30,8 +30,8 @@ class GradientStore {
   ops::WeightGradient Destination(int index, int count) const;
   // Contiguous [numel] of one block.
   at::Tensor Block(int block) const { return blocks_.at(block); }
-  // Sets the elements between the last parameter and the end of the layer's blocks (kOuterLayer:
-  // the outer block's) to 0: activations may have lain there.
+  // Sets the elements between the last parameter and the end of the layer's blocks to 0:
+  // activations may have lain there.
   void ZeroPadding(int layer);
   void ZeroAll();
   bool accumulates() const { return accumulate_; }

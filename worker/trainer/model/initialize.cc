@@ -1,6 +1,7 @@
 #include "worker/trainer/model/initialize.h"
 
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/Context.h>
 #include <ATen/ops/randn.h>
 
 #include "absl/strings/match.h"
@@ -21,6 +22,12 @@ uint64_t StreamSeed(uint64_t seed, uint64_t tensor, uint64_t expert) {
 }
 
 void FillNormal(at::Tensor value, double deviation, uint64_t stream) {
+  if (!value.is_cpu()) {
+    at::Generator generator = at::globalContext().defaultGenerator(value.device());
+    generator.set_current_seed(stream);
+    value.normal_(0, deviation, generator);
+    return;
+  }
   at::Generator generator = at::detail::createCPUGenerator(stream);
   const auto host = at::TensorOptions().dtype(at::kFloat);
   value.copy_(at::randn(value.sizes(), generator, host).mul_(deviation));

@@ -23,25 +23,30 @@ OutputHead::OutputHead(const ModelShape& shape, const ParameterRegistry& registr
   grad_head_ = gradients.Destination(head);
 }
 
-double OutputHead::ForwardBackward(StepContext& context, const at::Tensor& x_TD, double scale,
-                                   at::Tensor grad_TD) {
-  const at::Tensor row = context.batch.target_T.ge(0).nonzero().squeeze(1);
-  const int64_t rows = row.numel(), width = x_TD.size(1);
+OutputHead::Rows OutputHead::SelectRows(StepContext& context, const at::Tensor& x_TD) {
+  if (!x_TD.is_cpu()) return {{}, x_TD, context.batch.target_T};
+  const at::Tensor index = context.batch.target_T.ge(0).nonzero().squeeze(1);
+  at::Tensor x = context.workspace.Take({index.numel(), x_TD.size(1)}, context.dtype);
+  at::index_select_out(x, x_TD, 0, index);
+  return {index, x, context.batch.target_T.index_select(0, index)};
+}
+
+at::Tensor OutputHead::ForwardBackward(StepContext& context, const at::Tensor& x_TD, double scale,
+                                       at::Tensor grad_TD) {
+  Arena& workspace = context.workspace;
+  ArenaScope scope(workspace);
   grad_TD.zero_();
+  const Rows selected = SelectRows(context, x_TD);
+  const int64_t rows = selected.count(), width = x_TD.size(1);
+  const at::Tensor loss = at::empty({rows}, x_TD.options().dtype(at::kFloat));
   if (rows == 0) {
     if (!grad_head_.accumulate) grad_head_.value.zero_();
     if (!grad_norm_.accumulate) grad_norm_.value.zero_();
-    return 0;
+    return loss.sum(0, /*keepdim=*/true, at::kDouble);
   }
-  Arena& workspace = context.workspace;
-  ArenaScope scope(workspace);
-  at::Tensor x = workspace.Take({rows, width}, context.dtype);
   at::Tensor normed = workspace.Take({rows, width}, context.dtype);
   at::Tensor grad_normed = workspace.Take({rows, width}, context.dtype);
-  at::index_select_out(x, x_TD, 0, row);
-  ops::RmsNorm(x, norm_, eps_, normed);
-  const at::Tensor target = context.batch.target_T.index_select(0, row);
-  const at::Tensor loss = at::empty({rows}, target.options().dtype(at::kFloat));
+  ops::RmsNorm(selected.x, norm_, eps_, normed);
 
   // bfloat16 chunks add up in float32, with the final place as scratch.
   ops::WeightGradient grad_head = grad_head_;
@@ -58,7 +63,7 @@ double OutputHead::ForwardBackward(StepContext& context, const at::Tensor& x_TD,
     at::Tensor grad_chunk = grad_normed.narrow(0, begin, count);
     const at::Tensor normed_chunk = normed.narrow(0, begin, count);
     at::mm_out(chunk, normed_chunk, head_.t());
-    ops::CrossEntropyWithGradient(chunk, target.narrow(0, begin, count), scale,
+    ops::CrossEntropyWithGradient(chunk, selected.target.narrow(0, begin, count), scale,
                                   loss.narrow(0, begin, count));
     ops::WriteMatrixGradient(chunk, normed_chunk, grad_head);
     grad_head.accumulate = true;
@@ -66,31 +71,32 @@ double OutputHead::ForwardBackward(StepContext& context, const at::Tensor& x_TD,
   }
   if (sum_in_float) grad_head_.value.copy_(grad_head.value);
 
-  at::Tensor grad_x = normed.zero_();
-  ops::RmsNormBackward(grad_normed, x, norm_, eps_, grad_x, grad_norm_);
-  grad_TD.index_copy_(0, row, grad_x);
-  return loss.sum(at::kDouble).item<double>();
+  if (selected.index.defined()) {
+    at::Tensor grad_x = normed.zero_();
+    ops::RmsNormBackward(grad_normed, selected.x, norm_, eps_, grad_x, grad_norm_);
+    grad_TD.index_copy_(0, selected.index, grad_x);
+  } else {
+    ops::RmsNormBackward(grad_normed, selected.x, norm_, eps_, grad_TD, grad_norm_);
+  }
+  return loss.sum(0, /*keepdim=*/true, at::kDouble);
 }
 
-double OutputHead::Forward(StepContext& context, const at::Tensor& x_TD) {
-  const at::Tensor row = context.batch.target_T.ge(0).nonzero().squeeze(1);
-  const int64_t rows = row.numel(), width = x_TD.size(1);
+at::Tensor OutputHead::Forward(StepContext& context, const at::Tensor& x_TD) {
   Arena& workspace = context.workspace;
   ArenaScope scope(workspace);
-  at::Tensor x = workspace.Take({rows, width}, context.dtype);
-  at::Tensor normed = workspace.Take({rows, width}, context.dtype);
-  at::index_select_out(x, x_TD, 0, row);
-  ops::RmsNorm(x, norm_, eps_, normed);
-  const at::Tensor target = context.batch.target_T.index_select(0, row);
-  const at::Tensor loss = at::empty({rows}, target.options().dtype(at::kFloat));
+  const Rows selected = SelectRows(context, x_TD);
+  const int64_t rows = selected.count();
+  at::Tensor normed = workspace.Take({rows, x_TD.size(1)}, context.dtype);
+  ops::RmsNorm(selected.x, norm_, eps_, normed);
+  const at::Tensor loss = at::empty({rows}, x_TD.options().dtype(at::kFloat));
   at::Tensor logits = workspace.Take({std::min(rows, chunk_rows_), head_.size(0)}, context.dtype);
   for (int64_t begin = 0; begin < rows; begin += chunk_rows_) {
     const int64_t count = std::min(chunk_rows_, rows - begin);
     at::Tensor chunk = logits.narrow(0, 0, count);
     at::mm_out(chunk, normed.narrow(0, begin, count), head_.t());
-    ops::CrossEntropy(chunk, target.narrow(0, begin, count), loss.narrow(0, begin, count));
+    ops::CrossEntropy(chunk, selected.target.narrow(0, begin, count), loss.narrow(0, begin, count));
   }
-  return loss.sum(at::kDouble).item<double>();
+  return loss.sum(0, /*keepdim=*/true, at::kDouble);
 }
 
 at::Tensor OutputHead::Logits(StepContext& context, const at::Tensor& x_TD) {

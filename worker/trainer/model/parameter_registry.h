@@ -2,7 +2,7 @@
 // optimizer state lie.
 //
 // Parameters lie in blocks. A block is what is communicated and updated at once: the replicated or
-// the expert parameters of one decoder layer, or the outer ones (embedding, final norm, head).
+// the expert parameters of one decoder layer, the embedding, or final norm and head.
 // Values of all blocks lie back to back in one flat buffer of the parameter dtype. A block is
 // padded to a multiple of shards * kShardAlignment elements and cut into `shards` equal contiguous
 // parts: part i belongs to ZeRO-1 member i (the world for replicated blocks, the edp group for
@@ -26,6 +26,7 @@ namespace switchyard::trainer {
 
 enum class ParameterKind { kReplicated, kExpert };
 
+using switchyard::kHeadLayer;
 using switchyard::kOuterLayer;
 using switchyard::kShardAlignment;
 
@@ -36,7 +37,7 @@ struct Parameter {
   std::string name;
   std::vector<int64_t> shape;  // on this rank
   ParameterKind kind = ParameterKind::kReplicated;
-  int layer = kOuterLayer;  // decoder layer, or kOuterLayer
+  int layer = kOuterLayer;  // decoder layer, kOuterLayer or kHeadLayer
   int block = 0;            // index into blocks()
   int64_t offset = 0;       // element offset in its block
   int64_t numel = 0;

@@ -4,9 +4,11 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 
 #include "worker/trainer/data/batch.h"
 #include "worker/trainer/model/arena.h"
+#include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/moe/load_balance.h"
 #include "worker/trainer/moe/token_dispatcher.h"
 
@@ -19,8 +21,15 @@ struct StepContext {
   LoadBalance& balance;
   at::Tensor cos;  // float32 [T, C / 2]
   at::Tensor sin;
-  at::ScalarType dtype;        // of activations
-  int64_t saved_row_capacity;  // rows whose gate/up a MoE layer saves
+  at::ScalarType dtype;          // of activations
+  int64_t saved_row_capacity;    // rows whose gate/up a MoE layer saves
+  bool saves_rows = false;       // RankMemory::saves_rows
+  // The number of rows is not known to the host (a GPU): see moe/expert_bank.h.
+  bool rows_on_device = false;
+  PhaseTimer* phases = nullptr;  // borrowed; null when nobody asks where the time goes
+  // Called by the backward of every attention when it is about to start: the longest time in which
+  // other kernels may take multiprocessors at little cost. May be empty.
+  std::function<void()> beside_attention = nullptr;
 
   int64_t num_tokens() const { return batch.num_sequences * batch.sequence_length; }  // T
 };

@@ -1,58 +1,45 @@
 #include "worker/trainer/moe/load_balance.h"
 
-#include <ATen/ops/bincount.h>
 #include <ATen/ops/cat.h>
-#include <ATen/ops/xlogy.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 namespace switchyard::trainer {
 
-LoadBalance::LoadBalance(int64_t num_moe_layers, int64_t num_experts, at::Device device)
-    : num_experts_(num_experts) {
-  const auto options = at::TensorOptions().dtype(at::kDouble).device(device);
-  count_LE_ = at::zeros({num_moe_layers, num_experts}, options);
-  probability_ = at::zeros({num_experts}, options);
-  scalars_ = at::zeros({2}, options);
+LoadBalance::LoadBalance(int64_t num_moe_layers, int64_t num_experts, at::Device device) {
+  const auto options = at::TensorOptions().device(device);
+  count_ME_ = at::zeros({num_moe_layers, num_experts}, options.dtype(at::kInt));
+  probability_ME_ = at::zeros({num_moe_layers, num_experts}, options.dtype(at::kFloat));
+  entropy_M_ = at::zeros({num_moe_layers}, options.dtype(at::kFloat));
+  loss_ = at::zeros({1}, options.dtype(at::kDouble));
 }
 
-void LoadBalance::Reset() {
-  count_LE_.zero_();
-  probability_.zero_();
-  scalars_.zero_();
-  grad_probability_ = at::Tensor();
-  loss_ = 0;
+ops::RouterStatistics LoadBalance::Statistics(int64_t moe_layer) const {
+  return {count_ME_.select(0, moe_layer), probability_ME_.select(0, moe_layer),
+          entropy_M_.narrow(0, moe_layer, 1)};
 }
 
-void LoadBalance::Add(int64_t moe_layer, const at::Tensor& probability_TE,
-                      const at::Tensor& expert_TK, const at::Tensor& valid_T) {
-  // Expert -1 of padding is counted in front and dropped.
-  const at::Tensor count = at::bincount(expert_TK.flatten().add(1), {}, num_experts_ + 1);
-  count_LE_.select(0, moe_layer).copy_(count.narrow(0, 1, num_experts_));
-  const at::Tensor valid = valid_T.to(at::kFloat);
-  probability_.add_(valid.unsqueeze(0).mm(probability_TE).squeeze(0));
-  scalars_.select(0, 0).add_(valid.sum());
-  scalars_.select(0, 1).sub_(at::xlogy(probability_TE, probability_TE).sum(1).dot(valid));
-}
-
-void LoadBalance::Reduce(Communicator& world, double scale) {
-  at::Tensor all = at::cat({count_LE_.sum(0), probability_, scalars_.narrow(0, 0, 1)});
+void LoadBalance::Reduce(Communicator& world, int64_t valid_tokens, double scale) {
+  const int64_t experts = count_ME_.size(1);
+  const auto rows = static_cast<double>(valid_tokens * count_ME_.size(0));
+  const at::Tensor all = at::cat({count_ME_.sum(0, /*keepdim=*/false, at::kDouble),
+                                  probability_ME_.sum(0, /*keepdim=*/false, at::kDouble),
+                                  at::full({1}, rows, loss_.options())});
   world.AllReduce(all);
-  const double rows = all[2 * num_experts_].item<double>();
-  if (rows == 0) return;
-  const at::Tensor count = all.narrow(0, 0, num_experts_);
-  const double experts = static_cast<double>(num_experts_);
-  loss_ =
-      experts * count.dot(all.narrow(0, num_experts_, num_experts_)).item<double>() / (rows * rows);
-  if (scale != 0) {
-    grad_probability_ = count.mul(scale * experts / (rows * rows)).to(at::kFloat);
-  }
+  const at::Tensor count = all.narrow(0, 0, experts);
+  // Without any valid token the counts are 0, and so is the loss.
+  const at::Tensor factor = all.narrow(0, 2 * experts, 1)
+                                .clamp_min(1)
+                                .square()
+                                .reciprocal()
+                                .mul(static_cast<double>(experts));
+  loss_ = count.dot(all.narrow(0, experts, experts)).mul(factor);
+  grad_probability_ = scale == 0 ? at::Tensor() : count.mul(factor).mul_(scale).to(at::kFloat);
 }
 
-at::Tensor LoadBalance::tokens_per_expert() const { return count_LE_.to(at::kLong).cpu(); }
-
-double LoadBalance::router_entropy() const {
-  const double rows = scalars_[0].item<double>();
-  return rows == 0 ? 0 : scalars_[1].item<double>() / rows;
+at::Tensor LoadBalance::router_entropy(int64_t valid_tokens) const {
+  const auto rows = static_cast<double>(valid_tokens * entropy_M_.size(0));
+  return entropy_M_.sum(0, /*keepdim=*/true, at::kDouble).div_(rows > 0 ? rows : 1);
 }
 
 }  // namespace switchyard::trainer

@@ -19,11 +19,15 @@ class LocalDispatcher final : public TokenDispatcher {
   LocalDispatcher(int64_t num_experts, int64_t top_k) : num_experts_(num_experts), top_k_(top_k) {}
 
   Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK, const at::Tensor& weight_TK,
-                   at::Tensor rows_RD) override {
+                   Arena&, at::Tensor rows_RD) override {
     Routing routing = Sort(expert_TK);
     routing.weight_R = weight_TK.flatten().index_select(0, routing.private_tensors[kChoiceOfRow]);
     Gather(x_TD, routing, rows_RD);
     return routing;
+  }
+
+  void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override {
+    Gather(x_TD, routing, rows_RD);
   }
 
   void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
@@ -41,14 +45,14 @@ class LocalDispatcher final : public TokenDispatcher {
     ops::SumChosenRows(grad_rows_RD, routing.private_tensors[kRowOfChoice], grad_x_TD);
     grad_weight_TK.zero_();
     grad_weight_TK.view(-1).index_copy_(0, routing.private_tensors[kChoiceOfRow],
-                                        grad_weight_R.narrow(0, 0, routing.num_rows));
+                                        grad_weight_R.narrow(0, 0, routing.max_rows));
   }
 
   int64_t MaxRows(int64_t num_tokens) const override { return num_tokens * top_k_; }
 
  private:
   static void Gather(const at::Tensor& x_TD, const Routing& routing, const at::Tensor& rows_RD) {
-    at::Tensor rows = rows_RD.narrow(0, 0, routing.num_rows);
+    at::Tensor rows = rows_RD.narrow(0, 0, routing.max_rows);
     at::index_select_out(rows, x_TD, 0, routing.private_tensors[kTokenOfRow]);
   }
 
@@ -79,7 +83,7 @@ class LocalDispatcher final : public TokenDispatcher {
     }
     const at::Device device = expert_TK.device();
     Routing routing;
-    routing.num_rows = rows;
+    routing.max_rows = rows;
     routing.expert_offset_L1 = offset;
     routing.private_tensors = {token_of_row.to(device), row_of_choice.to(device),
                                choice_of_row.to(device)};

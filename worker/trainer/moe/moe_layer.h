@@ -1,7 +1,7 @@
 // The mixture of experts with its norm and residual: y = h + combine(experts(dispatch(norm(h)))).
 //
-// Saves h, the router's probabilities and choices, and gate/up of the rows that came here; the rows
-// themselves are dispatched once more in the backward.
+// Saves h, the router's logits and choices, and gate/up of the rows that came here; the rows
+// themselves are brought once more in the backward.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,7 +30,9 @@ class MoeLayer final : public FeedForward {
   ops::WeightGradient grad_norm_;
   Router router_;
   ExpertBank experts_;
-  at::Tensor h_TD_;  // saved
+  at::Tensor h_TD_;  // saved, as the routing is
+  Routing routing_;
+  at::Tensor normed_TD_, rows_RD_;  // saved when StepContext::saves_rows
 };
 
 }  // namespace switchyard::trainer

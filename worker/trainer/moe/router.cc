@@ -16,23 +16,19 @@ Router::Router(const ModelShape& shape, const ParameterRegistry& registry,
 
 void Router::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD) {
   const int64_t tokens = x_TD.size(0), experts = gate_.size(0);
-  probability_TE_ = slot.Take({tokens, experts}, at::kFloat);
-  expert_TK_ = slot.Take({tokens, rule_.top_k}, at::kLong);
+  logits_TE_ = slot.Take({tokens, experts}, context.dtype);
+  expert_TK_ = slot.Take({tokens, rule_.top_k}, x_TD.is_cpu() ? at::kLong : at::kInt);
   weight_TK_ = slot.Take({tokens, rule_.top_k}, at::kFloat);
-  ArenaScope scope(context.workspace);
-  at::Tensor logits = context.workspace.Take({tokens, experts}, context.dtype);
-  at::mm_out(logits, x_TD, gate_.t());
-  ops::RouteTokens(rule_, logits, context.batch.valid_T, probability_TE_, expert_TK_, weight_TK_);
-  context.balance.Add(moe_layer_, probability_TE_, expert_TK_, context.batch.valid_T);
+  at::mm_out(logits_TE_, x_TD, gate_.t());
+  ops::RouteTokens(rule_, logits_TE_, context.batch.valid_T, expert_TK_, weight_TK_,
+                   context.balance.Statistics(moe_layer_));
 }
 
 void Router::Backward(StepContext& context, const at::Tensor& x_TD,
                       const at::Tensor& grad_weight_TK, at::Tensor grad_x_TD) {
-  ArenaScope scope(context.workspace);
-  at::Tensor grad_logits = context.workspace.Take(probability_TE_.sizes(), context.dtype);
-  ops::RouteTokensBackward(rule_, grad_weight_TK, context.balance.grad_probability_E(),
-                           probability_TE_, expert_TK_, weight_TK_, context.batch.valid_T,
-                           grad_logits);
+  const at::Tensor& grad_logits = logits_TE_;  // in place
+  ops::RouteTokensBackward(rule_, grad_weight_TK, context.balance.grad_probability_E(), logits_TE_,
+                           expert_TK_, context.batch.valid_T, grad_logits);
   ops::WriteMatrixGradient(grad_logits, x_TD, grad_gate_);
   grad_x_TD.addmm_(grad_logits, gate_);
 }

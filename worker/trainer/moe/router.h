@@ -17,13 +17,13 @@ class Router {
   Router(const ModelShape& shape, const ParameterRegistry& registry, const GradientStore& gradients,
          int layer, int moe_layer);
 
-  // Routes x_TD and adds to the load balance. Probabilities and choices are saved in `slot`.
+  // Routes x_TD and adds to the load balance. Logits and choices are saved in `slot`.
   void Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD);
   // grad_x_TD += the gradient through weights and load balance. Writes the gate's gradient.
   void Backward(StepContext& context, const at::Tensor& x_TD, const at::Tensor& grad_weight_TK,
                 at::Tensor grad_x_TD);
 
-  const at::Tensor& expert_TK() const { return expert_TK_; }  // int64, -1 for padding
+  const at::Tensor& expert_TK() const { return expert_TK_; }  // int64 (CUDA: int32), -1 for padding
   const at::Tensor& weight_TK() const { return weight_TK_; }  // float32
 
  private:
@@ -31,7 +31,7 @@ class Router {
   int moe_layer_;
   at::Tensor gate_;  // [E, D]
   ops::WeightGradient grad_gate_;
-  at::Tensor probability_TE_, expert_TK_, weight_TK_;  // saved
+  at::Tensor logits_TE_, expert_TK_, weight_TK_;  // saved
 };
 
 }  // namespace switchyard::trainer

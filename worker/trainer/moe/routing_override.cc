@@ -14,21 +14,21 @@ class RoutingOverride final : public TokenDispatcher {
       : dispatcher_(std::move(dispatcher)), num_experts_(num_experts), scattered_(scattered) {}
 
   Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK, const at::Tensor& weight_TK,
-                   at::Tensor rows_RD) override {
+                   Arena& saved, at::Tensor rows_RD) override {
     at::Tensor chosen_TK = at::empty_like(expert_TK);
     const int64_t k = expert_TK.size(1);
     const int64_t* from = expert_TK.const_data_ptr<int64_t>();
     int64_t* to = chosen_TK.mutable_data_ptr<int64_t>();
-    const int64_t stride = scattered_ ? std::max<int64_t>(1, num_experts_ / k) : 1;
     for (int64_t t = 0; t < expert_TK.size(0); ++t) {
-      // The multiplier is odd and large: successive tokens start far apart.
-      const int64_t start =
-          scattered_ ? static_cast<int64_t>(static_cast<uint32_t>(t) * 2654435761u >> 8) : t * k;
       for (int64_t c = 0; c < k; ++c) {
-        to[t * k + c] = from[t * k + c] < 0 ? -1 : (start + c * stride) % num_experts_;
+        to[t * k + c] =
+            from[t * k + c] < 0 ? -1 : OverriddenExpert(t, c, num_experts_, k, scattered_);
       }
     }
-    return dispatcher_->Dispatch(x_TD, chosen_TK, weight_TK, rows_RD);
+    return dispatcher_->Dispatch(x_TD, chosen_TK, weight_TK, saved, rows_RD);
+  }
+  void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override {
+    dispatcher_->Redispatch(x_TD, routing, rows_RD);
   }
   void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
     dispatcher_->Combine(rows_RD, routing, y_TD);
@@ -51,6 +51,14 @@ class RoutingOverride final : public TokenDispatcher {
 };
 
 }  // namespace
+
+int64_t OverriddenExpert(int64_t token, int64_t choice, int64_t num_experts, int64_t top_k,
+                         bool scattered) {
+  if (!scattered) return (token * top_k + choice) % num_experts;
+  // The multiplier is odd and large: successive tokens start far apart.
+  const int64_t start = static_cast<int64_t>(static_cast<uint32_t>(token) * 2654435761u >> 8);
+  return (start + choice * std::max<int64_t>(1, num_experts / top_k)) % num_experts;
+}
 
 std::unique_ptr<TokenDispatcher> MakeRoutingOverride(std::unique_ptr<TokenDispatcher> dispatcher,
                                                      int64_t num_experts, bool scattered) {

@@ -7,10 +7,10 @@
 // Local version (ep = 1): the executable specification. Window version: symmetric windows. State
 // between the calls is the returned Routing, never a member.
 //
-// Order of calls of one MoE layer: Dispatch, Combine | Dispatch, DispatchGradient, CombineGradient.
-// The layer does not save the rows: its backward dispatches the same tokens with the same choices
-// once more, and passes the Routing of that second call on. All ranks of the ep group make the same
-// calls.
+// Order of calls of one MoE layer: Dispatch, Combine | Redispatch, DispatchGradient,
+// CombineGradient. The layer does not save the rows: its backward has them brought once more. All
+// ranks of the ep group make the same calls. On CUDA nothing waits for the device: calls are
+// enqueued on the current stream, and the number of rows stays there.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,13 +19,16 @@
 #include <memory>
 #include <vector>
 
+#include "worker/trainer/model/arena.h"
+
 namespace switchyard::trainer {
 
 // Where the rows of one dispatch lie; saved by the layer for its backward.
 struct Routing {
-  int64_t num_rows = 0;         // R
-  at::Tensor expert_offset_L1;  // int32 [L + 1]: local expert l has rows offset[l] .. offset[l+1]-1
-  at::Tensor weight_R;          // float32 [R]: router weight of each row
+  int64_t max_rows = 0;         // rows there may be: R on CPU, an upper bound of it on CUDA
+  at::Tensor expert_offset_L1;  // int32 [L + 1]: local expert l has rows offset[l] ..
+                                // offset[l+1]-1; on the device of the rows; the last entry is R
+  at::Tensor weight_R;          // float32 [max_rows]: router weight of each row
   std::vector<at::Tensor> private_tensors;  // the dispatcher's own bookkeeping
 };
 
@@ -33,11 +36,14 @@ class TokenDispatcher {
  public:
   virtual ~TokenDispatcher() = default;
 
-  // x_TD: tokens; expert_TK: int64 [T, K], global expert ids, -1 for a padding token (not routed);
-  // weight_TK: float32 [T, K]. Writes the routed rows, sorted by local expert and within an expert
-  // by (source rank, token), to the first R rows of rows_RD, which must hold MaxRows(T).
+  // x_TD: tokens; expert_TK: int64 (CUDA: int32) [T, K], global expert ids, -1 for a padding token
+  // (not routed); weight_TK: float32 [T, K]. Writes the routed rows, sorted by local expert and
+  // within an expert by (source rank, token), to the first R rows of rows_RD, which must hold
+  // MaxRows(T). What has to stay until the backward is taken from `saved`.
   virtual Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK,
-                           const at::Tensor& weight_TK, at::Tensor rows_RD) = 0;
+                           const at::Tensor& weight_TK, Arena& saved, at::Tensor rows_RD) = 0;
+  // The rows of that Dispatch once more; x_TD as then.
+  virtual void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) = 0;
   // y_TD = sum over each token's rows of rows_RD (already weighted). Padding tokens get zeros.
   virtual void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) = 0;
   // Gradient of Combine: grad_rows_RD[r] = grad_y_TD[token of r].

@@ -68,16 +68,17 @@ class WindowDispatcher final : public TokenDispatcher {
   }
 
   Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK, const at::Tensor& weight_TK,
-                   at::Tensor rows_RD) override;
+                   Arena& saved, at::Tensor rows_RD) override;
+  void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override {
+    BringRows(x_TD, routing, rows_RD);
+  }
   void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
     SendBack(rows_RD, nullptr, routing);
     ReceiveBack(routing, y_TD, nullptr);
   }
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
                         at::Tensor grad_rows_RD) override {
-    SendRows(grad_y_TD, routing.private_tensors[kSlotPT]);
-    AwaitRows();
-    ReceiveRows(grad_y_TD, routing, grad_rows_RD);
+    BringRows(grad_y_TD, routing, grad_rows_RD);
   }
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
                        const Routing& routing, at::Tensor grad_x_TD,
@@ -90,6 +91,11 @@ class WindowDispatcher final : public TokenDispatcher {
   }
 
  private:
+  void BringRows(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) {
+    SendRows(x_TD, routing.private_tensors[kSlotPT]);
+    AwaitRows();
+    ReceiveRows(x_TD, routing, rows_RD);
+  }
   int rank() const { return window_.rank(); }
   int size() const { return window_.size(); }
   // Part of `owner`'s region that concerns `member`.
@@ -220,8 +226,8 @@ void WindowDispatcher::SortRows(Routing& routing, const at::Tensor& slot_PT) {
     }
   }
   for (int64_t l = 0; l < experts_per_rank_; ++l) offset[l + 1] += offset[l];
-  routing.num_rows = offset[experts_per_rank_];
-  routing.weight_R = at::empty({routing.num_rows}, at::TensorOptions().dtype(at::kFloat));
+  routing.max_rows = offset[experts_per_rank_];
+  routing.weight_R = at::empty({routing.max_rows}, at::TensorOptions().dtype(at::kFloat));
   at::Tensor row_of_choice = Int32({begin[size()], k});
   std::vector<int32_t> next(offset, offset + experts_per_rank_);
   float* weight_R = Data<float>(routing.weight_R);
@@ -248,8 +254,8 @@ void WindowDispatcher::SortRows(Routing& routing, const at::Tensor& slot_PT) {
 void WindowDispatcher::ReceiveRows(const at::Tensor& x_TD, const Routing& routing,
                                    at::Tensor rows_RD) {
   CheckRows(rows_RD);
-  TORCH_CHECK(rows_RD.size(0) >= routing.num_rows, rows_RD.size(0), " rows of room for ",
-              routing.num_rows);
+  TORCH_CHECK(rows_RD.size(0) >= routing.max_rows, rows_RD.size(0), " rows of room for ",
+              routing.max_rows);
   const int64_t k = shape_.experts_per_token;
   const int64_t row_bytes = shape_.hidden_size * shape_.element_bytes;
   const int32_t* source_begin = Data<int32_t>(routing.private_tensors[kSourceBegin]);
@@ -277,7 +283,8 @@ void WindowDispatcher::ReceiveRows(const at::Tensor& x_TD, const Routing& routin
 }
 
 Routing WindowDispatcher::Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK,
-                                   const at::Tensor& weight_TK, at::Tensor rows_RD) {
+                                   const at::Tensor& weight_TK, Arena& /*saved*/,
+                                   at::Tensor rows_RD) {
   const int64_t tokens = x_TD.size(0);
   TORCH_CHECK(tokens <= shape_.max_tokens, tokens, " tokens, but the window holds ",
               shape_.max_tokens);

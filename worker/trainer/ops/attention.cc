@@ -4,6 +4,8 @@
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
 #include <ATen/ops/sum.h>
 
+#include "worker/trainer/ops/device_ops.h"
+
 namespace switchyard::trainer::ops {
 namespace {
 
@@ -27,6 +29,7 @@ void ForDocuments(const at::Tensor& document_offset, const Fn& fn) {
 void CausalAttention(const AttentionShape& shape, const at::Tensor& query, const at::Tensor& key,
                      const at::Tensor& value, const at::Tensor& document_offset, at::Tensor out,
                      at::Tensor log_sum_exp) {
+  if (!query.is_cpu()) return Device().CausalAttention(shape, query, key, value, out, log_sum_exp);
   const int64_t groups = shape.num_kv_heads, share = shape.num_heads / groups;
   ForDocuments(document_offset, [&](int64_t begin, int64_t end) {
     const at::Tensor q = ByGroup(query, begin, end, groups, shape.head_dim);
@@ -44,6 +47,10 @@ void CausalAttentionBackward(const AttentionShape& shape, const at::Tensor& grad
                              const at::Tensor& value, const at::Tensor& out,
                              const at::Tensor& log_sum_exp, const at::Tensor& document_offset,
                              at::Tensor grad_query, at::Tensor grad_key, at::Tensor grad_value) {
+  if (!query.is_cpu()) {
+    return Device().CausalAttentionBackward(shape, grad_out, query, key, value, out, log_sum_exp,
+                                            grad_query, grad_key, grad_value);
+  }
   const int64_t groups = shape.num_kv_heads, share = shape.num_heads / groups;
   const int64_t dim = shape.head_dim;
   ForDocuments(document_offset, [&](int64_t begin, int64_t end) {

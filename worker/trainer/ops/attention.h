@@ -15,7 +15,9 @@ struct AttentionShape {
 
 // query [T, H C], key and value [T, G C] with any row stride. document_offset: int32 [documents +
 // 1] on the host, from 0 to T; a position attends to the positions of its document up to itself.
-// Writes out [T, H C] and log_sum_exp, float32 [T, H]. Scores and sums in float32.
+// Writes out [T, H C] and log_sum_exp, float32 [T, H], whose order is private to forward and
+// backward on CUDA. Scores and sums in float32. On CUDA the documents are those of the batch
+// uploaded last (device_ops.h).
 void CausalAttention(const AttentionShape& shape, const at::Tensor& query, const at::Tensor& key,
                      const at::Tensor& value, const at::Tensor& document_offset, at::Tensor out,
                      at::Tensor log_sum_exp);

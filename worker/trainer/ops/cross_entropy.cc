@@ -3,6 +3,7 @@
 #include <ATen/ops/full.h>
 #include <ATen/ops/log_softmax.h>
 
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/ops/row_blocks.h"
 
 namespace switchyard::trainer::ops {
@@ -19,6 +20,9 @@ at::Tensor LogProbabilities(const at::Tensor& logits, const at::Tensor& target, 
 
 void CrossEntropyWithGradient(at::Tensor logits_NV, const at::Tensor& target_N, double scale,
                               at::Tensor loss_N) {
+  if (!logits_NV.is_cpu()) {
+    return Device().CrossEntropyWithGradient(logits_NV, target_N, scale, loss_N);
+  }
   ForRowBlocks(
       logits_NV.device(), logits_NV.size(0), logits_NV.size(1),
       [&](int64_t, int64_t begin, int64_t end) {
@@ -31,6 +35,7 @@ void CrossEntropyWithGradient(at::Tensor logits_NV, const at::Tensor& target_N, 
 }
 
 void CrossEntropy(const at::Tensor& logits_NV, const at::Tensor& target_N, at::Tensor loss_N) {
+  if (!logits_NV.is_cpu()) return Device().CrossEntropyWithGradient(logits_NV, target_N, 1, loss_N);
   ForRowBlocks(logits_NV.device(), logits_NV.size(0), logits_NV.size(1),
                [&](int64_t, int64_t begin, int64_t end) {
                  LogProbabilities(logits_NV.slice(0, begin, end),

@@ -10,6 +10,7 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/ops/row_blocks.h"
 
 namespace switchyard::trainer::ops {
@@ -48,6 +49,7 @@ void RotaryTables(const at::Tensor& position_T, double theta, at::Tensor cos, at
 }
 
 void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor qk) {
+  if (!qkv.is_cpu()) return Device().QkNormRopeForward(op, qkv, qk);
   const at::Tensor weight = HeadWeights(op);
   const int64_t half = op.head_dim / 2;
   ForRowBlocks(qkv.device(), qkv.size(0), qk.size(1), [&](int64_t, int64_t begin, int64_t end) {
@@ -62,19 +64,23 @@ void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor q
   });
 }
 
-void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor grad_qkv,
-                        const WeightGradient& grad_query_weight,
+void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
+                        at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight) {
+  if (!qkv.is_cpu()) {
+    return Device().QkNormRopeBackward(op, qkv, grad_qk, grad_qkv, grad_query_weight,
+                                       grad_key_weight);
+  }
   const at::Tensor weight = HeadWeights(op);
   const int64_t half = op.head_dim / 2;
   const int64_t heads = op.num_heads + op.num_kv_heads;
   const int64_t rows = qkv.size(0), width = heads * op.head_dim;
-  const int64_t blocks = qkv.device().is_cpu() ? NumRowBlocks(rows, width) : 1;
+  const int64_t blocks = NumRowBlocks(rows, width);
   const at::Tensor partial =
       at::zeros({blocks, heads, op.head_dim}, qkv.options().dtype(at::kFloat));
   ForRowBlocks(qkv.device(), rows, width, [&](int64_t block, int64_t begin, int64_t end) {
     const at::Tensor grad = Heads(op, grad_qkv, begin, end);
-    const at::Tensor grad_float = grad.to(at::kFloat);
+    const at::Tensor grad_float = Heads(op, grad_qk, begin, end).to(at::kFloat);
     const at::Tensor p = grad_float.narrow(2, 0, half), q = grad_float.narrow(2, half, half);
     const at::Tensor cos = op.cos.slice(0, begin, end).unsqueeze(1);
     const at::Tensor sin = op.sin.slice(0, begin, end).unsqueeze(1);

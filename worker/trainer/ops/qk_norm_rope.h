@@ -27,10 +27,11 @@ void RotaryTables(const at::Tensor& position_T, double theta, at::Tensor cos, at
 // qk [T, (H + G) C] from qkv [T, (H + 2G) C].
 void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor qk);
 
-// grad_qkv [T, (H + 2G) C] holds the gradient of qk in its first H + G heads; they become the
-// gradient of qkv's.
-void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor grad_qkv,
-                        const WeightGradient& grad_query_weight,
+// grad_qk [T, (H + G) C] is the gradient of qk; the first H + G heads of grad_qkv [T, (H + 2G) C]
+// become the gradient of qkv's. On CPU grad_qk may be these heads of grad_qkv; on CUDA it is
+// contiguous, and cos and sin are planes of one [T, C / 2, 2] tensor.
+void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
+                        at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight);
 
 }  // namespace switchyard::trainer::ops

@@ -4,6 +4,7 @@
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/ops/row_blocks.h"
 
 namespace switchyard::trainer::ops {
@@ -17,6 +18,7 @@ at::Tensor InverseRms(const at::Tensor& x_float, double eps) {
 }  // namespace
 
 void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps, at::Tensor out_TD) {
+  if (!x_TD.is_cpu()) return Device().RmsNorm(x_TD, weight, eps, out_TD);
   ForRowBlocks(x_TD.device(), x_TD.size(0), x_TD.size(1), [&](int64_t, int64_t begin, int64_t end) {
     const at::Tensor x = x_TD.slice(0, begin, end);
     const at::Tensor x_float = x.to(at::kFloat);
@@ -29,8 +31,11 @@ void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps, at::T
 void RmsNormBackward(const at::Tensor& grad_out_TD, const at::Tensor& x_TD,
                      const at::Tensor& weight, double eps, at::Tensor grad_x_TD,
                      const WeightGradient& grad_weight) {
+  if (!x_TD.is_cpu()) {
+    return Device().RmsNormBackward(grad_out_TD, x_TD, weight, eps, grad_x_TD, grad_weight);
+  }
   const int64_t rows = x_TD.size(0), width = x_TD.size(1);
-  const int64_t blocks = x_TD.device().is_cpu() ? NumRowBlocks(rows, width) : 1;
+  const int64_t blocks = NumRowBlocks(rows, width);
   const at::Tensor partial = at::zeros({blocks, width}, x_TD.options().dtype(at::kFloat));
   const at::Tensor weight_float = weight.to(at::kFloat);
   ForRowBlocks(x_TD.device(), rows, width, [&](int64_t block, int64_t begin, int64_t end) {

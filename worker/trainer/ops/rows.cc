@@ -2,10 +2,11 @@
 
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
-#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <vector>
+
+#include "worker/trainer/ops/device_ops.h"
 
 namespace switchyard::trainer::ops {
 namespace {
@@ -84,26 +85,15 @@ void AddEmbeddingGradientCpu(const at::Tensor& grad_TD, const at::Tensor& id_T, 
 }  // namespace
 
 void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK, at::Tensor out_TD) {
-  if (rows_RD.device().is_cpu()) {
-    AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_TD.scalar_type(), "SumChosenRows",
-                                   [&] { SumChosenRowsCpu<scalar_t>(rows_RD, row_TK, out_TD); });
-    return;
-  }
-  at::Tensor sum = at::zeros(out_TD.sizes(), out_TD.options().dtype(at::kFloat));
-  for (int64_t k = 0; k < row_TK.size(1); ++k) {
-    const at::Tensor row = row_TK.select(1, k);
-    if (rows_RD.size(0) == 0) break;
-    sum.add_(rows_RD.index_select(0, row.clamp_min(0)).mul(row.ge(0).unsqueeze(1)));
-  }
-  out_TD.copy_(sum);
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_TD.scalar_type(), "SumChosenRows",
+                                 [&] { SumChosenRowsCpu<scalar_t>(rows_RD, row_TK, out_TD); });
 }
 
 void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T, int64_t skipped_id,
                           const WeightGradient& destination) {
   at::Tensor out = destination.value;
   if (!grad_TD.device().is_cpu()) {
-    const at::Tensor kept = grad_TD.mul(id_T.ne(skipped_id).unsqueeze(1));
-    out.copy_(out.to(at::kFloat).index_add_(0, id_T, kept.to(at::kFloat)));
+    Device().AddEmbeddingGradient(grad_TD, id_T, skipped_id, destination);
   } else if (grad_TD.scalar_type() == at::kFloat) {
     AddEmbeddingGradientCpu<float, float>(grad_TD, id_T, skipped_id, out);
   } else if (out.scalar_type() == at::kFloat) {

@@ -5,11 +5,14 @@
 #include <ATen/ops/silu.h>
 #include <ATen/ops/sum.h>
 
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/ops/row_blocks.h"
 
 namespace switchyard::trainer::ops {
 
-void SwiGlu(const at::Tensor& gate_up, const at::Tensor& weight_R, at::Tensor out) {
+void SwiGlu(const at::Tensor& gate_up, const at::Tensor& weight_R, at::Tensor out,
+            const at::Tensor& num_rows) {
+  if (!out.is_cpu()) return Device().SwiGlu(gate_up, weight_R, num_rows, out);
   const int64_t width = out.size(1);
   ForRowBlocks(out.device(), out.size(0), width, [&](int64_t, int64_t begin, int64_t end) {
     const at::Tensor rows = gate_up.slice(0, begin, end);
@@ -20,7 +23,10 @@ void SwiGlu(const at::Tensor& gate_up, const at::Tensor& weight_R, at::Tensor ou
 }
 
 void SwiGluBackward(const at::Tensor& grad_out, const at::Tensor& weight_R, at::Tensor gate_up,
-                    at::Tensor out, at::Tensor grad_weight_R) {
+                    at::Tensor out, at::Tensor grad_weight_R, const at::Tensor& num_rows) {
+  if (!out.is_cpu()) {
+    return Device().SwiGluBackward(grad_out, weight_R, num_rows, gate_up, out, grad_weight_R);
+  }
   const int64_t width = out.size(1);
   ForRowBlocks(out.device(), out.size(0), width, [&](int64_t, int64_t begin, int64_t end) {
     const at::Tensor rows = gate_up.slice(0, begin, end);

@@ -1,5 +1,6 @@
 #include "worker/trainer/ops/weight_gradient.h"
 
+#include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
@@ -19,6 +20,8 @@ void WriteMatrixGradient(const at::Tensor& grad_TN, const at::Tensor& x_TK,
     at::mm_out(value, grad_TN.t(), x_TK);
   } else if (value.scalar_type() == grad_TN.scalar_type()) {
     value.addmm_(grad_TN.t(), x_TK);
+  } else if (!value.is_cpu()) {
+    at::addmm_out(value, value, grad_TN.t(), x_TK, value.scalar_type());
   } else {
     at::Tensor product = destination.scratch.narrow(0, 0, value.numel()).view(value.sizes());
     at::mm_out(product, grad_TN.t(), x_TK);

@@ -10,7 +10,7 @@ struct WeightGradient {
   at::Tensor value;         // in the parameter's shape (or a part of it)
   bool accumulate = false;  // add to value; otherwise set it
   // In the activations' dtype, at least as many elements as one matrix; needed only when value is
-  // float32, accumulates, and activations are not float32.
+  // float32, accumulates, and activations are not float32, on CPU.
   at::Tensor scratch;
 
   // The gradient of element `index` of the first dimension (one expert).

@@ -1,6 +1,8 @@
 #include "worker/trainer/optim/sharded_optimizer.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/ops/isfinite.h>
+#include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
@@ -43,20 +45,30 @@ double SumOfSquares(const at::Tensor& flat) {
 }  // namespace
 
 ShardedOptimizer::ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicators& communicators,
-                                   const AdamWOptions& options)
-    : parameters_(parameters), communicators_(communicators), options_(options) {
+                                   const ShardedOptimizerOptions& options)
+    : parameters_(parameters),
+      communicators_(communicators),
+      options_(options),
+      on_cpu_(parameters.values().is_cpu()) {
   const at::ScalarType type = parameters.values().scalar_type();
   TORCH_CHECK(type == at::kFloat || type == at::kBFloat16, "weights are float32 or bfloat16, not ",
               type);
+  const bool compact = options.profile == OptimizerProfile::kCompact;
+  TORCH_CHECK(!compact || !on_cpu_, "the compact optimizer profile needs a GPU");
+  TORCH_CHECK(type == at::kBFloat16 || on_cpu_, "on a GPU weights are bfloat16");
+  const auto on_device = parameters.values().options();
+  const auto moments = on_device.dtype(compact ? at::kBFloat16 : at::kFloat);
   const std::vector<ParameterBlock>& blocks = parameters.blocks();
   segments_.resize(blocks.size());
   for (size_t b = 0; b < blocks.size(); ++b) {
     OptimizerShard shard;
     shard.block = static_cast<int>(b);
     const int64_t numel = blocks[b].shard_numel();
-    shard.exp_avg = at::zeros({numel}, at::kFloat);
-    shard.exp_avg_sq = at::zeros({numel}, at::kFloat);
-    if (type == at::kBFloat16) shard.master_remainder = at::zeros({numel}, at::kShort);
+    shard.exp_avg = at::zeros({numel}, moments);
+    shard.exp_avg_sq = at::zeros({numel}, moments);
+    if (type == at::kBFloat16 && !compact) {
+      shard.master_remainder = at::zeros({numel}, on_device.dtype(at::kShort));
+    }
     state_.shards.push_back(std::move(shard));
   }
   for (size_t p = 0; p < parameters.parameters().size(); ++p) {
@@ -71,6 +83,44 @@ ShardedOptimizer::ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicat
           {static_cast<int>(p), begin - shard_begin, end - begin, parameter.shape.size() >= 2});
     }
   }
+  squares_ = at::zeros({1}, on_device.dtype(at::kDouble));
+  reduced_.resize(blocks.size(), false);
+  if (on_cpu_) return;
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    const std::vector<ops::UpdateSegment> segments = DeviceSegments(static_cast<int>(b));
+    device_segments_.push_back(segments.empty() ? at::Tensor()
+                                                : ops::Device().MakeSegments(segments));
+  }
+}
+
+std::vector<ops::UpdateSegment> ShardedOptimizer::DeviceSegments(int block) const {
+  const ParameterBlock& b = parameters_.blocks()[block];
+  const int64_t shard_begin = parameters_.shard_index(b) * b.shard_numel();
+  const int first_expert = parameters_.mesh().first_expert(parameters_.rank());
+  std::vector<ops::UpdateSegment> runs;
+  for (const Segment& segment : segments_[block]) {
+    const Parameter& p = parameters_.parameters()[segment.parameter];
+    // Stacked experts are a checkpoint tensor each.
+    const bool stacked = p.kind == ParameterKind::kExpert;
+    const int64_t tensor = stacked ? p.numel / p.shape[0] : p.numel;
+    int64_t at = shard_begin + segment.shard_offset - p.offset;  // in the parameter
+    const int64_t end = at + segment.numel;
+    while (at < end) {
+      const int64_t index = at / tensor;
+      const auto id = static_cast<uint32_t>(segment.parameter) << 16 |
+                      static_cast<uint32_t>(stacked ? first_expert + index : 0);
+      const double decay = segment.decays ? options_.adamw.weight_decay : 0;
+      runs.push_back(
+          {p.offset + at - shard_begin, at - index * tensor, id, static_cast<float>(decay)});
+      at = std::min(end, (index + 1) * tensor);
+    }
+  }
+  return runs;
+}
+
+const OptimizerState& ShardedOptimizer::CurrentState() {
+  if (device_scalars_.defined()) state_.adam_step = ops::Device().ReadUpdates(device_scalars_);
+  return state_;
 }
 
 Communicator& ShardedOptimizer::GroupOf(const ParameterBlock& block) {
@@ -82,17 +132,42 @@ at::Tensor ShardedOptimizer::OwnShard(int block, const at::Tensor& flat) const {
   return flat.narrow(0, parameters_.shard_index(b) * b.shard_numel(), b.shard_numel());
 }
 
-double ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
-  double squares = 0;
+void ShardedOptimizer::ReduceLayer(int layer, const BlockGradients& gradients) {
+  TORCH_CHECK(!on_cpu_, "gradients are reduced while the backward runs on a GPU only");
+  ops::Device().MarkBeside();
+  ops::Device().Beside([&] {
+    for (size_t b = 0; b < segments_.size(); ++b) {
+      if (parameters_.blocks()[b].layer != layer) continue;
+      ReduceBlock(static_cast<int>(b), gradients(static_cast<int>(b)), squares_);
+      reduced_[b] = true;
+    }
+  });
+}
+
+void ShardedOptimizer::ReduceBlock(int block, const at::Tensor& gradient,
+                                   const at::Tensor& squares) {
+  const at::Tensor own = OwnShard(block, gradient);
+  GroupOf(parameters_.blocks()[block]).ReduceScatter(gradient, own);
+  if (!on_cpu_) {
+    ops::Device().SumOfSquares(own, squares);  // padding is 0
+    return;
+  }
+  double sum = 0;
+  for (const Segment& segment : segments_[block]) {
+    sum += SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
+  }
+  squares.add_(sum);
+}
+
+at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
+  if (!on_cpu_) ops::Device().JoinBeside();
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
-    const at::Tensor gradient = gradients(block);
-    const at::Tensor own = OwnShard(block, gradient);
-    GroupOf(parameters_.blocks()[b]).ReduceScatter(gradient, own);
-    for (const Segment& segment : segments_[b]) {
-      squares += SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
-    }
+    if (!reduced_[b]) ReduceBlock(block, gradients(block), squares_);
+    reduced_[b] = false;
   }
+  at::Tensor squares = squares_.clone();
+  squares_.zero_();
   return squares;
 }
 
@@ -102,11 +177,16 @@ std::vector<std::string> ShardedOptimizer::NonFiniteParameters(const BlockGradie
   for (size_t b = 0; b < segments_.size(); ++b) {
     const at::Tensor own = OwnShard(static_cast<int>(b), gradients(static_cast<int>(b)));
     for (const Segment& segment : segments_[b]) {
-      const double squares = SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
+      const at::Tensor part = own.narrow(0, segment.shard_offset, segment.numel);
+      const double squares =
+          on_cpu_ ? SumOfSquares(part)
+                  : at::sum(part.to(at::kFloat).square(), at::kDouble).item<double>();
       if (!std::isfinite(squares)) found.mutable_data_ptr<int64_t>()[segment.parameter] = 1;
     }
   }
+  found = found.to(parameters_.values().device());
   communicators_.world->AllReduce(found);
+  found = found.cpu();
   std::vector<std::string> names;
   for (size_t p = 0; p < parameters.size(); ++p) {
     if (found.const_data_ptr<int64_t>()[p] > 0) names.push_back(parameters[p].name);
@@ -115,7 +195,60 @@ std::vector<std::string> ShardedOptimizer::NonFiniteParameters(const BlockGradie
 }
 
 void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_rate,
-                              double gradient_scale) {
+                              double max_norm, const at::Tensor& sum_of_squares,
+                              const at::Tensor& finite) {
+  if (!on_cpu_) {
+    if (!device_scalars_.defined()) {
+      device_scalars_ = ops::Device().MakeUpdateScalars(state_.adam_step);
+    }
+    ops::Device().PrepareUpdate(sum_of_squares, finite, max_norm, options_.adamw.beta1,
+                                options_.adamw.beta2, device_scalars_);
+    UpdateOnDevice(gradients, learning_rate);
+    return;
+  }
+  const double norm = std::sqrt(sum_of_squares.item<double>());
+  if (!std::isfinite(norm) || !at::isfinite(finite).all().item<bool>()) return;
+  UpdateOnCpu(gradients, learning_rate, ClipScale(norm, max_norm));
+}
+
+void ShardedOptimizer::UpdateOnDevice(const BlockGradients& gradients, double learning_rate) {
+  const auto update = [&](int block) {
+    if (!device_segments_[block].defined()) return;
+    const OptimizerShard& shard = state_.shards[block];
+    ops::Device().UpdateShard({.weight = OwnShard(block, parameters_.BlockValues(block)),
+                               .gradient = OwnShard(block, gradients(block)),
+                               .exp_avg = shard.exp_avg,
+                               .exp_avg_sq = shard.exp_avg_sq,
+                               .remainder = shard.master_remainder,
+                               .segments = device_segments_[block],
+                               .scalars = device_scalars_,
+                               .learning_rate = learning_rate,
+                               .beta1 = options_.adamw.beta1,
+                               .beta2 = options_.adamw.beta2,
+                               .eps = options_.adamw.eps,
+                               .seed = options_.seed});
+  };
+  // First what other ranks wait for; its all-gathers run beside the rest. They are enqueued last,
+  // since enqueuing a collective takes the host longer than a kernel.
+  std::vector<int> gathered, own;
+  for (size_t b = 0; b < segments_.size(); ++b) {
+    const bool shared = GroupOf(parameters_.blocks()[b]).size() > 1;
+    (shared ? gathered : own).push_back(static_cast<int>(b));
+  }
+  for (int block : gathered) update(block);
+  ops::Device().MarkBeside();
+  for (int block : own) update(block);
+  ops::Device().Beside([&] {
+    for (int block : gathered) {
+      const at::Tensor values = parameters_.BlockValues(block);
+      GroupOf(parameters_.blocks()[block]).AllGather(OwnShard(block, values), values);
+    }
+  });
+  ops::Device().JoinBeside();
+}
+
+void ShardedOptimizer::UpdateOnCpu(const BlockGradients& gradients, double learning_rate,
+                                   double gradient_scale) {
   ++state_.adam_step;
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
@@ -126,7 +259,7 @@ void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_r
     float* exp_avg = shard.exp_avg.mutable_data_ptr<float>();
     float* exp_avg_sq = shard.exp_avg_sq.mutable_data_ptr<float>();
     for (const Segment& segment : segments_[b]) {
-      const AdamWStep step(options_, learning_rate, state_.adam_step, gradient_scale,
+      const AdamWStep step(options_.adamw, learning_rate, state_.adam_step, gradient_scale,
                            segment.decays);
       WithGradient(gradient, [&](const auto* g) {
         at::parallel_for(0, segment.numel, kGrain, [&](int64_t begin, int64_t end) {

@@ -2,9 +2,9 @@
 // block's group, the world for replicated blocks, the edp group for expert blocks.
 //
 // One step: ReduceGradients (reduce-scatter of each block, squared norm of what this rank owns),
-// the caller agrees with all ranks on norm and finiteness by one all-reduce, then Update (own
-// shard, all-gather) or not. Gradients are sums over ranks: they already carry the 1 / targets of
-// the global batch.
+// the caller adds norms and what must be finite over all ranks by one all-reduce, then Update (own
+// shard, all-gather), which does nothing when they are not finite. Gradients are sums over ranks:
+// they already carry the 1 / targets of the global batch.
 //
 // Collective: all ranks call the same methods in the same order. Knows nothing of schedules or
 // steps.
@@ -17,8 +17,10 @@
 #include <string>
 #include <vector>
 
+#include "common/model/rank_memory.h"
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/model/parameter_registry.h"
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/optim/adamw.h"
 #include "worker/trainer/optim/optimizer_state.h"
 
@@ -28,25 +30,40 @@ namespace switchyard::trainer {
 // every call.
 using BlockGradients = std::function<at::Tensor(int block)>;
 
+struct ShardedOptimizerOptions {
+  AdamWOptions adamw;
+  OptimizerProfile profile = OptimizerProfile::kExact;  // kCompact: on a GPU only
+  int64_t seed = 0;                                     // of stochastic rounding
+};
+
 class ShardedOptimizer {
  public:
-  // Values must be bound. State starts as zeros, t = 0. Both references must outlive the optimizer.
+  // Values must be bound; state lies on their device. State starts as zeros, t = 0. Both references
+  // must outlive the optimizer.
   ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicators& communicators,
-                   const AdamWOptions& options);
+                   const ShardedOptimizerOptions& options);
 
-  // For checkpoints; loading writes into its tensors and sets adam_step.
+  // For checkpoints; loading writes into its tensors and sets adam_step, before the first Update.
+  // On a GPU the const form first waits for the device, to learn the updates so far.
   OptimizerState& state() { return state_; }
-  const OptimizerState& state() const { return state_; }
+  const OptimizerState& CurrentState();
 
+  // On a GPU: starts what ReduceGradients does for the blocks of decoder layer `layer`, whose
+  // gradients are final, beside what the current stream does next. Once a layer and step.
+  void ReduceLayer(int layer, const BlockGradients& gradients);
   // Replaces this rank's shard of every block's gradient by the sum over the group. The rest is
-  // left as it is and must not be used. Returns the sum of squares of the elements this rank owns;
-  // NaN or infinite exactly when one of them is. The sum of it over the world counts every element
-  // of the model once.
-  double ReduceGradients(const BlockGradients& gradients);
+  // left as it is and must not be used. Returns, on the device, the sum of squares of the elements
+  // this rank owns (float64 [1]); NaN or infinite exactly when one of them is. The sum of it over
+  // the world counts every element of the model once.
+  at::Tensor ReduceGradients(const BlockGradients& gradients);
   // Names of the parameters with a non-finite reduced gradient on any rank, in registry order.
+  // Waits for the device.
   std::vector<std::string> NonFiniteParameters(const BlockGradients& gradients);
-  // Updates the values of all ranks by the reduced gradients times `gradient_scale`.
-  void Update(const BlockGradients& gradients, double learning_rate, double gradient_scale);
+  // Updates the values of all ranks by the reduced gradients, clipped to the norm `max_norm` (0:
+  // not at all) by their sum of squares over the world. Does nothing when that or one of `finite`
+  // (float64 [n]) is not finite; all ranks must pass equal numbers. Does not wait for a GPU.
+  void Update(const BlockGradients& gradients, double learning_rate, double max_norm,
+              const at::Tensor& sum_of_squares, const at::Tensor& finite);
 
  private:
   // Elements of one parameter that this rank owns.
@@ -57,15 +74,25 @@ class ShardedOptimizer {
     bool decays;
   };
 
+  void ReduceBlock(int block, const at::Tensor& gradient, const at::Tensor& squares);
+  void UpdateOnCpu(const BlockGradients& gradients, double learning_rate, double gradient_scale);
+  void UpdateOnDevice(const BlockGradients& gradients, double learning_rate);
+  // Cuts the owned elements into runs of one checkpoint tensor each.
+  std::vector<ops::UpdateSegment> DeviceSegments(int block) const;
   Communicator& GroupOf(const ParameterBlock& block);
   at::Tensor OwnShard(int block, const at::Tensor& flat) const;
 
   ParameterRegistry& parameters_;
   MeshCommunicators& communicators_;
-  AdamWOptions options_;
+  ShardedOptimizerOptions options_;
+  bool on_cpu_;
   OptimizerState state_;
   std::vector<std::vector<Segment>>
       segments_;  // [blocks]; together every owned element without padding
+  std::vector<at::Tensor> device_segments_;  // [blocks]; undefined where this rank owns nothing
+  at::Tensor device_scalars_;                // from the first Update on
+  at::Tensor squares_;                       // float64 [1], of the step so far
+  std::vector<bool> reduced_;                // [blocks], of the step; by ReduceLayer
 };
 
 // Factor that brings a gradient of norm `norm` to at most `max_norm`; 1 when max_norm is 0.

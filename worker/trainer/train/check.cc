@@ -5,7 +5,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -100,6 +99,8 @@ void RunCheck(const CheckOptions& options) {
                                                          .ranks = options.ranks,
                                                          .expert_parallel = options.expert_parallel,
                                                          .rank = options.rank,
+                                                         .device = options.device,
+                                                         .deterministic = true,
                                                          .precision = options.precision,
                                                          .micro_batch_sequences = share,
                                                          .sequence_length = length,
@@ -107,7 +108,7 @@ void RunCheck(const CheckOptions& options) {
                                                          .rendezvous_id = options.rendezvous_id});
   Decoder& decoder = *rank->decoder;
   MeshCommunicators& communicators = rank->communicators();
-  ShardedOptimizer optimizer(decoder.parameters(), communicators, options.adamw);
+  ShardedOptimizer optimizer(decoder.parameters(), communicators, {options.adamw});
   OkOrThrow(LoadModel(options.model, decoder.parameters(), &optimizer.state()), ExitCode::kModel);
   const BlockTensors gradients = [&](int block) { return decoder.BlockGradient(block); };
   const BlockTensors values = [&](int block) { return decoder.parameters().BlockValues(block); };
@@ -117,8 +118,9 @@ void RunCheck(const CheckOptions& options) {
   };
 
   const at::Tensor own = decoder.Logits(batch).to(at::kFloat);
-  at::Tensor logits = at::empty({options.ranks * own.size(0), own.size(1)}, at::kFloat);
+  at::Tensor logits = at::empty({options.ranks * own.size(0), own.size(1)}, own.options());
   communicators.world->AllGather(own, logits);
+  logits = logits.cpu();
 
   const LossScale scale = {1.0 / static_cast<double>(targets), shape.router_aux_loss_coef};
   NamedTensors out;
@@ -126,21 +128,20 @@ void RunCheck(const CheckOptions& options) {
     decoder.ZeroGradients();
     const MicroBatchResult result = decoder.ForwardBackward(batch, scale);
     if (step == 0) {
-      at::Tensor cross_entropy = at::full({1}, result.cross_entropy_sum, at::kDouble);
+      at::Tensor cross_entropy = result.sums.narrow(0, 0, 1).clone();
       communicators.world->AllReduce(cross_entropy);
       const double loss =
-          cross_entropy.item<double>() * scale.cross_entropy + scale.aux * result.aux_loss;
+          cross_entropy.item<double>() * scale.cross_entropy + scale.aux * result.aux_loss();
       out = {{"logits", logits.narrow(0, 0, sequences * length).view({sequences, length, -1})},
              {"loss", Scalar(loss)},
-             {"aux_loss", Scalar(result.aux_loss)}};
+             {"aux_loss", Scalar(result.aux_loss())}};
       NamedTensors named = gather("grad.", gradients, Replicas::kSum);
       out.insert(out.end(), named.begin(), named.end());
     }
     if (options.steps == 0) break;
-    at::Tensor squares = at::full({1}, optimizer.ReduceGradients(gradients), at::kDouble);
+    const at::Tensor squares = optimizer.ReduceGradients(gradients);
     communicators.world->AllReduce(squares);
-    const double norm = std::sqrt(squares.item<double>());
-    optimizer.Update(gradients, options.learning_rate, ClipScale(norm, options.max_grad_norm));
+    optimizer.Update(gradients, options.learning_rate, options.max_grad_norm, squares, result.sums);
   }
   if (options.steps > 0) {
     NamedTensors named = gather("param.", values, Replicas::kEqual);

@@ -25,6 +25,7 @@ struct CheckOptions {
   int ranks = 1;
   int expert_parallel = 1;
   int rank = 0;
+  std::string device = "cpu";
   Precision precision = Precision::kFloat32;
   int64_t steps = 0;
   double learning_rate = 1e-3;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
 #include "worker/trainer/train/local_ranks.h"
 #include "worker/trainer/train/rank_channels.h"
@@ -11,15 +12,12 @@ namespace switchyard::trainer {
 namespace {
 
 RunEnd CheckRank(const CheckCommandOptions& options, RankChannels& channels) {
-  if (options.device != "cpu") {
-    throw TrainerError(ExitCode::kConfig,
-                       "--device " + options.device + " is not in this build; cpu is");
-  }
   CheckOptions check = options.check;
   check.rank = std::max(0, options.rank);
+  check.device = options.device;
   check.precision = options.dtype == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
   SetThreads(options.threads, check.ranks);
-  check.rendezvous_id = AgreeOnRendezvous(channels, check.rank, check.ranks);
+  check.rendezvous_id = AgreeOnRendezvous(channels, check.rank, check.ranks, options.device);
   RunCheck(check);
   return {ExitCode::kOk, "", check.steps};
 }
@@ -31,6 +29,7 @@ int CheckCommand(const CheckCommandOptions& options, const std::vector<std::stri
     return RunLocalRanks({options.check.ranks, arguments, nullptr});
   }
   if (options.rank >= 0) DieWithParent();
+  BecomeProgramFor(options.device);
   RankChannels channels(/*inherited=*/options.rank >= 0);
   const RunEnd end = Guarded([&] { return CheckRank(options, channels); });
   return end.code == ExitCode::kOk ? 0 : SayExit(channels, end);

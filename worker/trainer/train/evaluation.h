@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/data/token_shards.h"
@@ -16,8 +17,10 @@ struct EvaluationResult {
 };
 
 // Every sequence of `data` once, dealt to the ranks in order, `micro_batch` at a time. Collective;
-// the same on all ranks. `progress` hears the done share.
-EvaluationResult EvaluateAll(Decoder& decoder, Communicator& world, const TokenShards& data,
-                             int64_t micro_batch, const std::function<void(double)>& progress);
+// the same on all ranks. `go_on` is called between micro-batches with the done share; when it says
+// no, which must be on all ranks alike, there is no result.
+std::optional<EvaluationResult> EvaluateAll(Decoder& decoder, Communicator& world,
+                                            const TokenShards& data, int64_t micro_batch,
+                                            const std::function<bool(double)>& go_on);
 
 }  // namespace switchyard::trainer

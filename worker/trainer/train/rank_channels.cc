@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "worker/trainer/comm/mesh_groups.h"
+#include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/lines.h"
 
 namespace switchyard::trainer {
@@ -26,9 +27,14 @@ UniqueFd Inherited(bool inherited, int fd) {
 RankChannels::RankChannels(bool inherited)
     : reporter(Inherited(inherited, kReportFd)), control(Inherited(inherited, kControlFd)) {}
 
-std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks) {
+std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks,
+                              const std::string& device) {
   if (ranks == 1) return "";
-  if (rank == 0) channels.reporter.Lifecycle(RendezvousLine(NewRendezvousToken()));
+  if (rank == 0) {
+    const bool gpu = device == "cuda" && GpuBackend() != nullptr;
+    channels.reporter.Lifecycle(
+        RendezvousLine(gpu ? GpuBackend()->NewRendezvousId() : NewRendezvousToken()));
+  }
   const std::optional<std::string> id = channels.control.WaitForRendezvous(std::chrono::minutes(2));
   if (!id)
     throw TrainerError(ExitCode::kPeerLost,

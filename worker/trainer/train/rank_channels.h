@@ -20,7 +20,8 @@ struct RankChannels {
 // The communicator id of this attempt: rank 0 makes it and reports it, all wait for it to come
 // back. Empty when there is a single rank. Throws TrainerError(kPeerLost) when none comes within
 // two minutes.
-std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks);
+std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks,
+                              const std::string& device);
 
 // Says `end` as the last line and on standard error, and returns the process exit code.
 int SayExit(RankChannels& channels, const RunEnd& end);

@@ -9,6 +9,7 @@
 
 #include "worker/trainer/moe/routing_override.h"
 #include "worker/trainer/moe/window_dispatcher.h"
+#include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
 
 namespace switchyard::trainer {
@@ -32,22 +33,39 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
   groups.window_bytes = DispatchWindowLayout(window).bytes;
 
   auto context = std::make_unique<RankContext>();
-  context->groups = JoinMeshGroups(*mesh, groups);
-  if (options.expert_parallel > 1) {
-    context->dispatcher = MakeWindowDispatcher(*context->groups.window, shape.num_experts, window);
-  } else if (has_experts) {
-    context->dispatcher = MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
+  const at::Device device = SelectDevice(options.device, {options.rank, options.deterministic});
+  if (!device.is_cpu() && options.precision != Precision::kBfloat16) {
+    throw TrainerError(ExitCode::kConfig,
+                       "precision is \"float32\", but a GPU trains in \"bfloat16\"");
   }
-  if (has_experts && options.gate != "router") {
-    context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,
-                                              options.gate == "scattered");
+  if (device.is_cpu()) {
+    context->groups = JoinMeshGroups(*mesh, groups);
+    if (options.expert_parallel > 1) {
+      context->dispatcher =
+          MakeWindowDispatcher(*context->groups.window, shape.num_experts, window);
+    } else if (has_experts) {
+      context->dispatcher = MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
+    }
+    if (has_experts && options.gate != "router") {
+      context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,
+                                                options.gate == "scattered");
+    }
+  } else {
+    context->device_groups =
+        GpuBackend()->Join(*mesh, options.rendezvous_id, options.rank, window);
+    if (has_experts) {
+      context->dispatcher =
+          context->device_groups->MakeDispatcher(shape.num_experts, window, options.gate);
+    }
   }
   context->decoder = Decoder::Create({.shape = shape,
                                       .mesh = *mesh,
                                       .rank = options.rank,
-                                      .communicators = &context->groups.communicators,
+                                      .communicators = &context->communicators(),
                                       .dispatcher = context->dispatcher.get(),
                                       .precision = options.precision,
+                                      .optimizer = options.optimizer,
+                                      .device = device,
                                       .max_sequences = options.micro_batch_sequences,
                                       .max_sequence_length = options.sequence_length,
                                       .gradient_accumulation = options.gradient_accumulation});

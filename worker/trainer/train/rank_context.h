@@ -12,6 +12,7 @@
 #include "worker/trainer/comm/mesh_groups.h"
 #include "worker/trainer/model/decoder.h"
 #include "worker/trainer/moe/token_dispatcher.h"
+#include "worker/trainer/train/device_backend.h"
 
 namespace switchyard::trainer {
 
@@ -23,7 +24,10 @@ struct RankOptions {
   // "router": the model decides; "scattered" and "consecutive" route by position (`bench`,
   // routing_override.h).
   std::string gate = "router";
+  std::string device = "cpu";  // "cuda": this program must have a GpuBackend
+  bool deterministic = false;  // always so on CPU
   Precision precision = Precision::kFloat32;
+  OptimizerProfile optimizer = OptimizerProfile::kExact;
   int64_t micro_batch_sequences = 1;
   int64_t sequence_length = 1;
   int64_t gradient_accumulation = 1;
@@ -35,11 +39,14 @@ struct RankOptions {
 
 // Members are destroyed in reverse order: the decoder before what it borrows.
 struct RankContext {
-  MeshGroups groups;
+  MeshGroups groups;                            // on CPU
+  std::unique_ptr<DeviceGroups> device_groups;  // on a GPU
   std::unique_ptr<TokenDispatcher> dispatcher;  // null for a model without MoE layers
   std::unique_ptr<Decoder> decoder;             // values not initialised
 
-  MeshCommunicators& communicators() { return groups.communicators; }
+  MeshCommunicators& communicators() {
+    return device_groups != nullptr ? device_groups->communicators() : groups.communicators;
+  }
 };
 
 // Collective. Throws TrainerError(kConfig) when the mesh does not fit the model, PeerLost,

@@ -2,31 +2,28 @@
 
 #include <ATen/ops/zeros.h>
 
-#include <chrono>
 #include <cmath>
+#include <functional>
+#include <optional>
+#include <utility>
 
 #include "worker/trainer/data/batch_builder.h"
+#include "worker/trainer/model/phase_timer.h"
 
 namespace switchyard::trainer {
 namespace {
 
-// Adds the time since the last call to a phase.
-class PhaseTimer {
- public:
-  explicit PhaseTimer(std::map<std::string, double>* seconds) : seconds_(seconds) {}
-  void Count(const char* phase) {
-    const auto now = std::chrono::steady_clock::now();
-    (*seconds_)[phase] += std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-  }
-
- private:
-  std::map<std::string, double>* seconds_;
-  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+// What ranks add up in the step's one agreement. The first two must be finite for an update.
+enum Shared {
+  kCrossEntropy,
+  kAuxLoss,
+  kSquares,
+  kTokens,
+  kEntropy,
+  kCheckpoint,
+  kStop,
+  kNumShared
 };
-
-// What ranks add up in the step's one agreement.
-enum Shared { kSquares, kCrossEntropy, kTokens, kEntropy, kCheckpoint, kStop, kNumShared };
 
 Requests AllAsked(double checkpoint, double stop, int ranks) {
   return {.checkpoint = checkpoint == ranks, .stop = stop == ranks};
@@ -44,73 +41,110 @@ TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
       order_(order),
       options_(options) {}
 
-StepResult TrainStep::Run(int64_t step, const Requests& requests, bool sample_expert_load) {
-  StepResult result;
-  PhaseTimer timer(&result.phase_seconds);
+PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool sample_expert_load) {
+  PendingStep pending;
+  pending.begin.emplace(communicators_.world->device());
+  StepResult& result = pending.result;
+  PhaseTimer timer;
+  // A device runs behind the host: what the host's clock would say of phases is not true there.
+  PhaseTimer* phases = on_cpu() ? &timer : nullptr;
+  std::optional<PhaseScope> phase(std::in_place, phases, StepPhase::kData);
+  const auto enter = [&](StepPhase next) {
+    phase.reset();
+    phase.emplace(phases, next);
+  };
   const int64_t accumulation = order_.accumulation_steps();
   result.targets = CountTargets(data_, order_.GlobalBatch(step - 1));
+  result.learning_rate = LearningRate(options_.schedule, step);
   const LossScale scale = {
       .cross_entropy = 1.0 / static_cast<double>(std::max<int64_t>(1, result.targets)),
       .aux = options_.router_aux_loss_coef / static_cast<double>(accumulation)};
 
   // Gradients of this rank's micro-batches.
-  at::Tensor shared = at::zeros({kNumShared}, at::kDouble);
-  double* sums = shared.mutable_data_ptr<double>();
+  Communicator& world = *communicators_.world;
+  at::Tensor shared =
+      at::zeros({kNumShared}, at::TensorOptions().dtype(at::kDouble).device(world.device()));
+  const auto sum = [&shared](Shared which) { return shared.narrow(0, which, 1); };
+  const BlockGradients gradients = [this](int block) { return decoder_.BlockGradient(block); };
   decoder_.ZeroGradients();
+  at::Tensor tokens_per_expert;
   for (int64_t index = 0; index < accumulation; ++index) {
     const Batch batch =
         BuildBatch(data_, order_.MicroBatch(step - 1, index, communicators_.world->rank()));
-    timer.Count("data");
-    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale);
-    timer.Count("forward_backward");
-    sums[kCrossEntropy] += micro.cross_entropy_sum;
-    sums[kTokens] += static_cast<double>(micro.tokens);
-    sums[kEntropy] += micro.router_entropy * static_cast<double>(micro.tokens);
-    result.aux_loss += micro.aux_loss / static_cast<double>(accumulation);
+    // Gradients of the last micro-batch are reduced while its backward goes on.
+    std::function<void(int)> reduce;
+    if (!on_cpu() && index + 1 == accumulation)
+      reduce = [&](int layer) { optimizer_.ReduceLayer(layer, gradients); };
+    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, phases, reduce);
+    const auto tokens = static_cast<double>(micro.tokens);
+    sum(kCrossEntropy).add_(micro.sums.narrow(0, 0, 1));
+    // Every rank has the same: the mean over ranks of it is it.
+    sum(kAuxLoss).add_(micro.sums.narrow(0, 1, 1),
+                       1.0 / static_cast<double>(accumulation * world.size()));
+    sum(kEntropy).add_(micro.sums.narrow(0, 2, 1), tokens);
+    sum(kTokens).add_(tokens);
     if (!sample_expert_load || !micro.tokens_per_expert.defined()) continue;
-    if (!result.tokens_per_expert.defined()) {
-      result.tokens_per_expert = at::zeros(micro.tokens_per_expert.sizes(), at::kLong);
+    if (!tokens_per_expert.defined()) {
+      tokens_per_expert = at::zeros(micro.tokens_per_expert.sizes(),
+                                    micro.tokens_per_expert.options().dtype(at::kLong));
     }
-    result.tokens_per_expert.add_(micro.tokens_per_expert);
+    tokens_per_expert.add_(micro.tokens_per_expert);
   }
 
   // Sum over ranks; every rank owns a part.
-  const BlockGradients gradients = [this](int block) { return decoder_.BlockGradient(block); };
-  sums[kSquares] = optimizer_.ReduceGradients(gradients);
-  timer.Count("reduce_gradients");
+  enter(StepPhase::kReduceGradients);
+  sum(kSquares).copy_(optimizer_.ReduceGradients(gradients));
 
   // What all ranks must decide together.
-  sums[kCheckpoint] = requests.checkpoint ? 1 : 0;
-  sums[kStop] = requests.stop ? 1 : 0;
-  communicators_.world->AllReduce(shared);
+  enter(StepPhase::kAgree);
+  sum(kCheckpoint).fill_(requests.checkpoint ? 1 : 0);
+  sum(kStop).fill_(requests.stop ? 1 : 0);
+  world.AllReduce(shared);
+  if (tokens_per_expert.defined()) world.AllReduce(tokens_per_expert);
+  pending.cross_entropy_scale = scale.cross_entropy;
+  pending.shared = ReadBack(shared);
+  if (tokens_per_expert.defined()) pending.tokens_per_expert = ReadBack(tokens_per_expert);
+
+  enter(StepPhase::kUpdate);
+  optimizer_.Update(gradients, result.learning_rate, options_.max_grad_norm, sum(kSquares),
+                    shared.narrow(0, kCrossEntropy, 2));
+  enter(StepPhase::kOther);
+  phase.reset();
+  pending.end.emplace(communicators_.world->device());
+  if (phases != nullptr) result.phase_seconds = phases->Seconds();
+  return pending;
+}
+
+StepResult TrainStep::Finish(PendingStep pending) {
+  StepResult result = std::move(pending.result);
+  const at::Tensor shared = pending.shared.Wait();
+  communicators_.world->Check();
+  result.seconds = pending.end->SecondsSince(*pending.begin);
+  const double* sums = shared.const_data_ptr<double>();
   result.agreed = AllAsked(sums[kCheckpoint], sums[kStop], communicators_.world->size());
-  result.loss = sums[kCrossEntropy] * scale.cross_entropy;
+  result.loss = sums[kCrossEntropy] * pending.cross_entropy_scale;
+  result.aux_loss = sums[kAuxLoss];
   result.grad_norm = std::sqrt(sums[kSquares]);
   result.tokens = static_cast<int64_t>(sums[kTokens]);
   result.router_entropy = sums[kTokens] > 0 ? sums[kEntropy] / sums[kTokens] : 0;
-  result.learning_rate = LearningRate(options_.schedule, step);
-  if (result.tokens_per_expert.defined()) communicators_.world->AllReduce(result.tokens_per_expert);
-  timer.Count("agree");
-
+  if (pending.tokens_per_expert) result.tokens_per_expert = pending.tokens_per_expert->Wait();
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.aux_loss) ||
                    !std::isfinite(result.grad_norm);
   if (result.skipped) {
-    result.non_finite_parameters = optimizer_.NonFiniteParameters(gradients);
-  } else {
-    optimizer_.Update(gradients, result.learning_rate,
-                      ClipScale(result.grad_norm, options_.max_grad_norm));
+    result.non_finite_parameters =
+        optimizer_.NonFiniteParameters([this](int block) { return decoder_.BlockGradient(block); });
   }
-  timer.Count("update");
   return result;
 }
 
 Requests AgreeOnRequests(Communicator& world, const Requests& requests) {
   at::Tensor asked = at::zeros({2}, at::kDouble);
-  double* values = asked.mutable_data_ptr<double>();
-  values[0] = requests.checkpoint ? 1 : 0;
-  values[1] = requests.stop ? 1 : 0;
+  asked[0] = requests.checkpoint ? 1 : 0;
+  asked[1] = requests.stop ? 1 : 0;
+  asked = asked.to(world.device());
   world.AllReduce(asked);
-  return AllAsked(values[0], values[1], world.size());
+  asked = asked.cpu();
+  return AllAsked(asked[0].item<double>(), asked[1].item<double>(), world.size());
 }
 
 }  // namespace switchyard::trainer

@@ -18,6 +18,7 @@
 #include "worker/trainer/optim/schedule.h"
 #include "worker/trainer/optim/sharded_optimizer.h"
 #include "worker/trainer/train/control_reader.h"
+#include "worker/trainer/train/host_copy.h"
 
 namespace switchyard::trainer {
 
@@ -41,7 +42,17 @@ struct StepResult {
   double router_entropy = 0;                       // nats, mean over tokens and MoE layers
   at::Tensor
       tokens_per_expert;  // int64 [MoE layers, E] over all ranks; defined when it was sampled
-  std::map<std::string, double> phase_seconds;  // of this rank
+  double seconds = 0;                           // of this rank; on a GPU the device's
+  std::map<std::string, double> phase_seconds;  // of this rank; none on a GPU
+};
+
+// A step that has been enqueued; on a GPU it may still run.
+struct PendingStep {
+  StepResult result;  // what the host knows without waiting
+  HostCopy shared;
+  std::optional<HostCopy> tokens_per_expert;
+  double cross_entropy_scale = 0;
+  std::optional<TimeMark> begin, end;
 };
 
 class TrainStep {
@@ -50,8 +61,14 @@ class TrainStep {
   TrainStep(Decoder& decoder, ShardedOptimizer& optimizer, MeshCommunicators& communicators,
             const TokenShards& data, BatchOrder& order, const TrainStepOptions& options);
 
-  // Step `step`, 1-based. `requests` is what this rank has been asked for.
-  StepResult Run(int64_t step, const Requests& requests, bool sample_expert_load);
+  // Step `step`, 1-based. `requests` is what this rank has been asked for. On CPU the step is over
+  // when the call returns; on a GPU nothing waits for it, and the next may be enqueued before
+  // Finish.
+  PendingStep Enqueue(int64_t step, const Requests& requests, bool sample_expert_load);
+  // Waits for the step; in the order of Enqueue. The evidence of a skipped step is looked for in
+  // the gradients of the newest step. Collective.
+  StepResult Finish(PendingStep pending);
+  bool on_cpu() const { return communicators_.world->device().is_cpu(); }
 
  private:
   Decoder& decoder_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <deque>
 #include <filesystem>
 #include <limits>
 #include <memory>
@@ -29,6 +30,7 @@ namespace switchyard::trainer {
 namespace {
 
 constexpr int kMaxConsecutiveSkips = 3;
+constexpr std::chrono::seconds kProgressInterval{1};
 
 void ThrowUnlessOk(const absl::Status& status, ExitCode code) {
   if (!status.ok()) throw TrainerError(code, std::string(status.message()));
@@ -44,10 +46,6 @@ T ValueOrThrow(absl::StatusOr<T> value, ExitCode code) {
 // wrong choice.
 ExitCode ResumeCode(const absl::Status& status) {
   return absl::IsInvalidArgument(status) ? ExitCode::kConfig : ExitCode::kCheckpointCorrupt;
-}
-
-double Seconds(std::chrono::steady_clock::time_point since) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
 }
 
 class TrainingRun {
@@ -69,18 +67,25 @@ class TrainingRun {
   void OpenData();
   void Load();
   void Resume();
-  void Evaluate();
-  void ReportStep(const StepResult& result, double seconds);
+  // False when the run was asked to end meanwhile.
+  bool Evaluate();
+  bool BetweenEvaluationBatches(double done);
+  void ReportStep(const StepResult& result);
   void CountSkip(const StepResult& result);
   void Save(const std::string& stage, const std::string& final_path, bool final);
-  void SaveStep() {
-    Save(config_.StagePath(progress_.step), config_.CheckpointPath(progress_.step), false);
-  }
+  // At most once a step.
+  void SaveStep();
   RunEnd Stopped() const;
   void Phase(const char* name, double progress = 0) {
     reporter_.Lifecycle(PhaseLine(name, progress));
   }
   bool EveryFew(int64_t interval) const { return interval > 0 && progress_.step % interval == 0; }
+  // Whether an evaluation or a checkpoint follows step `step`.
+  bool IsBoundary(int64_t step) const {
+    const auto every = [step](int64_t interval) { return interval > 0 && step % interval == 0; };
+    return every(config_.checkpoint.interval_steps) ||
+           (eval_data_ && every(config_.training.eval_interval_steps));
+  }
 
   const TrainerConfig& config_;
   const std::string& config_json_;
@@ -98,27 +103,19 @@ class TrainingRun {
   TrainingProgress progress_{.initial_eval_loss = std::numeric_limits<double>::quiet_NaN()};
   ExpertLoadSummary expert_load_;      // of the newest sampled step
   std::vector<std::string> evidence_;  // of the skipped steps in a row
+  int64_t saved_step_ = -1;            // that this attempt saved last
+  std::chrono::steady_clock::time_point progress_told_;
 };
 
 RunEnd TrainingRun::Run() {
   Phase("loading");
-  if (config_.device != "cpu") {
-    throw TrainerError(ExitCode::kDevice,
-                       absl::StrFormat("device is \"%s\", but this trainer was built for cpu only",
-                                       config_.device));
-  }
   if (rank_ == 0) RefuseOutputOfAnotherJob();
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
   OpenData();
   Load();
   reporter_.Lifecycle(ReadyLine(rank_, progress_.step, context_->decoder->arena_use().planned));
-  Communicator& world = *context_->communicators().world;
 
-  if (eval_data_ && progress_.step == 0) {
-    Evaluate();
-    const Requests agreed = AgreeOnRequests(world, control_.requests());
-    if (agreed.stop && !agreed.checkpoint) return Stopped();
-  }
+  if (eval_data_ && progress_.step == 0 && !Evaluate()) return Stopped();
 
   const TrainerConfig::Training& t = config_.training;
   TrainStep train_step(*context_->decoder, *optimizer_, context_->communicators(), *train_data_,
@@ -128,25 +125,40 @@ RunEnd TrainingRun::Run() {
                         .max_grad_norm = t.max_grad_norm,
                         .router_aux_loss_coef = t.router_aux_loss_coef});
   Phase("training", static_cast<double>(progress_.step) / static_cast<double>(t.total_steps));
+  const int64_t first_step = progress_.step + 1;
+  // On a GPU one step is enqueued while the one before still runs, but never beyond a step after
+  // which something needs the values as they are then.
+  const size_t ahead = train_step.on_cpu() ? 0 : 1;
+  std::deque<PendingStep> pending;
+  int64_t enqueued = progress_.step;
+  Requests agreed;
   while (progress_.step < t.total_steps) {
-    const auto begin = std::chrono::steady_clock::now();
-    const int64_t step = progress_.step + 1;
-    const bool sample = step == 1 || step % config_.expert_load_interval_steps == 0;
-    const StepResult result = train_step.Run(step, control_.requests(), sample);
-    progress_.step = step;
+    while (enqueued < t.total_steps && pending.size() <= ahead && !agreed.checkpoint &&
+           !agreed.stop && (pending.empty() || !IsBoundary(enqueued))) {
+      const int64_t step = ++enqueued;
+      const bool sample = step == first_step || step % config_.expert_load_interval_steps == 0;
+      pending.push_back(train_step.Enqueue(step, control_.requests(), sample));
+    }
+    const StepResult result = train_step.Finish(std::move(pending.front()));
+    pending.pop_front();
+    ++progress_.step;
     progress_.tokens += result.tokens;
     control_.Done(result.agreed);
-    ReportStep(result, Seconds(begin));
+    agreed.checkpoint = agreed.checkpoint || result.agreed.checkpoint;
+    agreed.stop = agreed.stop || result.agreed.stop;
+    ReportStep(result);
     CountSkip(result);
+    if (!pending.empty()) continue;
 
-    const bool last = step == t.total_steps;
-    if (eval_data_ && !last && EveryFew(t.eval_interval_steps)) Evaluate();
-    if (result.agreed.checkpoint || (!last && EveryFew(config_.checkpoint.interval_steps)))
-      SaveStep();
-    if (result.agreed.stop) return Stopped();
+    const bool last = progress_.step == t.total_steps;
+    const Requests asked = std::exchange(agreed, {});
+    if (asked.checkpoint) SaveStep();
+    if (asked.stop) return Stopped();
+    if (eval_data_ && !last && EveryFew(t.eval_interval_steps) && !Evaluate()) return Stopped();
+    if (!last && EveryFew(config_.checkpoint.interval_steps)) SaveStep();
   }
 
-  if (eval_data_) Evaluate();
+  if (eval_data_ && !Evaluate()) return Stopped();
   Save(config_.FinalStagePath(), config_.FinalPath(), true);
   return {ExitCode::kOk, absl::StrFormat("%d steps done", progress_.step), progress_.step};
 }
@@ -190,17 +202,23 @@ void TrainingRun::Load() {
   options.expert_parallel = config_.expert_parallel;
   options.rank = rank_;
   options.precision = config_.precision == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
+  options.optimizer =
+      config_.optimizer == "compact" ? OptimizerProfile::kCompact : OptimizerProfile::kExact;
+  options.device = config_.device;
+  options.deterministic = config_.training.deterministic;
   options.micro_batch_sequences = config_.training.micro_batch_sequences;
   options.sequence_length = config_.sequence_length;
   options.gradient_accumulation = order_->accumulation_steps();
   options.job_uid = config_.job_uid;
   options.epoch = config_.epoch;
-  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks);
+  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);
   context_ = ConnectRank(options);
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();
   optimizer_ = std::make_unique<ShardedOptimizer>(
-      registry, context_->communicators(), AdamWOptions{t.beta1, t.beta2, t.eps, t.weight_decay});
+      registry, context_->communicators(),
+      ShardedOptimizerOptions{
+          {t.beta1, t.beta2, t.eps, t.weight_decay}, options.optimizer, t.seed});
   if (config_.resume_from.empty()) {
     ThrowUnlessOk(LoadModel(config_.model, registry, &optimizer_->state()), ExitCode::kModel);
   } else {
@@ -230,20 +248,38 @@ void TrainingRun::Resume() {
   progress_ = loaded->progress;
 }
 
-void TrainingRun::Evaluate() {
+bool TrainingRun::Evaluate() {
   Phase("evaluating");
-  const EvaluationResult result =
+  const std::optional<EvaluationResult> result =
       EvaluateAll(*context_->decoder, *context_->communicators().world, *eval_data_,
-                  config_.training.micro_batch_sequences, [this](double progress) {
-                    reporter_.Metric(PhaseLine("evaluating", std::min(progress, 1.0)));
-                  });
-  if (progress_.step == 0) progress_.initial_eval_loss = result.loss;
-  if (rank_ == 0) reporter_.Lifecycle(EvalLine(progress_.step, result.loss, result.targets));
+                  config_.training.micro_batch_sequences,
+                  [this](double done) { return BetweenEvaluationBatches(done); });
+  if (!result) return false;
+  if (progress_.step == 0) progress_.initial_eval_loss = result->loss;
+  if (rank_ == 0) reporter_.Lifecycle(EvalLine(progress_.step, result->loss, result->targets));
   Phase("training",
         static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
+  return true;
 }
 
-void TrainingRun::ReportStep(const StepResult& result, double seconds) {
+bool TrainingRun::BetweenEvaluationBatches(double done) {
+  const Requests agreed = AgreeOnRequests(*context_->communicators().world, control_.requests());
+  const auto now = std::chrono::steady_clock::now();
+  if (now - progress_told_ >= kProgressInterval) {
+    reporter_.Metric(PhaseLine("evaluating", done));
+    progress_told_ = now;
+  }
+  // Before the first step there is nothing to save: a checkpoint waits for that step's end.
+  const bool save = agreed.checkpoint && progress_.step > 0;
+  if (save) {
+    SaveStep();
+    Phase("evaluating", done);
+  }
+  control_.Done({.checkpoint = save, .stop = agreed.stop});
+  return !agreed.stop;
+}
+
+void TrainingRun::ReportStep(const StepResult& result) {
   if (result.tokens_per_expert.defined()) {
     expert_load_ = SummarizeExpertLoad(result.tokens_per_expert, result.router_entropy);
     if (rank_ == 0) {
@@ -259,9 +295,10 @@ void TrainingRun::ReportStep(const StepResult& result, double seconds) {
   report.grad_norm = result.grad_norm;
   report.tokens = result.tokens;
   report.targets = result.targets;
-  report.step_seconds = seconds;
+  report.step_seconds = result.seconds;
   report.phase_seconds = result.phase_seconds;
-  report.peak_memory_bytes = PeakMemoryBytes();
+  report.peak_memory_bytes =
+      config_.device == "cpu" ? PeakMemoryBytes() : GpuBackend()->Memory().used_bytes;
   report.skipped = result.skipped;
   report.expert_load_max_over_mean = expert_load_.max_over_mean;
   report.dead_experts = expert_load_.dead_experts;
@@ -312,15 +349,21 @@ void TrainingRun::Save(const std::string& stage, const std::string& final_path, 
   metadata.next_sequence = progress_.step * config_.training.global_batch_sequences;
   metadata.seed = config_.training.seed;
   metadata.train_fingerprint = train_data_->fingerprint();
-  const int64_t bytes =
-      ValueOrThrow(SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->state()),
-                   ExitCode::kOutput);
+  const int64_t bytes = ValueOrThrow(
+      SaveCheckpoint(request, context_->decoder->parameters(), optimizer_->CurrentState()),
+      ExitCode::kOutput);
   reporter_.Lifecycle(
       CheckpointShardLine({rank_, progress_.step, stage, final_path, final, bytes}));
   if (!final) {
     Phase("training",
           static_cast<double>(progress_.step) / static_cast<double>(config_.training.total_steps));
   }
+}
+
+void TrainingRun::SaveStep() {
+  if (saved_step_ == progress_.step) return;
+  Save(config_.StagePath(progress_.step), config_.CheckpointPath(progress_.step), false);
+  saved_step_ = progress_.step;
 }
 
 RunEnd TrainingRun::Stopped() const {

@@ -1,0 +1,51 @@
+#include "common/security/private_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "common/durable_file.h"
+#include "common/status_macros.h"
+
+namespace switchyard::security {
+
+absl::Status ReplaceWholeFile(const std::string& path, absl::string_view bytes, mode_t mode) {
+  const std::string temporary = absl::StrCat(path, ".new-", ::getpid());
+  ::unlink(temporary.c_str());  // of an earlier process with this id
+  {
+    const UniqueFd fd(
+        ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode));
+    if (!fd.valid()) return FileError(errno, "create", temporary);
+    absl::Status written = WriteAt(fd.get(), temporary, bytes.data(), bytes.size(), 0);
+    if (written.ok() && ::fchmod(fd.get(), mode) != 0) {  // the umask may have taken bits away
+      written = FileError(errno, "chmod", temporary);
+    }
+    written.Update(SyncFile(fd.get(), temporary));
+    if (!written.ok()) {
+      ::unlink(temporary.c_str());
+      return written;
+    }
+  }
+  if (::rename(temporary.c_str(), path.c_str()) != 0) {
+    const int error = errno;
+    ::unlink(temporary.c_str());
+    return FileError(error, "rename to", path);
+  }
+  const std::string directory = std::filesystem::path(path).parent_path().string();
+  return SyncDirectory(directory.empty() ? "." : directory);
+}
+
+absl::Status CheckPrivate(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) return FileError(errno, "look at", path);
+  if ((info.st_mode & 0077) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(
+      absl::StrCat(path, " holds a secret and may be read by others; run: chmod 600 ", path));
+}
+
+}  // namespace switchyard::security

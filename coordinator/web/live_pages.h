@@ -1,0 +1,32 @@
+// The coordinator's pages over HTTP: the list of jobs, and each job's report as it stands now.
+//
+// Read-only, from what is published and recorded; never touches the writer thread. Their scripts
+// ask again every few seconds and get 304 while nothing changed.
+#pragma once
+
+#include "common/http/http_server.h"
+#include "coordinator/history/metrics_store.h"
+#include "coordinator/job/job_store.h"
+#include "coordinator/service/published_state.h"
+
+namespace switchyard::coordinator {
+
+class LivePages {
+ public:
+  // All are borrowed and thread-safe.
+  LivePages(const PublishedState& state, MetricsStore& metrics, JobStore& store)
+      : state_(state), metrics_(metrics), store_(store) {}
+
+  // "/", "/jobs/PROJECT/JOB" and "/assets/...". This must outlive the server.
+  void AddTo(http::Server& server);
+
+ private:
+  http::Response JobList(const http::Request& request) const;
+  http::Response JobReport(const http::Request& request) const;
+
+  const PublishedState& state_;
+  MetricsStore& metrics_;
+  JobStore& store_;
+};
+
+}  // namespace switchyard::coordinator

@@ -12,6 +12,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-600}
 shift $(($# > 0 ? 1 : 0))
 targets=("$@")
+trap 'rm -rf /dev/shm/switchyard-fuzz-*' EXIT  # libFuzzer ends without cleaning up
 [ ${#targets[@]} -gt 0 ] || targets=(job_spec safetensors token_shard trainer_lines tokens)
 command -v clang++-14 >/dev/null || die "clang++-14 is not installed." "Run: tools/setup.sh --fuzz"
 

@@ -83,7 +83,7 @@ wait_for_agents() {
 # Data and model are made anew when the dictionary or the tools that make them change.
 make_inputs() {
   local wanted
-  wanted=$(cat tools/foldoc.py tools/make_demo_model.py tools/requirements.txt /usr/share/dictd/foldoc.index | sha256sum)
+  wanted=$(cat tools/foldoc.py tools/make_demo_model.py tools/requirements-runtime.txt /usr/share/dictd/foldoc.index | sha256sum)
   if [ "$(cat $demo/inputs.stamp 2>/dev/null)" = "$wanted" ]; then
     echo "   $demo/data and $demo/model are up to date"
     return 0

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . tools/common.sh
 
-tools/setup.sh
+tools/setup.sh --tests
 [ -d build ] || need_disk_gb 4 "Building"
 stage "Configure"
 .venv/bin/cmake --preset release

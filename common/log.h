@@ -1,4 +1,8 @@
-// Structured log: one JSON object a line on standard error.
+// Structured log: one JSON object a line on standard error; the same in coordinator, agent and
+// trainer.
+//
+// SWITCHYARD_LOG_FORMAT=text writes lines for people instead, SWITCHYARD_LOG_LEVEL=debug (info,
+// warning, error) chooses what is written; trainers inherit both from their agent.
 //
 //   log::Info("job.accepted", {{"job", name}, {"expert_parallel", 8}});
 //
@@ -19,6 +23,9 @@ using Field = std::pair<const char*, nlohmann::json>;
 
 // Lines below `level` are dropped; default kInfo. Thread-safe.
 void SetMinimumLevel(Level level);
+// Takes format and level from the environment. False, with `problem` saying what is wrong, when a
+// variable has another value than those above; it then counts as unset.
+bool ConfigureFromEnvironment(std::string* problem);
 // Fields added to every line of this process, for example the rank. Call before threads start.
 void SetProcessFields(std::initializer_list<Field> fields);
 

@@ -1,12 +1,18 @@
 // switchyard-coordinator: flags, signals, exit codes.
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 
+#include "absl/strings/str_cat.h"
 #include "common/log.h"
+#include "common/service_notifier.h"
 #include "common/telemetry/metrics_page.h"
 #include "coordinator/access/security_commands.h"
+#include "coordinator/launch/slurm_allocator.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -39,8 +45,29 @@ int Fail(const absl::Status& status) {
   return ExitCode(status);
 }
 
+// Until a signal comes: refreshes metrics every minute, and tells systemd that work goes on.
+int WaitForSignal(const sigset_t& signals, const Server& server, MetricsSink& sink,
+                  ServiceNotifier& systemd) {
+  constexpr std::chrono::milliseconds kRefresh = std::chrono::minutes(1);
+  const auto pulse = systemd.alive_interval().count() > 0
+                         ? std::min(systemd.alive_interval(), kRefresh)
+                         : kRefresh;
+  const timespec wait{pulse.count() / 1000, pulse.count() % 1000 * 1000000};
+  auto refreshed = std::chrono::steady_clock::now();
+  int64_t turns = -1;
+  while (true) {
+    const int signal_number = sigtimedwait(&signals, nullptr, &wait);
+    if (signal_number >= 0) return signal_number;
+    if (server.turns() != turns) systemd.Alive();
+    turns = server.turns();
+    if (std::chrono::steady_clock::now() - refreshed < kRefresh) continue;
+    refreshed = std::chrono::steady_clock::now();
+    sink.Refresh();
+  }
+}
+
 int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir,
-        const AccessOptions& access) {
+        const AccessOptions& access, const std::string& slurm) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -48,7 +75,14 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   pthread_sigmask(SIG_BLOCK, &signals,
                   nullptr);  // before any thread starts; taken by sigwait below
   signal(SIGPIPE, SIG_IGN);
+  ServiceNotifier systemd;
 
+  std::unique_ptr<SlurmAllocator> allocator;
+  if (!slurm.empty()) {
+    absl::StatusOr<launch::v1::SlurmConfig> config = ReadSlurmConfig(slurm);
+    if (!config.ok()) return Fail(config.status());
+    allocator = std::make_unique<SlurmAllocator>(*std::move(config));
+  }
   telemetry::Registry registry;
   const SystemClock clock;
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
@@ -68,15 +102,18 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
     (*bound)->Handle("/metrics", [&, page = telemetry::MetricsPage(registry)](const auto& request) {
       sink.Refresh();
       series.SetDisk(state_dir);
+      if (!access.security_dir.empty()) series.SetCertificates(access.security_dir);
       return page(request);
     });
     options.http = *std::move(bound);
   }
   options.listen = listen;
   options.state_dir = state_dir;
+  options.version = SWITCHYARD_VERSION;
   options.access = access;
   options.series = &series;
   options.observers = {&sink};
+  options.allocator = allocator.get();
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
@@ -93,9 +130,10 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
     log::Warning("coordinator.plain_text",
                  {{"what", "whoever reaches the port may do everything, and reads along"}});
   }
-  const timespec minute{60, 0};
-  int signal_number = -1;
-  while ((signal_number = sigtimedwait(&signals, nullptr, &minute)) < 0) sink.Refresh();
+  systemd.Ready();
+  systemd.Status(absl::StrCat("serving on ", (*server)->address()));
+  const int signal_number = WaitForSignal(signals, **server, sink, systemd);
+  systemd.Stopping();
   log::Info("coordinator.draining", {{"signal", signal_number}});
   server->reset();
   log::Info("coordinator.stopped");
@@ -136,9 +174,11 @@ int main(int argc, char** argv) {
   CLI::App app{
       "Coordinator of Switchyard: accepts fine-tuning jobs and runs them on the nodes of its "
       "agents."};
+  app.set_version_flag("--version", SWITCHYARD_VERSION);
   std::string listen = "127.0.0.1:7070";
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;
+  std::string slurm;
   switchyard::coordinator::AccessOptions access;
   std::function<absl::Status()> command;
   app.require_subcommand(0, 1);
@@ -150,6 +190,8 @@ int main(int argc, char** argv) {
          "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing");
+  app.add_option("--slurm", slurm,
+                 "Run jobs in a Slurm cluster as this JSON file says (docs/operations.md)");
   switchyard::coordinator::AddAccessOptions(app, access);
   switchyard::coordinator::AddSecurityCommands(app, command);
   try {
@@ -164,6 +206,14 @@ int main(int argc, char** argv) {
   }
   access.limits.request_burst = 4 * access.limits.requests_per_second;
   switchyard::log::SetProcessFields({{"program", "coordinator"}});
+  std::string problem;
+  if (!switchyard::log::ConfigureFromEnvironment(&problem)) {
+    std::fprintf(stderr, "switchyard-coordinator: %s\n", problem.c_str());
+    return 64;
+  }
   switchyard::rpc::AllowOnlyTls13();
-  return switchyard::coordinator::Run(listen, metrics, state_dir, access);
+  switchyard::rpc::AdoptGrpcLog();
+  // No core dump and no debugger of the same user gets at the server's key.
+  if (!access.security_dir.empty()) prctl(PR_SET_DUMPABLE, 0);
+  return switchyard::coordinator::Run(listen, metrics, state_dir, access, slurm);
 }

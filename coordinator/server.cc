@@ -23,6 +23,7 @@
 #include "coordinator/service/agent_service.h"
 #include "coordinator/service/job_service.h"
 #include "coordinator/service/resource_services.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/state_dir.h"
 #include "coordinator/web/live_pages.h"
 
@@ -31,7 +32,7 @@ namespace {
 
 constexpr std::chrono::seconds kDrainTime{3};
 // For calls that are open when a connection's time is over.
-constexpr int kConnectionGraceMs = 5000;
+constexpr int kMaxConnectionGraceMs = 5000;
 constexpr absl::Duration kHealthTime = absl::Seconds(2);
 
 // Removes the logs of deleted jobs.
@@ -143,7 +144,7 @@ struct Server::Parts {
         core(options.core, clock, *store, planner, agents, NewId),
         loop(core, options.series),
         jobs({loop, *store, published, planner, *metrics, watches, log_hub, access.paths,
-              options.access.limits.max_jobs_per_project}),
+              options.access.limits.max_jobs_per_project, options.allocator}),
         checkpoints(loop, published),
         nodes(loop,
               [this](const grpc::CallbackServerContext* context) {
@@ -158,6 +159,7 @@ struct Server::Parts {
         guarded_tokens(gate, tokens),
         pages(published, *metrics, *store) {
     agents.SetLoop(&loop);
+    core.context().allocator = options.allocator;
     core.AddListener(&published);
     core.AddObserver(metrics.get());  // before `published`: watchers read steps from it
     core.AddObserver(&published);
@@ -204,7 +206,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   absl::StatusOr<StateDir> dir = StateDir::Open(options.state_dir);
   if (!dir.ok()) return dir.status();
   std::unique_ptr<SqliteJobStore> store;
-  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database()));
+  SWITCHYARD_ASSIGN_OR_RETURN(store, SqliteJobStore::Open(dir->database(), options.version));
   std::unique_ptr<MetricsStore> metrics;
   SWITCHYARD_ASSIGN_OR_RETURN(metrics, MetricsStore::Open(dir->metrics_database()));
   std::unique_ptr<AuditLog> audit;
@@ -227,9 +229,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   int port = 0;
   builder.AddListeningPort(options.listen, parts->access.credentials, &port);
   if (parts->access.tokens != nullptr) {
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS,
-                               options.access.max_connection_age_seconds * 1000);
-    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, kConnectionGraceMs);
+    const int age_ms = options.access.max_connection_age_seconds * 1000;
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, age_ms);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS,
+                               std::min(age_ms, kMaxConnectionGraceMs));
   }
   builder.RegisterService(&parts->guarded_jobs);
   builder.RegisterService(&parts->guarded_checkpoints);
@@ -237,6 +240,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   builder.RegisterService(&parts->guarded_tokens);
   builder.RegisterService(&parts->agents);
   parts->loop.Start();
+  options.interceptors.push_back(std::make_unique<TraceCalls>());
   options.interceptors.push_back(parts->gate.Interceptor());
   builder.experimental().SetInterceptorCreators(std::move(options.interceptors));
   parts->server = builder.BuildAndStart();
@@ -278,6 +282,7 @@ Server::~Server() {
 }
 
 const std::string& Server::address() const { return parts_->address; }
+int64_t Server::turns() const { return parts_->loop.turns(); }
 
 std::string Server::http_address() const {
   return parts_->http == nullptr ? "" : parts_->http->address();

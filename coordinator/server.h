@@ -19,9 +19,11 @@ namespace switchyard::coordinator {
 struct ServerOptions {
   std::string listen = "127.0.0.1:7070";  // port 0 takes a free one
   std::string state_dir;
+  std::string version;  // of the program, noted in the store
   AccessOptions access;
   CoreOptions core;
   std::vector<JobObserver*> observers;    // borrowed; outlive the server
+  NodeAllocator* allocator = nullptr;     // borrowed; null: jobs run where agents dial in
   const ServiceSeries* series = nullptr;  // borrowed; null for none
   // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
   std::unique_ptr<http::Server> http;
@@ -40,6 +42,8 @@ class Server {
 
   // "127.0.0.1:7070" as bound.
   const std::string& address() const;
+  // Grows while the coordinator gets on with its work; what a watchdog looks at.
+  int64_t turns() const;
   // The same of HTTP; empty without.
   std::string http_address() const;
   // Writes a file into the state directory, for scripts that wait for it; "listen-address" is

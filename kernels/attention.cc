@@ -248,7 +248,8 @@ std::string Problem(const AttentionOptions& o) {
   if (o.num_heads <= 0 || o.num_kv_heads <= 0 || o.num_heads % o.num_kv_heads != 0) {
     return "num_kv_heads must divide num_heads";
   }
-  if (o.head_dim != 64 && o.head_dim != 128) return "head_dim must be 64 or 128";
+  if (o.head_dim != 32 && o.head_dim != 64 && o.head_dim != 128)
+    return "head_dim must be 32, 64 or 128";
   if (o.sequence_length <= 0 || o.num_tokens <= 0)
     return "sequence_length and num_tokens must be positive";
   if (o.max_documents == 0 && o.num_tokens % o.sequence_length != 0) {

@@ -17,7 +17,7 @@ namespace switchyard::kernels {
 struct AttentionOptions {
   int32_t num_heads = 0;     // H
   int32_t num_kv_heads = 0;  // G, divides H
-  int32_t head_dim = 0;      // C: 64 or 128
+  int32_t head_dim = 0;      // C: 32, 64 or 128
   int64_t num_tokens = 0;    // T, rows of every buffer
   // Longest run of tokens that attend to each other. Without documents T is a multiple of it.
   int64_t sequence_length = 0;

@@ -20,8 +20,9 @@ namespace switchyard::kernels {
 inline constexpr int kMaxExchangeRanks = 8;      // P of an ep group
 inline constexpr int kMaxExchangeExperts = 512;  // E of the whole group
 inline constexpr int kMaxExchangeTopK = 32;      // K
-inline constexpr int kExchangeTile = 4;          // slots under one flag of rows
-inline constexpr int kExchangeColumns = 1024;    // and columns under one flag of the way back
+inline constexpr int kRowTile = 8;               // slots under one flag of rows
+inline constexpr int kBackTile = 4;              // slots under one flag of the way back,
+inline constexpr int kBackColumns = 1024;        // and columns
 inline constexpr int64_t kMaxExchangeTokens = int64_t{1} << 22;
 // A table of choices: rows of each local expert, and at [kMaxExchangeExperts] the slots.
 inline constexpr int kExchangeTableInts = kMaxExchangeExperts + 16;
@@ -78,9 +79,9 @@ struct ExchangeRowsParams {
   const int32_t* token_of_slot_PT;                  // of the plan
   const int32_t* send_count_P;                      // of the plan
   nv_bfloat16* rows_to[kMaxExchangeRanks];          // [slots, D]; own entry unused
-  uint32_t* flag_to[kMaxExchangeRanks];             // [tiles]; null for no flags
+  uint32_t* flag_to[kMaxExchangeRanks];             // [tiles of slots]; null for no flags
   const nv_bfloat16* rows_from[kMaxExchangeRanks];  // [slots, D]; own entry unused: x
-  const uint32_t* flag_from[kMaxExchangeRanks];     // [tiles]; null for no flags
+  const uint32_t* flag_from[kMaxExchangeRanks];     // [tiles of slots]; null for no flags
   nv_bfloat16* keep[kMaxExchangeRanks];  // [slots, D]: copies of what peers sent; null for none
   // Read when `build`: the routing is built from the choices, else it is as built before.
   const int32_t* table_from[kMaxExchangeRanks];
@@ -113,7 +114,7 @@ struct ExchangeBackParams {
   const float* grad_weight_R;                // [R], pushed alongside; null for none
   nv_bfloat16* back_to[kMaxExchangeRanks];   // [slots, D]; own entry unused
   float* back_weight_to[kMaxExchangeRanks];  // [slots, K]
-  uint32_t* flag_to[kMaxExchangeRanks];      // [tiles]; null for no flags
+  uint32_t* flag_to[kMaxExchangeRanks];      // [tiles of slots]; null for no flags
   const nv_bfloat16* back_from[kMaxExchangeRanks];
   const float* back_weight_from[kMaxExchangeRanks];
   const uint32_t* flag_from[kMaxExchangeRanks];

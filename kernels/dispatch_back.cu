@@ -7,12 +7,12 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int kUnroll = kExchangeColumns / (32 * kVec);  // 16-byte loads of a lane, a row
-constexpr int kRowsInFlight = 4;
+constexpr int kUnroll = kBackColumns / (32 * kVec);  // 16-byte loads of a lane, a row
+constexpr int kRowsInFlight = 3;
 
-__device__ int Tiles(int slots) { return (slots + kExchangeTile - 1) / kExchangeTile; }
+__device__ int Tiles(int slots) { return (slots + kBackTile - 1) / kBackTile; }
 
-__device__ int Chunks(int hidden) { return (hidden + kExchangeColumns - 1) / kExchangeColumns; }
+__device__ int Chunks(int hidden) { return (hidden + kBackColumns - 1) / kBackColumns; }
 
 __device__ __forceinline__ uint4 Round8(const float (&v)[kVec]) {
   uint4 raw;
@@ -79,12 +79,12 @@ __device__ void SendTiles(const ExchangeBackParams& p, uint32_t completed) {
     const int chunk = static_cast<int>(unit % chunks);
     const int to = (c.rank + 1 + static_cast<int>(unit / chunks % peers)) % c.size;
     const int tile = static_cast<int>(unit / chunks / peers);
-    const int first_slot = tile * kExchangeTile;
-    const int slots = min(kExchangeTile, p.recv_count_P[to] - first_slot);
+    const int first_slot = tile * kBackTile;
+    const int slots = min(kBackTile, p.recv_count_P[to] - first_slot);
     if (slots <= 0) continue;
-    int32_t row[kExchangeTile];
+    int32_t row[kBackTile];
 #pragma unroll
-    for (int i = 0; i < kExchangeTile; ++i) {
+    for (int i = 0; i < kBackTile; ++i) {
       row[i] = -1;
       if (i < slots && lane < k) {
         row[i] = p.row_of_choice_PTK[(to * p.num_tokens + first_slot + i) * k + lane];
@@ -100,7 +100,7 @@ __device__ void SendTiles(const ExchangeBackParams& p, uint32_t completed) {
     }
     const int first = chunk * 32 * kUnroll + lane;
 #pragma unroll
-    for (int i = 0; i < kExchangeTile; ++i) {
+    for (int i = 0; i < kBackTile; ++i) {
       if (i >= slots) break;
       const int64_t slot = first_slot + i;
       if (p.grad_weight_R != nullptr && chunk == 0 && lane < k) {
@@ -168,7 +168,7 @@ __device__ void ReceiveTokens(const ExchangeBackParams& p, uint32_t completed) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) own[u] = Round8(sum[u]);
     const bool there = parts.slot < 0 || lane == c.rank || p.flag_from[lane] == nullptr ||
-                       WaitFor(p.flag_from[lane] + parts.slot / kExchangeTile * chunks + chunk,
+                       WaitFor(p.flag_from[lane] + parts.slot / kBackTile * chunks + chunk,
                                completed + 1, c, ExchangeFailure::kBackLate, lane);
     if (!__all_sync(~0u, there)) return;
 #pragma unroll

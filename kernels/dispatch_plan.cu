@@ -6,6 +6,7 @@
 namespace switchyard::kernels {
 namespace {
 
+constexpr int kThreads = 1024;
 constexpr int kTokens = 128;  // of a block
 constexpr int kWords = kTokens / 32;
 constexpr int kUnroll = 8;  // loads in flight of a thread that adds the counts of other blocks
@@ -34,14 +35,14 @@ struct TokenMask {
 __device__ void AddEarlierBlocks(const DispatchPlanParams& p, const TokenMask* mask, int entries,
                                  uint32_t tag, int32_t* before, int* go) {
   const int block = static_cast<int>(blockIdx.x);
-  for (int j = threadIdx.x; j < entries; j += kExchangeThreads) {
+  for (int j = threadIdx.x; j < entries; j += kThreads) {
     before[j] = 0;
     const uint64_t word = static_cast<uint64_t>(tag) << 32 | mask[j].Below(kTokens);
     *static_cast<volatile uint64_t*>(p.scratch + static_cast<int64_t>(block) * entries + j) = word;
   }
   __syncthreads();
-  const int parts = max(1, kExchangeThreads / entries);
-  const int step = kExchangeThreads / parts;
+  const int parts = max(1, kThreads / entries);
+  const int step = kThreads / parts;
   const int part = static_cast<int>(threadIdx.x) / step;
   for (int j = static_cast<int>(threadIdx.x) % step; j < entries && part < parts; j += step) {
     const volatile uint64_t* column = p.scratch + j;
@@ -71,7 +72,7 @@ __device__ void AddEarlierBlocks(const DispatchPlanParams& p, const TokenMask* m
   __syncthreads();
 }
 
-__global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParams p) {
+__global__ void __launch_bounds__(kThreads) PlanKernel(DispatchPlanParams p) {
   __shared__ TokenMask mask[kMaxExchangeExperts + kMaxExchangeRanks];  // experts, then ranks
   __shared__ int32_t before[kMaxExchangeExperts + kMaxExchangeRanks];
   __shared__ int go;
@@ -82,15 +83,15 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
   const int tokens =
       static_cast<int>(min(static_cast<int64_t>(kTokens), p.num_tokens - first_token));
   const int32_t* expert = p.expert_TK + first_token * k;
-  const uint32_t completed = LoadVolatile(c.state);
-  if (LoadVolatile(c.error) != 0) return;
+  const uint32_t completed = LoadVolatile(c.state), error = LoadVolatile(c.error);
+  cudaTriggerProgrammaticLaunchCompletion();
 
-  for (int i = threadIdx.x; i < entries * kWords; i += kExchangeThreads) {
+  for (int i = threadIdx.x; i < entries * kWords; i += kThreads) {
     mask[i / kWords].word[i % kWords] = 0;
   }
-  if (threadIdx.x == 0) go = 1;
+  if (threadIdx.x == 0) go = error == 0 ? 1 : 0;
   __syncthreads();
-  for (int i = threadIdx.x; i < tokens * k; i += kExchangeThreads) {
+  for (int i = threadIdx.x; i < tokens * k; i += kThreads) {
     const int e = expert[i];
     if (e >= experts) Fail(c, ExchangeFailure::kBadExpert, c.rank);
     if (e < 0 || e >= experts) continue;
@@ -98,6 +99,7 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
     mask[experts + e / local].Add(i / k);
   }
   __syncthreads();
+  if (go == 0) return;
   AddEarlierBlocks(p, mask, entries, completed + 1, before, &go);
   if (go == 0) return;
 
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
                ? before[experts + rank] + mask[experts + rank].Below(token)
                : -1;
   };
-  for (int i = threadIdx.x; i < ranks * kTokens; i += kExchangeThreads) {
+  for (int i = threadIdx.x; i < ranks * kTokens; i += kThreads) {
     const int rank = i / kTokens, token = i % kTokens;
     if (token >= tokens) continue;
     const int slot = slot_of(rank, token);
@@ -114,7 +116,7 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
     p.slot_PT[row + first_token + token] = slot;
     if (slot >= 0) p.token_of_slot_PT[row + slot] = static_cast<int32_t>(first_token + token);
   }
-  for (int i = threadIdx.x; i < tokens * k; i += kExchangeThreads) {
+  for (int i = threadIdx.x; i < tokens * k; i += kThreads) {
     const int e = expert[i];
     const bool routed = e >= 0 && e < experts;
     p.place_TK[first_token * k + i] =
@@ -130,7 +132,7 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
   if (go == 0) return;
   for (int r = 1; r <= ranks; ++r) {
     const int rank = (c.rank + r) % ranks;
-    for (int i = threadIdx.x; i < tokens * k; i += kExchangeThreads) {
+    for (int i = threadIdx.x; i < tokens * k; i += kThreads) {
       const int slot = slot_of(rank, i / k);
       if (slot < 0) continue;
       const int e = expert[i];
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(kExchangeThreads) PlanKernel(DispatchPlanParam
     }
   }
   if (blockIdx.x != gridDim.x - 1) return;
-  for (int j = threadIdx.x; j < entries; j += kExchangeThreads) {
+  for (int j = threadIdx.x; j < entries; j += kThreads) {
     const int total = before[j] + mask[j].Below(kTokens);
     const bool is_rank = j >= experts;
     const int rank = is_rank ? j - experts : j / local;
@@ -174,7 +176,7 @@ cudaError_t DispatchPlan(const DispatchPlanParams& p, cudaStream_t stream) {
       p.num_experts % p.control.size != 0) {
     return cudaErrorInvalidValue;
   }
-  PlanKernel<<<static_cast<int>(Blocks(p.num_tokens)), kExchangeThreads, 0, stream>>>(p);
+  PlanKernel<<<static_cast<int>(Blocks(p.num_tokens)), kThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 

@@ -7,9 +7,11 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int kUnroll = 8;  // 16-byte loads in flight of a lane
+constexpr int kUnroll = 8;  // 16-byte loads in flight of a lane, a row
+constexpr int kGroup = 2;   // slots that a warp expands at a time
+static_assert(kRowTile % kGroup == 0);
 
-__device__ int Tiles(int slots) { return (slots + kExchangeTile - 1) / kExchangeTile; }
+__device__ int Tiles(int slots) { return (slots + kRowTile - 1) / kRowTile; }
 
 // A warp's share of the units 0, 1, 2, ... of `blocks` blocks: neighbours lie in different blocks.
 struct Share {
@@ -28,8 +30,8 @@ __device__ void SendTiles(const ExchangeRowsParams& p, uint32_t completed) {
   uint32_t free_ranks = 0;  // which have taken the exchange before
   for (int64_t unit = share.first; unit < units; unit += share.step) {
     const int to = (c.rank + 1 + static_cast<int>(unit % peers)) % c.size;
-    const int first_slot = static_cast<int>(unit / peers) * kExchangeTile;
-    const int slots = min(kExchangeTile, p.send_count_P[to] - first_slot);
+    const int first_slot = static_cast<int>(unit / peers) * kRowTile;
+    const int slots = min(kRowTile, p.send_count_P[to] - first_slot);
     if (slots <= 0) continue;
     if ((free_ranks >> to & 1u) == 0 && c.taken_from[to] != nullptr) {
       bool taken = true;
@@ -68,7 +70,7 @@ struct ReceiveShared {
   int32_t first_row[kMaxExchangeExperts];  // [L, P]: rows of the expert before those of the source
   int32_t slots[kMaxExchangeRanks];
   int32_t warp_sum[kExchangeWarps];
-  int32_t row[kExchangeWarps][kExchangeTile * kMaxExchangeTopK];  // of the choices of a warp's tile
+  int32_t row[kExchangeWarps][kGroup * kMaxExchangeTopK];  // of the choices of a warp's slots
   int ok;
 };
 
@@ -118,12 +120,17 @@ __device__ bool ReadTables(const ExchangeRowsParams& p, uint32_t completed, Rece
   return true;
 }
 
-// Expands up to kExchangeTile slots of `source` from first_slot on. `row`: of this warp.
-__device__ void ExpandTile(const ExchangeRowsParams& p, ReceiveShared& s, int32_t* row, int source,
-                           int first_slot) {
+// Expands up to kGroup slots of `source` from first_slot on. `row`: of this warp.
+__device__ void ExpandGroup(const ExchangeRowsParams& p, const ReceiveShared& s, int32_t* row,
+                            int source, int first_slot) {
   const int lane = static_cast<int>(threadIdx.x) % 32, k = p.top_k, ranks = p.control.size;
   const int vectors = p.hidden / kVec;
-  const int slots = min(kExchangeTile, s.slots[source] - first_slot);
+  const int slots = min(kGroup, s.slots[source] - first_slot);
+  const bool is_own = source == p.control.rank;
+  const nv_bfloat16* base = is_own ? p.x_TD : p.rows_from[source];
+  nv_bfloat16* keep = is_own ? nullptr : p.keep[source];
+  int32_t from_row = first_slot + min(lane, slots - 1);
+  if (is_own) from_row = p.token_of_slot_PT[source * p.num_tokens + from_row];
   const int64_t first_choice = static_cast<int64_t>(first_slot) * k;
   int32_t* saved = p.row_of_choice_PTK + source * p.num_tokens * k + first_choice;
   for (int i = lane; i < slots * k; i += 32) {
@@ -140,33 +147,35 @@ __device__ void ExpandTile(const ExchangeRowsParams& p, ReceiveShared& s, int32_
       row[i] = saved[i];
     }
   }
-  __syncwarp();
-  const bool is_own = source == p.control.rank;
-  int token = 0;
-  if (is_own && lane < slots) {
-    token = p.token_of_slot_PT[source * p.num_tokens + first_slot + lane];
-  }
-  nv_bfloat16* keep = is_own ? nullptr : p.keep[source];
-  for (int slot = 0; slot < slots; ++slot) {
-    const int64_t from_row = is_own ? __shfl_sync(~0u, token, slot) : first_slot + slot;
-    const uint4* from = reinterpret_cast<const uint4*>((is_own ? p.x_TD : p.rows_from[source]) +
-                                                       from_row * p.hidden);
-    for (int first = lane; first < vectors; first += 32 * kUnroll) {
-      uint4 v[kUnroll];
-      const auto store = [&](nv_bfloat16* base, int64_t at) {
-        uint4* to = reinterpret_cast<uint4*>(base + at * p.hidden);
+  const uint4* from[kGroup];
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-          if (first + 32 * u < vectors) __stcs(to + first + 32 * u, v[u]);
-        }
-      };
+  for (int g = 0; g < kGroup; ++g) {
+    from[g] = reinterpret_cast<const uint4*>(
+        base + static_cast<int64_t>(__shfl_sync(~0u, from_row, g)) * p.hidden);
+  }
+  __syncwarp();
+  for (int first = lane; first < vectors; first += 32 * kUnroll) {
+    uint4 v[kGroup][kUnroll];
+#pragma unroll
+    for (int g = 0; g < kGroup; ++g) {
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        if (first + 32 * u < vectors) v[u] = __ldcg(from + first + 32 * u);
+        if (first + 32 * u < vectors) v[g][u] = __ldcg(from[g] + first + 32 * u);
       }
-      if (keep != nullptr) store(keep, first_slot + slot);
+    }
+#pragma unroll
+    for (int g = 0; g < kGroup; ++g) {
+      if (g >= slots) break;
+      const auto store = [&](nv_bfloat16* rows, int64_t at) {
+        uint4* to = reinterpret_cast<uint4*>(rows + at * p.hidden);
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+          if (first + 32 * u < vectors) __stcs(to + first + 32 * u, v[g][u]);
+        }
+      };
+      if (keep != nullptr) store(keep, first_slot + g);
       for (int i = 0; i < k; ++i) {
-        const int32_t r = row[slot * k + i];
+        const int32_t r = row[g * k + i];
         if (r >= 0) store(p.rows_RD, r);
       }
     }
@@ -174,8 +183,8 @@ __device__ void ExpandTile(const ExchangeRowsParams& p, ReceiveShared& s, int32_
   __syncwarp();
 }
 
-// Own tiles first, then those of the peers in the order in which they arrive.
-__device__ void ReceiveTiles(const ExchangeRowsParams& p, uint32_t completed, ReceiveShared& s) {
+// Own slots first, then those of the peers in the order in which they arrive.
+__device__ void ReceiveRows(const ExchangeRowsParams& p, uint32_t completed, ReceiveShared& s) {
   const ExchangeControl& c = p.control;
   const int i = static_cast<int>(threadIdx.x), lane = i % 32, peers = c.size - 1;
   int32_t* row = s.row[i / 32];
@@ -188,29 +197,30 @@ __device__ void ReceiveTiles(const ExchangeRowsParams& p, uint32_t completed, Re
   }
   __syncthreads();
   const Share share(static_cast<int>(blockIdx.x) - p.send_blocks, p.receive_blocks);
-  for (int tile = share.first; tile < Tiles(s.slots[c.rank]); tile += share.step) {
-    ExpandTile(p, s, row, c.rank, tile * kExchangeTile);
+  for (int slot = share.first * kGroup; slot < s.slots[c.rank]; slot += share.step * kGroup) {
+    ExpandGroup(p, s, row, c.rank, slot);
   }
-  const int64_t units = static_cast<int64_t>(peers) * Tiles(static_cast<int>(p.num_tokens));
+  const int64_t units = (p.num_tokens + kGroup - 1) / kGroup * peers;
   for (int64_t unit = share.first; unit < units; unit += share.step) {
     // The rank before this one sends here first.
     const int source = (c.rank + c.size - 1 - static_cast<int>(unit % peers)) % c.size;
-    const int tile = static_cast<int>(unit / peers);
-    if (tile >= Tiles(s.slots[source])) continue;
+    const int slot = static_cast<int>(unit / peers) * kGroup;
+    if (slot >= s.slots[source]) continue;
     if (p.flag_from[source] != nullptr) {
       bool there = true;
       if (lane == 0) {
-        there = WaitFor(p.flag_from[source] + tile, completed + 1, c, ExchangeFailure::kRowsLate,
-                        source);
+        there = WaitFor(p.flag_from[source] + slot / kRowTile, completed + 1, c,
+                        ExchangeFailure::kRowsLate, source);
       }
       if (!__all_sync(~0u, there)) return;
     }
-    ExpandTile(p, s, row, source, tile * kExchangeTile);
+    ExpandGroup(p, s, row, source, slot);
   }
 }
 
 __global__ void __launch_bounds__(kExchangeThreads) RowsKernel(ExchangeRowsParams p) {
   __shared__ ReceiveShared shared;
+  cudaGridDependencySynchronize();
   const uint32_t completed = LoadVolatile(p.control.state);
   const bool failed = LoadVolatile(p.control.error) != 0;
   if (failed) {
@@ -224,7 +234,7 @@ __global__ void __launch_bounds__(kExchangeThreads) RowsKernel(ExchangeRowsParam
   if (static_cast<int>(blockIdx.x) < p.send_blocks) {
     SendTiles(p, completed);
   } else {
-    ReceiveTiles(p, completed, shared);
+    ReceiveRows(p, completed, shared);
   }
   if (p.receive_blocks > 0) FinishExchange(p.control, completed + 1);
 }
@@ -238,8 +248,17 @@ cudaError_t ExchangeRows(const ExchangeRowsParams& p, cudaStream_t stream) {
       p.send_blocks + p.receive_blocks <= 0) {
     return cudaErrorInvalidValue;
   }
-  RowsKernel<<<p.send_blocks + p.receive_blocks, kExchangeThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  // Behind a plan its blocks may come while that still runs; they wait for it to end.
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(p.send_blocks + p.receive_blocks);
+  config.blockDim = dim3(kExchangeThreads);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = p.build ? 1 : 0;
+  return cudaLaunchKernelEx(&config, RowsKernel, p);
 }
 
 }  // namespace switchyard::kernels

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cute/arch/copy_sm90_desc.hpp>
 #include <utility>
 
 #include "kernels/grouped_gemm.h"
@@ -9,8 +10,9 @@ namespace {
 
 using internal::GroupedArrays;
 using internal::GroupedProblem;
+using internal::TensorMap;
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 
 struct PreparedCall {
   GroupedArrays arrays;
@@ -18,6 +20,8 @@ struct PreparedCall {
   const nv_bfloat16* a;
   const nv_bfloat16* b;
   char* out;
+  SwigluOperands swiglu;
+  TensorMap map_templates[internal::kNumOperands];
 };
 
 struct PrepareArgs {
@@ -26,51 +30,92 @@ struct PrepareArgs {
   int64_t max_rows;
 };
 
+// A matrix in memory: `rows` of `width` elements, one after the other. Width 0: the map's template
+// has all but the address.
+struct Matrix {
+  const void* data;
+  uint32_t width, rows, element_bytes;
+};
+
+// The whole warp writes one map.
+__device__ void WriteMap(const TensorMap& from, const Matrix& matrix, TensorMap& shared,
+                         TensorMap* to) {
+  const int lane = threadIdx.x % 32;
+  reinterpret_cast<uint32_t*>(&shared)[lane] = reinterpret_cast<const uint32_t*>(&from)[lane];
+  __syncwarp();
+  auto& map = reinterpret_cast<cute::TmaDescriptor&>(shared);
+  if (lane == 0) {
+    cute::tma_descriptor_replace_addr_in_shared_mem(map, matrix.data);
+    if (matrix.width > 0) {
+      const uint64_t pitch = uint64_t{matrix.width} * matrix.element_bytes;
+      cute::tma_descriptor_replace_dims_strides_in_shared_mem(
+          map, {matrix.width, max(matrix.rows, 1u), 1, 1, 1}, {0, pitch, 0, 0, 0});
+    }
+  }
+  __syncwarp();
+  cute::tma_descriptor_cp_fence_release(reinterpret_cast<cute::TmaDescriptor*>(to), map);
+}
+
+// A block an expert of a call (x, y), a warp an operand.
 __global__ void __launch_bounds__(kThreads)
     PrepareKernel(const __grid_constant__ PrepareArgs args) {
-  const PreparedCall& call = args.calls[blockIdx.x];
+  __shared__ TensorMap scratch[internal::kNumOperands];
+  const PreparedCall& call = args.calls[blockIdx.y];
   const GroupedArrays& to = call.arrays;
-  const int32_t n = call.shape.out_features, k = call.shape.in_features;
-  const GroupedProduct product = call.shape.product;
-  const bool forward = product == GroupedProduct::kForward;
-  const bool gradient = product == GroupedProduct::kWeightGradient;
-  const int64_t out_bytes = call.shape.output == GroupedOutput::kBfloat16 ? 2 : 4;
-  const int64_t width_a = forward ? k : n;    // of a's rows
-  const int64_t width_out = forward ? n : k;  // of out's rows
-  const int64_t matrix = static_cast<int64_t>(n) * k;
-  for (int l = threadIdx.x; l < call.shape.num_experts; l += kThreads) {
-    const int64_t begin = min(static_cast<int64_t>(args.offset_L1[l]), args.max_rows);
-    const int64_t end = min(static_cast<int64_t>(args.offset_L1[l + 1]), args.max_rows);
-    const int32_t rows = static_cast<int32_t>(max(end - begin, int64_t{0}));
-    to.stride_a[l] = width_a;
-    to.stride_b[l] = k;
-    to.stride_out[l] = width_out;
-    if (!gradient) {
-      to.problem[l] = {rows, forward ? n : k, forward ? k : n};
-      to.a[l] = call.a + begin * width_a;
-      to.b[l] = call.b + l * matrix;
-      to.out[l] = call.out + begin * width_out * out_bytes;
-      continue;
-    }
-    to.out[l] = call.out + l * matrix * out_bytes;
-    if (rows > 0) {
-      to.problem[l] = {n, k, rows};
-      to.a[l] = call.a + begin * n;
-      to.b[l] = call.b + begin * k;
-    } else if (call.shape.output == GroupedOutput::kFloat32Add) {
-      to.problem[l] = {0, 0, 1};  // no tile
-      to.a[l] = call.a;
-      to.b[l] = call.b;
-    } else {
-      // A sum over no rows never clears the accumulators: one row of zeros instead.
-      to.problem[l] = {n, k, 1};
-      to.a[l] = to.zeros;
-      to.b[l] = to.zeros;
-    }
-  }
-  if (gradient) {
+  const uint32_t n = call.shape.out_features, k = call.shape.in_features;
+  const bool forward_swiglu = call.shape.product == GroupedProduct::kForwardSwiglu;
+  const bool forward = call.shape.product == GroupedProduct::kForward || forward_swiglu;
+  const bool gradient = call.shape.product == GroupedProduct::kWeightGradient;
+  const bool adds = call.shape.output == GroupedOutput::kFloat32Add;
+  if (gradient && blockIdx.x == 0) {
     for (int i = threadIdx.x; i < max(n, k); i += kThreads) to.zeros[i] = __float2bfloat16_rn(0.0f);
   }
+  const int operand = threadIdx.x / 32;
+  const int l = blockIdx.x;
+  const int64_t begin = min(static_cast<int64_t>(args.offset_L1[l]), args.max_rows);
+  const int64_t end = min(static_cast<int64_t>(args.offset_L1[l + 1]), args.max_rows);
+  const uint32_t rows = static_cast<uint32_t>(max(end - begin, int64_t{0}));
+  // A sum over no rows never clears the accumulators: one row of zeros instead, or no tile.
+  const bool no_sum = gradient && rows == 0;
+  const uint32_t sum_rows = no_sum ? 1 : rows;
+  const uint32_t out_bytes = call.shape.output == GroupedOutput::kBfloat16 ? 2 : 4;
+  const int64_t matrix = int64_t{n} * k;
+  const uint32_t width_a = forward ? k : n, width_out = forward ? n : k;
+  char* const out = call.out + (gradient ? l * matrix : begin * width_out) * out_bytes;
+  TensorMap* map = nullptr;
+  Matrix view{};
+  if (operand == internal::kOperandA) {
+    map = to.input_maps + 2 * l;
+    view = {no_sum ? to.zeros : call.a + begin * width_a, width_a, sum_rows, 2};
+  } else if (operand == internal::kOperandB) {
+    map = to.input_maps + 2 * l + 1;
+    if (gradient) {
+      view = {no_sum ? to.zeros : call.b + begin * k, k, sum_rows, 2};
+    } else {
+      view = {call.b + l * matrix, forward_swiglu ? 0 : k, n, 2};
+    }
+  } else if (operand == internal::kOperandC) {
+    map = to.output_maps + 2 * l + 1;
+  } else {
+    map = to.output_maps + 2 * l;
+    if (threadIdx.x % 32 == 0) {
+      if (no_sum && adds) {
+        to.problem[l] = {0, 0, 1};
+      } else if (gradient) {
+        to.problem[l] = {static_cast<int>(n), static_cast<int>(k), static_cast<int>(sum_rows)};
+      } else {
+        to.problem[l] = {static_cast<int>(rows), static_cast<int>(width_out),
+                         static_cast<int>(width_a)};
+      }
+      to.destinations[l] = {out, call.swiglu.h_RF + begin * (n / 2),
+                            call.swiglu.row_weight_R + begin};
+    }
+  }
+  if (operand == internal::kOperandC || operand == internal::kOperandD) {
+    if (!adds) return;  // only the end of a tile that adds uses maps
+    view = {out, width_out, gradient ? n : rows, out_bytes};
+  }
+  WriteMap(call.map_templates[operand], view, scratch[operand], map);
 }
 
 bool Aligned(const void* p, uintptr_t bytes) {
@@ -90,14 +135,11 @@ int64_t LayOutWorkspace(const GroupedGemmShape& shape, void* workspace, GroupedA
     return base + at;
   };
   const int64_t experts = shape.num_experts;
-  arrays->tensor_maps = take(kTensorMapBytes);
   arrays->problem = reinterpret_cast<GroupedProblem*>(take(experts * sizeof(GroupedProblem)));
-  arrays->a = reinterpret_cast<const nv_bfloat16**>(take(experts * 8));
-  arrays->b = reinterpret_cast<const nv_bfloat16**>(take(experts * 8));
-  arrays->out = reinterpret_cast<void**>(take(experts * 8));
-  arrays->stride_a = reinterpret_cast<int64_t*>(take(experts * 8));
-  arrays->stride_b = reinterpret_cast<int64_t*>(take(experts * 8));
-  arrays->stride_out = reinterpret_cast<int64_t*>(take(experts * 8));
+  arrays->input_maps = reinterpret_cast<TensorMap*>(take(2 * experts * sizeof(TensorMap)));
+  arrays->output_maps = reinterpret_cast<TensorMap*>(take(2 * experts * sizeof(TensorMap)));
+  arrays->destinations =
+      reinterpret_cast<GroupedDestination*>(take(experts * sizeof(GroupedDestination)));
   arrays->zeros = reinterpret_cast<nv_bfloat16*>(
       take(2 * int64_t{std::max(shape.out_features, shape.in_features)}));
   return used;
@@ -125,6 +167,10 @@ std::string GroupedGemmShapeError(const GroupedGemmShape& shape) {
       shape.product != GroupedProduct::kWeightGradient) {
     return "grouped GEMM: float32 output exists for weight gradients only; use bfloat16";
   }
+  if (shape.product == GroupedProduct::kForwardSwiglu && shape.out_features % 32 != 0) {
+    return "grouped GEMM: out_features is " + std::to_string(shape.out_features) +
+           "; with SwiGLU it must be a multiple of 32 (gate and up by 16 rows)";
+  }
   return "";
 }
 
@@ -150,13 +196,15 @@ cudaError_t GroupedGemm::Build(const GroupedGemmShape& shape, void* workspace) {
     if (error != cudaSuccess) return error;
   }
   if (major != 9) return cudaErrorNoKernelImageForDevice;  // built for Hopper alone
-  sms = std::min(sms, internal::kMaxSms);
   GroupedArrays arrays;
   internal::LayOutWorkspace(shape, workspace, &arrays);
   const int experts = shape.num_experts;
   switch (shape.product) {
     case GroupedProduct::kForward:
       launcher_ = internal::MakeForward(arrays, experts, sms);
+      break;
+    case GroupedProduct::kForwardSwiglu:
+      launcher_ = internal::MakeForwardSwiglu(shape, arrays, sms);
       break;
     case GroupedProduct::kTransposed:
       launcher_ = internal::MakeTransposed(arrays, experts, sms);
@@ -176,8 +224,8 @@ cudaError_t GroupedGemm::Build(const GroupedGemmShape& shape, void* workspace) {
 
 cudaError_t GroupedGemm::Run(cudaStream_t stream, int sm_limit) const {
   if (launcher_ == nullptr || sm_limit < 0) return cudaErrorInvalidValue;
-  const int sms = launcher_->num_sms;
-  return launcher_->Launch(sm_limit == 0 ? sms : std::min(sm_limit, sms), stream);
+  const int sms = sm_limit == 0 ? launcher_->num_sms : std::min(sm_limit, launcher_->num_sms);
+  return launcher_->Launch(sms, stream);
 }
 
 cudaError_t PrepareGroupedGemms(const PrepareGroupedGemmsParams& params, cudaStream_t stream) {
@@ -190,8 +238,10 @@ cudaError_t PrepareGroupedGemms(const PrepareGroupedGemmsParams& params, cudaStr
   args.max_rows = params.max_rows;
   for (int i = 0; i < params.num_calls; ++i) {
     const GroupedGemmCall& call = params.calls[i];
-    if (call.gemm == nullptr || call.gemm->workspace() == nullptr || !Aligned(call.a, 16) ||
+    if (call.gemm == nullptr || call.gemm->launcher() == nullptr || !Aligned(call.a, 16) ||
         !Aligned(call.b, 16) || !Aligned(call.out, 16) ||
+        (call.gemm->shape().product == GroupedProduct::kForwardSwiglu &&
+         (call.swiglu.row_weight_R == nullptr || !Aligned(call.swiglu.h_RF, 16))) ||
         call.gemm->shape().num_experts != params.calls[0].gemm->shape().num_experts) {
       return cudaErrorInvalidValue;
     }
@@ -201,8 +251,13 @@ cudaError_t PrepareGroupedGemms(const PrepareGroupedGemmsParams& params, cudaStr
     prepared.a = call.a;
     prepared.b = call.b;
     prepared.out = static_cast<char*>(call.out);
+    prepared.swiglu = call.swiglu;
+    std::copy_n(call.gemm->launcher()->map_templates, internal::kNumOperands,
+                prepared.map_templates);
   }
-  PrepareKernel<<<params.num_calls, kThreads, 0, stream>>>(args);
+  const unsigned blocks = params.calls[0].gemm->shape().num_experts;
+  static_assert(kThreads / 32 == internal::kNumOperands);
+  PrepareKernel<<<dim3(blocks, params.num_calls), kThreads, 0, stream>>>(args);
   return cudaGetLastError();
 }
 

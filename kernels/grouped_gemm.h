@@ -23,6 +23,9 @@ enum class GroupedProduct {
   kForward,         // out [R, N] = a [R, K] b[l]^T with b [L, N, K] (rows, weight)
   kTransposed,      // out [R, K] = a [R, N] b[l] with b [L, N, K] (gradient of rows, weight)
   kWeightGradient,  // out [L, N, K] = a^T b over each expert's rows; a [R, N] (gradient), b [R, K]
+  // kForward with N = 2F (gate rows of b, then up) that also writes h = silu(gate) * up *
+  // row_weight; to the bit what SwigluForward makes of out.
+  kForwardSwiglu,
 };
 
 enum class GroupedOutput {
@@ -59,17 +62,24 @@ class GroupedGemm {
   // object alone. cudaErrorInvalidValue: GroupedGemmShapeError says why, or the workspace is
   // misaligned.
   cudaError_t Build(const GroupedGemmShape& shape, void* workspace);
-  // The product that was prepared last. sm_limit: multiprocessors that it may take (the others stay
+  // Computes what was prepared last. sm_limit: multiprocessors that it may take (the others stay
   // free for communication); 0 for all. Deterministic, whatever sm_limit.
   cudaError_t Run(cudaStream_t stream, int sm_limit = 0) const;
 
   const GroupedGemmShape& shape() const { return shape_; }
   void* workspace() const { return workspace_; }
+  const internal::GroupedGemmLauncher* launcher() const { return launcher_.get(); }
 
  private:
   GroupedGemmShape shape_{};
   void* workspace_ = nullptr;
   std::unique_ptr<internal::GroupedGemmLauncher> launcher_;
+};
+
+// Buffers of kForwardSwiglu beside `out`.
+struct SwigluOperands {
+  const float* row_weight_R;  // router weight of each row
+  nv_bfloat16* h_RF;          // written
 };
 
 // One product of a layer and its buffers, 16-byte aligned. Rows beyond the last expert's are
@@ -78,7 +88,8 @@ struct GroupedGemmCall {
   const GroupedGemm* gemm;
   const nv_bfloat16* a;  // see GroupedProduct
   const nv_bfloat16* b;
-  void* out;  // bfloat16 or float32, by the shape's output
+  void* out;                   // bfloat16 or float32, by the shape's output
+  SwigluOperands swiglu = {};  // of kForwardSwiglu only
 };
 
 inline constexpr int kMaxGroupedGemmCalls = 8;

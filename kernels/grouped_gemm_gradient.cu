@@ -5,15 +5,20 @@ namespace switchyard::kernels::internal {
 
 std::unique_ptr<GroupedGemmLauncher> MakeWeightGradient(const GroupedArrays& arrays,
                                                         int num_experts, int num_sms) {
-  return MakePlain<GroupedTemplate<ColumnMajor, RowMajor, void, Bfloat16>>(arrays, num_experts,
-                                                                           num_sms, false);
+  return MakePlain<
+      GroupedTemplate<ColumnMajor, RowMajor, RegisterEpilogue<Bfloat16, WriteBfloat16>>>(
+      arrays, num_experts, num_sms);
 }
 
 std::unique_ptr<GroupedGemmLauncher> MakeWeightGradientFloat32(const GroupedArrays& arrays,
                                                                int num_experts, int num_sms,
                                                                bool add) {
-  return MakePlain<GroupedTemplate<ColumnMajor, RowMajor, float, float>>(arrays, num_experts,
-                                                                         num_sms, add);
+  if (!add) {
+    return MakePlain<GroupedTemplate<ColumnMajor, RowMajor, RegisterEpilogue<float, WriteFloat32>>>(
+        arrays, num_experts, num_sms);
+  }
+  return MakePlain<GroupedTemplate<ColumnMajor, RowMajor, StagedEpilogue<float, float, 32, 6, 4>>>(
+      arrays, num_experts, num_sms, true);
 }
 
 }  // namespace switchyard::kernels::internal

@@ -10,28 +10,40 @@
 
 namespace switchyard::kernels::internal {
 
-// Multiprocessors that the workspace has room for (tensor maps are kept by multiprocessor).
-inline constexpr int kMaxSms = 256;
-
 struct GroupedProblem {  // of one expert, in GEMM terms: D [M, N] = A [M, K] B [N, K]^T
   int32_t m, n, k;
 };
 
-// Views of a workspace; one element per expert.
+// First elements of one expert's rows, for ends of tiles that do not use maps.
+struct GroupedDestination {
+  void* out;
+  nv_bfloat16* h;
+  const float* row_weight;
+};
+
+// What the TMA unit reads and writes by; opaque.
+struct alignas(128) TensorMap {
+  uint64_t opaque[16];
+};
+
+// Operands of a GEMM in the order of their maps. C is the output when it is added to.
+enum GroupedOperand { kOperandA, kOperandB, kOperandD, kOperandC, kNumOperands };
+
+// Views of a workspace. The maps of all experts are made before the product runs: made by its
+// blocks, at every change of expert, they cost more than a short tile.
 struct GroupedArrays {
-  GroupedProblem* problem;
-  const nv_bfloat16** a;
-  const nv_bfloat16** b;
-  void** out;
-  int64_t* stride_a;  // elements between rows of the buffers
-  int64_t* stride_b;
-  int64_t* stride_out;
-  nv_bfloat16* zeros;  // a row of zeros, as long as the longer one of a and b
-  void* tensor_maps;
+  GroupedProblem* problem;           // [L]
+  TensorMap* input_maps;             // [L][2]: A, B
+  TensorMap* output_maps;            // [L][2]: D, C
+  GroupedDestination* destinations;  // [L]
+  nv_bfloat16* zeros;                // a row of zeros, as long as the longer one of a and b
 };
 
 // Lays the arrays out from `workspace`; returns the bytes.
 int64_t LayOutWorkspace(const GroupedGemmShape& shape, void* workspace, GroupedArrays* arrays);
+
+// Columns of a tile.
+inline constexpr int kGroupedTileColumns = 192;
 
 class GroupedGemmLauncher {
  public:
@@ -39,11 +51,11 @@ class GroupedGemmLauncher {
   virtual cudaError_t Launch(int sms, cudaStream_t stream) const = 0;
 
   int num_sms = 0;
+  // Complete but for address, extent and stride.
+  TensorMap map_templates[kNumOperands] = {};
 };
 
-inline constexpr int64_t kTensorMapBytes = int64_t{kMaxSms} * 6 * 128;
-
-// Null when the device cannot run it (not Hopper).
+// Null when the device refuses the kernel.
 std::unique_ptr<GroupedGemmLauncher> MakeForward(const GroupedArrays& arrays, int num_experts,
                                                  int num_sms);
 std::unique_ptr<GroupedGemmLauncher> MakeTransposed(const GroupedArrays& arrays, int num_experts,
@@ -53,5 +65,8 @@ std::unique_ptr<GroupedGemmLauncher> MakeWeightGradient(const GroupedArrays& arr
 std::unique_ptr<GroupedGemmLauncher> MakeWeightGradientFloat32(const GroupedArrays& arrays,
                                                                int num_experts, int num_sms,
                                                                bool add);
+
+std::unique_ptr<GroupedGemmLauncher> MakeForwardSwiglu(const GroupedGemmShape& shape,
+                                                       const GroupedArrays& arrays, int num_sms);
 
 }  // namespace switchyard::kernels::internal

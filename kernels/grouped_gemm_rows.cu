@@ -2,17 +2,20 @@
 #include "kernels/device/cutlass_grouped.cuh"
 
 namespace switchyard::kernels::internal {
+namespace {
+
+using Output = RegisterEpilogue<Bfloat16, WriteBfloat16>;
+
+}  // namespace
 
 std::unique_ptr<GroupedGemmLauncher> MakeForward(const GroupedArrays& arrays, int num_experts,
                                                  int num_sms) {
-  return MakePlain<GroupedTemplate<RowMajor, ColumnMajor, void, Bfloat16>>(arrays, num_experts,
-                                                                           num_sms, false);
+  return MakePlain<GroupedTemplate<RowMajor, ColumnMajor, Output>>(arrays, num_experts, num_sms);
 }
 
 std::unique_ptr<GroupedGemmLauncher> MakeTransposed(const GroupedArrays& arrays, int num_experts,
                                                     int num_sms) {
-  return MakePlain<GroupedTemplate<RowMajor, RowMajor, void, Bfloat16>>(arrays, num_experts,
-                                                                        num_sms, false);
+  return MakePlain<GroupedTemplate<RowMajor, RowMajor, Output>>(arrays, num_experts, num_sms);
 }
 
 }  // namespace switchyard::kernels::internal

@@ -155,7 +155,7 @@ int Threads(int heads, int head_dim) { return (heads * (head_dim / 16) + 31) / 3
 template <typename Params>
 bool Valid(const Params& p) {
   return p.num_tokens >= 0 && p.num_heads > 0 && p.num_kv_heads > 0 &&
-         (p.head_dim == 64 || p.head_dim == 128) &&
+         (p.head_dim == 32 || p.head_dim == 64 || p.head_dim == 128) &&
          Threads(p.num_heads + p.num_kv_heads, p.head_dim) <= kMaxThreads;
 }
 
@@ -178,8 +178,10 @@ cudaError_t QkNormRopeForward(const QkNormRopeForwardParams& p, cudaStream_t str
   const int threads = Threads(p.num_heads + p.num_kv_heads, p.head_dim);
   if (p.head_dim == 128) {
     ForwardKernel<128><<<kBlocks, threads, 0, stream>>>(p);
-  } else {
+  } else if (p.head_dim == 64) {
     ForwardKernel<64><<<kBlocks, threads, 0, stream>>>(p);
+  } else {
+    ForwardKernel<32><<<kBlocks, threads, 0, stream>>>(p);
   }
   return cudaGetLastError();
 }
@@ -192,8 +194,9 @@ cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& p, void* workspac
                                cudaStream_t stream) {
   if (!Valid(p)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
-  const cudaError_t error = p.head_dim == 128 ? LaunchBackward<128>(p, partial, stream)
-                                              : LaunchBackward<64>(p, partial, stream);
+  const cudaError_t error = p.head_dim == 128  ? LaunchBackward<128>(p, partial, stream)
+                            : p.head_dim == 64 ? LaunchBackward<64>(p, partial, stream)
+                                               : LaunchBackward<32>(p, partial, stream);
   if (error != cudaSuccess) return error;
   SumGammaKernel<<<2 * p.head_dim / 32, kSumColumnThreads, 0, stream>>>(
       partial, kBlocks, p.head_dim, p.grad_q_gamma_C, p.grad_k_gamma_C);

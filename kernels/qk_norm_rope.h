@@ -24,7 +24,7 @@ struct QkNormRopeForwardParams {
   int64_t num_tokens;            // T
   int32_t num_heads;             // H
   int32_t num_kv_heads;          // G
-  int32_t head_dim;              // C: 64 or 128; (H + G) * C at most 10,240
+  int32_t head_dim;              // C: 32, 64 or 128; (H + G) * C at most 10,240
   float eps;
 };
 

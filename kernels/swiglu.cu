@@ -1,4 +1,5 @@
 #include "kernels/device/reduce.cuh"
+#include "kernels/device/swiglu_math.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/swiglu.h"
 
@@ -8,8 +9,6 @@ namespace {
 constexpr int kThreads = 256;  // eight warps, one row each at a time
 constexpr int kBlocks = 132 * 8;
 constexpr int kUnroll = 3;  // vectors of gate and up in flight a lane; F = 768 is one round
-
-__device__ __forceinline__ float Sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
 __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardParams p) {
   const int64_t rows = p.num_rows != nullptr ? *p.num_rows : p.max_rows;
@@ -33,8 +32,7 @@ __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardPar
         const int at = first + u * 32 * kVec;
         if (at >= p.ffn) continue;
 #pragma unroll
-        for (int j = 0; j < kVec; ++j)
-          gate[u][j] = gate[u][j] * Sigmoid(gate[u][j]) * up[u][j] * weight;
+        for (int j = 0; j < kVec; ++j) gate[u][j] = Swiglu(gate[u][j], up[u][j], weight);
         Store8(p.h_RF + row * p.ffn + at, gate[u]);
       }
     }

@@ -4,20 +4,23 @@
 # Safe to repeat: what is there and valid is left alone, and then nothing is asked of the network. Works as root or
 # with sudo on Debian 12; Ubuntu 24.04 has the same package names.
 #
-#   tools/setup.sh [--no-cuda] [--fuzz]
+#   tools/setup.sh [--no-cuda] [--tests] [--fuzz]
 #     --no-cuda: no CUDA compiler (then configure with -DSWITCHYARD_CUDA=OFF)
+#     --tests: also what only tests need (Chromium, Prometheus)
 #     --fuzz: also clang, for tests/fuzz/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/common.sh
 
 with_cuda=1
-fuzz_packages=()
+with_tests=
+with_fuzz=
 for argument in "$@"; do
   case $argument in
     --no-cuda) with_cuda= ;;
-    --fuzz) fuzz_packages=(clang-14 libclang-rt-14-dev) ;;
-    *) die "unknown argument '$argument'" "usage: tools/setup.sh [--no-cuda] [--fuzz]" ;;
+    --tests) with_tests=1 ;;
+    --fuzz) with_fuzz=1 ;;
+    *) die "unknown argument '$argument'" "usage: tools/setup.sh [--no-cuda] [--tests] [--fuzz]" ;;
   esac
 done
 
@@ -25,7 +28,11 @@ packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
   libxxhash-dev libssl-dev
-  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc "${fuzz_packages[@]}")
+  libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
+[ -z "$with_fuzz" ] || packages+=(clang-14 libclang-rt-14-dev)
+
+# A browser of the user's own serves as well.
+if [ -n "$with_tests" ] && ! command -v google-chrome >/dev/null; then packages+=(chromium); fi
 
 log=$(mktemp "${TMPDIR:-/tmp}/switchyard-setup.XXXXXX")
 trap 'rm -f "$log"' EXIT
@@ -143,6 +150,25 @@ setup_cuda() {
   echo "   $(.cuda/bin/nvcc --version | grep release)"
 }
 
+# Prometheus for tests. Unpacked and not installed: the package would start a service on a port of every address.
+setup_prometheus() {
+  if command -v prometheus >/dev/null && command -v promtool >/dev/null; then
+    echo "   $(command -v prometheus) is installed"
+  elif [ -x .venv/prometheus/usr/bin/promtool ]; then
+    echo "   .venv/prometheus is there"
+  else
+    rm -rf .venv/prometheus
+    mkdir -p .venv/prometheus
+    [ "$(id -u)" != 0 ] || quiet "$log" apt-get update -q || true  # the lists may be older than the mirror
+    if ! (cd .venv/prometheus && quiet "$log" apt-get download -q prometheus &&
+      quiet "$log" dpkg -x prometheus_*.deb . && rm prometheus_*.deb); then
+      show_log "$log"
+      die "Debian's package prometheus cannot be downloaded." "The lines above say why."
+    fi
+    echo "   unpacked into .venv/prometheus"
+  fi
+}
+
 [ -r /etc/os-release ] && . /etc/os-release
 case " ${ID:-} ${ID_LIKE:-} " in
   *" debian "* | *" ubuntu "*) ;;
@@ -159,5 +185,9 @@ setup_venv
 if [ -n "$with_cuda" ]; then
   stage "CUDA compiler"
   setup_cuda
+fi
+if [ -n "$with_tests" ]; then
+  stage "Prometheus for tests"
+  setup_prometheus
 fi
 stage_finish

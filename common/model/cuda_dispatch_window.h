@@ -18,22 +18,25 @@ namespace switchyard {
 struct CudaDispatchWindowLayout {
   static constexpr int64_t kHeader = 4096;
   static constexpr int64_t kTable = 4096;  // int32 counts of the choices
-  static constexpr int64_t kSlotsOfFlag = 4;
-  static constexpr int64_t kColumnsOfFlag = 1024;  // on the way back
+  // Slots, and on the way back columns, that one flag stands for.
+  static constexpr int64_t kRowTile = 8;
+  static constexpr int64_t kBackTile = 4, kBackColumns = 1024;
 
   // Byte offsets into a rank's region; every part starts on a multiple of 128.
   explicit CudaDispatchWindowLayout(const DispatchWindowShape& shape)
       : expert_parallel(shape.expert_parallel) {
     const int64_t choices = Pad(shape.max_tokens * shape.experts_per_token * 4);
-    const int64_t flags = (shape.max_tokens + kSlotsOfFlag - 1) / kSlotsOfFlag * 4;
-    const int64_t chunks = (shape.hidden_size + kColumnsOfFlag - 1) / kColumnsOfFlag;
+    const auto tiles = [](int64_t size, int64_t tile) { return (size + tile - 1) / tile; };
+    const int64_t row_flags = tiles(shape.max_tokens, kRowTile);
+    const int64_t back_flags =
+        tiles(shape.max_tokens, kBackTile) * tiles(shape.hidden_size, kBackColumns);
     ready = kTable - 128;
     choice = kTable;
     weight = choice + choices;
     back_weight = weight + choices;
     row_flag = back_weight + choices;
-    back_flag = row_flag + Pad(flags);
-    member_bytes = back_flag + Pad(flags * chunks);
+    back_flag = row_flag + Pad(row_flags * 4);
+    member_bytes = back_flag + Pad(back_flags * 4);
     row_bytes = Pad(shape.max_tokens * shape.hidden_size * 2);
     bytes = expert_parallel > 1
                 ? kHeader + expert_parallel * member_bytes + (expert_parallel - 1) * 2 * row_bytes

@@ -65,18 +65,15 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   s.cuda = in.device == DeviceKind::kCuda;
   s.max_rows = in.expert_parallel * s.T * std::min(s.K, s.L);
   // Without expert parallelism every routing has the same number of rows. With it a quarter is
-  // allowed for imbalance; a layer that gets more recomputes gate/up instead of saving it. On a GPU
-  // the number of rows is not known to the host, and every layer saves for the worst.
-  s.row_capacity = in.expert_parallel == 1 || s.cuda
-                       ? s.max_rows
-                       : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
+  // allowed for imbalance; a layer that gets more recomputes gate/up of the rest instead of saving
+  // it. Two ranks with GPUs save for the worst, which is twice the even share: without a rest there
+  // is nothing to launch for it.
+  const bool saves_all = in.expert_parallel == 1 || (s.cuda && in.expert_parallel == 2);
+  s.row_capacity = saves_all ? s.max_rows : std::min(s.max_rows, s.T * s.K + s.T * s.K / 4);
   s.chunk = std::min<int64_t>(s.T, in.device == DeviceKind::kCpu ? 1024 : 4096);
   return s;
 }
 
-// Bytes an element of the attention output that cuDNN's backward takes, packed documents included
-// (measured: 8 dense, 13 packed).
-constexpr int64_t kAttentionScratch = 14;
 // Scratch of the other kernels: partial sums by block, and the sort of the embedding's gradient.
 Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 
@@ -126,8 +123,11 @@ Bytes AttentionBackward(const Sizes& s) {
 
 Bytes MoeBackward(const Sizes& s) {
   const Bytes rows = Tensor({s.max_rows, s.D}, s.element);
-  const Bytes hidden = Tensor({s.row_capacity, s.F}, s.element);
-  return Tensor({s.T, s.D}, s.element) +  // normed input
+  const Bytes hidden = Tensor({s.cuda ? s.max_rows : s.row_capacity, s.F}, s.element);
+  // On a GPU the gradient of gate/up is of all rows at once, since nobody knows how many there are.
+  const bool recomputes = s.cuda && s.row_capacity < s.max_rows;
+  return (recomputes ? Tensor({s.max_rows, 2 * s.F}, s.element) : Bytes{}) +
+         Tensor({s.T, s.D}, s.element) +  // normed input
          Tensor({s.T, s.D}, s.element) +  // its gradient
          rows + rows +                    // routed rows, gradients of rows
          Tensor({s.max_rows}, kFloat) +   // gradients of router weights, by row

@@ -1,5 +1,6 @@
 #include "common/rpc/credentials.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 
@@ -8,8 +9,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/durable_file.h"
+#include "common/log.h"
 #include "common/status_macros.h"
 
 namespace switchyard::rpc {
@@ -44,6 +47,23 @@ std::shared_ptr<FileWatcherCertificateProvider> Watch(const security::Certificat
 }  // namespace
 
 void AllowOnlyTls13() { ::setenv(kSuitesVariable, kUnusableSuite, 1); }
+
+void AdoptGrpcLog() {
+  gpr_set_log_function([](gpr_log_func_args* args) {
+    constexpr int kLinesASecond = 5;
+    static absl::Mutex mutex(absl::kConstInit);
+    static int64_t second = 0;
+    static int lines = 0;
+    {
+      absl::MutexLock lock(&mutex);
+      const int64_t now = absl::ToUnixSeconds(absl::Now());
+      if (now != second) lines = 0;
+      second = now;
+      if (++lines > kLinesASecond) return;
+    }
+    log::Warning("grpc.says", {{"what", args->message}});
+  });
+}
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(
     const security::CertificateFiles& files) {

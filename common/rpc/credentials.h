@@ -20,6 +20,10 @@ inline constexpr unsigned kCertificateRefreshSeconds = 1;
 // the functions below refuse to work without.
 void AllowOnlyTls13();
 
+// What gRPC has to say goes into the program's own log, a few lines a second at most: strangers who
+// fail a handshake cannot fill a disk. For daemons, first thing in main.
+void AdoptGrpcLog();
+
 // A server's. Clients may show a certificate, and then it must be one of the authority's: agents
 // do, people have tokens. FailedPrecondition when the files cannot be used.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(

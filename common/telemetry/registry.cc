@@ -113,6 +113,9 @@ void Counter::Remove(const LabelValues& labels) const { state_->Remove(labels); 
 void Histogram::Observe(double value, const LabelValues& labels) const {
   state_->With(labels, [&](auto& metric) { metric.Observe(value); });
 }
+void Histogram::Touch(const LabelValues& labels) const {
+  state_->With(labels, [](auto&) {});
+}
 void Histogram::Remove(const LabelValues& labels) const { state_->Remove(labels); }
 
 struct Registry::State {
@@ -141,9 +144,7 @@ struct Registry::State {
     auto* raw = state.get();
     Declare(std::move(state));
     // A series without labels exists from the start: 0 is a statement, absence is not.
-    if constexpr (!std::is_same_v<Tag, internal::HistogramTag>) {
-      if (raw->info.labels.empty()) raw->With({}, [](auto&) {});
-    }
+    if (raw->info.labels.empty()) raw->With({}, [](auto&) {});
     return raw;
   }
 };

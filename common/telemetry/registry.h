@@ -64,6 +64,9 @@ class Counter {
 class Histogram {
  public:
   void Observe(double value, const LabelValues& labels = {}) const;
+  // The series exists from now on, without an observation: Prometheus sees the first one only if it
+  // saw the series before.
+  void Touch(const LabelValues& labels) const;
   void Remove(const LabelValues& labels) const;
 
  private:

@@ -15,7 +15,8 @@ namespace {
 
 using grpc::experimental::InterceptionHookPoints;
 
-// Refusals of one address that are written down one by one; the rest are counted.
+// Refusals of one caller, or where none is known of one address, that are written down one by one;
+// the rest are counted.
 constexpr double kRefusalsPerSecond = 2;
 constexpr double kRefusalBurst = 50;
 
@@ -158,7 +159,9 @@ void AccessGate::Refused(AuditEntry entry, const absl::Status& status) {
   if (options_.audit == nullptr) return;
   {
     absl::MutexLock lock(&mutex_);
-    if (!refusals_.Take(PeerAddress(entry.peer), entry.time)) {
+    // Noise from an address does not hide what a known caller tried.
+    const std::string key = entry.caller_id.empty() ? PeerAddress(entry.peer) : entry.caller_id;
+    if (!refusals_.Take(key, entry.time)) {
       ++unwritten_refusals_;
       return;
     }

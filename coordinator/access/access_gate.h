@@ -90,7 +90,7 @@ class AccessGate {
   std::map<const grpc::ServerContextBase*, Call> calls_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int> streams_ ABSL_GUARDED_BY(mutex_);  // by caller
   RateLimiter requests_ ABSL_GUARDED_BY(mutex_);
-  RateLimiter refusals_ ABSL_GUARDED_BY(mutex_);  // that are written down, by peer
+  RateLimiter refusals_ ABSL_GUARDED_BY(mutex_);  // that are written down
   int64_t unwritten_refusals_ ABSL_GUARDED_BY(mutex_) = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <random>
 
 #include "absl/random/random.h"
@@ -41,6 +42,8 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> Credentials(const Endp
 
 ApiClient::ApiClient(const Endpoint& endpoint)
     : address_(endpoint.address), tls_(!endpoint.authority.empty()) {
+  const char* inherited = std::getenv(kTraceparentVariable);
+  trace_id_ = TraceIdOf(inherited == nullptr ? "" : inherited).value_or(NewTraceId());
   const auto credentials = Credentials(endpoint);
   setup_ = credentials.status();
   const auto channel = rpc::MakeChannel(address_, credentials.ok() ? *credentials : nullptr);

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/rpc/status.h"
+#include "common/trace.h"
 #include "coordinator/cli/cli_context.h"
 #include "switchyard/v1/access.grpc.pb.h"
 #include "switchyard/v1/checkpoint.grpc.pb.h"
@@ -31,6 +32,7 @@ class ApiClient {
                                 absl::Duration timeout = absl::Seconds(30)) const {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+    context.AddMetadata(kTraceparentKey, Traceparent(trace_id_));
     Response response;
     const grpc::Status status = (stub.*method)(&context, request, &response);
     if (!status.ok()) return Error(status);
@@ -47,6 +49,8 @@ class ApiClient {
 
  private:
   std::string address_;
+  // One a command; of TRACEPARENT when the caller is being traced.
+  std::string trace_id_;
   bool tls_;
   absl::Status setup_;
   std::unique_ptr<v1::JobService::Stub> jobs_;

@@ -16,6 +16,7 @@ void AddLogCommands(CLI::App& app, CommandBody& chosen);     // logs, events
 void AddCheckpointCommands(CLI::App& app, CommandBody& chosen);  // checkpoints, checkpoint
 void AddMetricsCommands(CLI::App& app, CommandBody& chosen);     // experts, metrics, report
 void AddNodeCommands(CLI::App& app, CommandBody& chosen);        // nodes, node ...
+void AddDoctorCommand(CLI::App& app, CommandBody& chosen);       // doctor
 void AddTokenCommands(CLI::App& app, CommandBody& chosen);       // token ..., whoami
 void AddDataCommands(CLI::App& app, CommandBody& chosen);        // data prepare
 void AddLocalCommands(CLI::App& app, CommandBody& chosen);       // up, down

@@ -20,6 +20,12 @@ bool Unpack(const absl::Status& status, Detail& detail) {
   return payload.has_value() && detail.ParseFromString(std::string(*payload));
 }
 
+// With others the message says what to do.
+bool IsServersFault(absl::StatusCode code) {
+  return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
+         code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kResourceExhausted;
+}
+
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
@@ -48,6 +54,10 @@ std::string ErrorText(const absl::Status& status, bool color) {
       }
     }
   }
+  google::rpc::ErrorInfo info;
+  if (IsServersFault(status.code()) && Unpack(status, info) && info.metadata().count("trace_id"))
+    absl::StrAppend(&text, "  trace ", info.metadata().at("trace_id"),
+                    ": the coordinator's log says more\n");
   google::rpc::Help help;
   if (Unpack(status, help)) {
     for (const auto& link : help.links()) {
@@ -61,7 +71,10 @@ std::string ErrorJson(const absl::Status& status) {
   nlohmann::ordered_json error;
   error["code"] = absl::StatusCodeToString(status.code());
   google::rpc::ErrorInfo info;
-  if (Unpack(status, info)) error["reason"] = info.reason();
+  if (Unpack(status, info)) {
+    error["reason"] = info.reason();
+    if (info.metadata().count("trace_id")) error["trace_id"] = info.metadata().at("trace_id");
+  }
   error["message"] = std::string(status.message());
   google::rpc::BadRequest bad_request;
   if (Unpack(status, bad_request)) {

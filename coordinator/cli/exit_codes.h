@@ -7,7 +7,8 @@
 namespace switchyard::coordinator {
 
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitJobFailed = 1;  // the watched job FAILED
+inline constexpr int kExitJobFailed = 1;     // the watched job FAILED
+inline constexpr int kExitDoctorFailed = 1;  // doctor found something that does not work
 inline constexpr int kExitUsage = 2;      // the command line, the spec or the request was refused
 inline constexpr int kExitCancelled = 3;  // the watched job was cancelled or deleted
 inline constexpr int kExitUnavailable = 69;  // no coordinator answered in time

@@ -39,7 +39,11 @@ std::string FindTool(const std::string& name) {
 std::string FindPython() {
   if (const char* python = std::getenv("SWITCHYARD_PYTHON")) return python;
   const std::string in_tree = FindAbove(".venv/bin/python");
-  return in_tree.empty() ? "python3" : in_tree;
+  if (!in_tree.empty()) return in_tree;
+  // What switchyard-install-runtime made.
+  constexpr char kRuntime[] = "/opt/switchyard/runtime/current/venv/bin/python";
+  std::error_code error;
+  return fs::exists(kRuntime, error) ? kRuntime : "python3";
 }
 
 }  // namespace switchyard::coordinator

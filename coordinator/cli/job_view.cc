@@ -142,6 +142,7 @@ std::string JobDescription(const v1::Job& job, absl::Time now, bool color) {
     table.AddRow({"labels", Printable(absl::StrJoin(labels, ", ", absl::PairFormatter("=")))});
   }
   table.AddRow({"created", TimeText(job.create_time())});
+  if (!job.trace_id().empty()) table.AddRow({"trace", job.trace_id()});
   if (job.end_time().seconds() > 0) table.AddRow({"ended", TimeText(job.end_time())});
   if (job.has_plan()) table.AddRow({"plan", SummarizePlan(job.plan())});
   std::string text = table.Render();

@@ -87,6 +87,7 @@ int RunCli(const std::vector<std::string>& arguments, CliIo& io) {
   AddCheckpointCommands(app, chosen);
   AddMetricsCommands(app, chosen);
   AddNodeCommands(app, chosen);
+  AddDoctorCommand(app, chosen);
   AddTokenCommands(app, chosen);
   AddDataCommands(app, chosen);
   AddLocalCommands(app, chosen);

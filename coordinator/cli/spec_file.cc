@@ -1,5 +1,6 @@
 #include "coordinator/cli/spec_file.h"
 
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <cerrno>
@@ -7,6 +8,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <sstream>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -15,6 +17,7 @@
 #include "common/rpc/violations.h"
 #include "common/status_macros.h"
 #include "common/units.h"
+#include "common/utf8.h"
 #include "coordinator/cli/yaml_to_proto.h"
 
 namespace switchyard::coordinator {
@@ -42,25 +45,90 @@ void MakeAbsolute(const char* field, const std::string& directory, std::string* 
   while (path->size() > 1 && path->back() == '/') path->pop_back();
 }
 
+// 1-based line of the first byte that is no UTF-8, 0 when there is none. A message with such a text
+// would be dropped whole by who receives it.
+int LineOfForeignBytes(const std::string& text) {
+  int line = 1;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = Utf8SequenceLength(text, i);
+    if (length == 0) return line;
+    line += text[i] == '\n';
+    i += length;
+  }
+  return 0;
+}
+
+// Listens for anything but an empty document, and where it begins.
+class ContentFinder final : public YAML::EventHandler {
+ public:
+  // 1-based line of the content, -1 when there is none, and where an empty document is.
+  int line() const { return line_; }
+  int empty_line() const { return empty_line_; }
+
+  void OnDocumentStart(const YAML::Mark&) override {}
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark& mark, YAML::anchor_t) override { empty_line_ = mark.line + 1; }
+  void OnAlias(const YAML::Mark& mark, YAML::anchor_t) override { Found(mark); }
+  void OnScalar(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                const std::string&) override {
+    Found(mark);
+  }
+  void OnSequenceStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {
+    Found(mark);
+  }
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark& mark, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {
+    Found(mark);
+  }
+  void OnMapEnd() override {}
+
+ private:
+  void Found(const YAML::Mark& mark) {
+    if (line_ < 0) line_ = mark.line + 1;
+  }
+  int line_ = -1;
+  int empty_line_ = -1;
+};
+
+// 1-based line of what stands behind the first document; -1 when nothing does. Not by
+// YAML::LoadAll: it never comes back from a stray "}".
+int LineOfMore(const std::string& text) {
+  std::istringstream stream(text);
+  YAML::Parser parser(stream);
+  ContentFinder first, more, again;
+  if (!parser.HandleNextDocument(first) || !parser.HandleNextDocument(more)) return -1;
+  if (more.line() > 0) return more.line();
+  // One empty document is a "---" at the end; a bracket or comma too many is one again and again.
+  return parser.HandleNextDocument(again) ? more.empty_line() : -1;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::JobSpec> ParseSpec(const std::string& text, const std::string& directory,
                                       const std::string& source) {
   if (static_cast<int64_t>(text.size()) > kMaxSpecBytes)
     return TooLarge(source, FormatBytes(text.size()));
+  if (const int line = LineOfForeignBytes(text); line > 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, ", line ", line, ": is not UTF-8; save the file as UTF-8"));
+  }
   v1::JobSpec spec;
   std::vector<rpc::Violation> violations;
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.empty() || documents[0].IsNull()) {
+    const YAML::Node document = YAML::Load(text);
+    if (!document || document.IsNull()) {
       return absl::InvalidArgumentError(absl::StrCat(
           source, " is empty; a spec needs at least model, data and checkpoint.output"));
     }
-    if (documents.size() > 1) {
-      return absl::InvalidArgumentError(absl::StrCat(source, " holds ", documents.size(),
-                                                     " documents; submit one job at a time"));
+    if (const int line = LineOfMore(text); line > 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(source, ", line ", line,
+                       ": the spec ends before this, by its brackets or by \"---\"; submit one job "
+                       "at a time"));
     }
-    YamlToProto(documents[0], spec, violations);
+    YamlToProto(document, spec, violations);
   } catch (const YAML::Exception& error) {
     return absl::InvalidArgumentError(absl::StrCat(source, ", line ", error.mark.line + 1,
                                                    ", column ", error.mark.column + 1, ": ",

@@ -44,6 +44,8 @@ struct LiveJob {
   Clock::SteadyTime not_before;  // back-off
   Clock::SteadyTime running_since;
   Clock::SteadyTime start_sent;      // StartRanks; the launch's time limit counts from it
+  Clock::SteadyTime allocation_ran;  // first seen running without all of its agents
+  Clock::SteadyTime reason_awaited;  // from the cluster, of an attempt that it ended
   int64_t epoch = 0;                 // that `sent` and `probes` belong to
   std::map<std::string, Sent> sent;  // by message kind and node
   std::map<std::string, agent::v1::ProbeResult> probes;  // by node

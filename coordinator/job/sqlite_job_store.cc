@@ -3,32 +3,17 @@
 #include <SQLiteCpp/SQLiteCpp.h>
 #include <sqlite3.h>
 
-#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/synchronization/mutex.h"
 #include "common/status_macros.h"
 #include "coordinator/job/job_state.h"
+#include "coordinator/job/store_schema.h"
 
 namespace switchyard::coordinator {
 namespace {
 
-constexpr int kApplicationId = 0x53575944;  // "SWYD"
-constexpr int kSchemaVersion = 1;
 constexpr int kKeptRequests = 100000;
-
-constexpr char kSchema[] = R"(
-CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
-CREATE TABLE jobs(uid TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL,
-  desired_state TEXT NOT NULL, epoch INTEGER NOT NULL, record BLOB NOT NULL) STRICT;
-CREATE TABLE checkpoints(job_uid TEXT NOT NULL, name TEXT NOT NULL, record BLOB NOT NULL,
-  PRIMARY KEY(job_uid, name)) STRICT;
-CREATE TABLE nodes(name TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT;
-CREATE TABLE events(sequence INTEGER PRIMARY KEY, resource TEXT NOT NULL, event BLOB NOT NULL) STRICT;
-CREATE INDEX events_by_resource ON events(resource, sequence);
-CREATE TABLE changes(revision INTEGER PRIMARY KEY, name TEXT NOT NULL, job BLOB) STRICT;
-CREATE TABLE requests(request_id TEXT PRIMARY KEY, hash TEXT NOT NULL, response BLOB NOT NULL) STRICT;
-)";
 
 // SQLite's exceptions end here.
 template <typename Function>
@@ -45,11 +30,6 @@ auto Guard(Function function) -> decltype(function()) {
     }
     return absl::InternalError(text);
   }
-}
-
-std::string RandomId() {
-  absl::BitGen gen;
-  return absl::StrFormat("%016x", absl::Uniform<uint64_t>(gen));
 }
 
 void BindBlob(SQLite::Statement& statement, int index, const std::string& bytes) {
@@ -75,20 +55,12 @@ struct SqliteJobStore::Impl {
 SqliteJobStore::SqliteJobStore(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 SqliteJobStore::~SqliteJobStore() = default;
 
-absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(
+    const std::string& path, const std::string& program_version) {
   return Guard([&]() -> absl::StatusOr<std::unique_ptr<SqliteJobStore>> {
     auto impl = std::make_unique<Impl>(path);
     SQLite::Database& db = impl->database;
-    const int application = db.execAndGet("PRAGMA application_id").getInt();
-    const int version = db.execAndGet("PRAGMA user_version").getInt();
-    if (application != 0 && application != kApplicationId) {
-      return absl::FailedPreconditionError(absl::StrCat(path, " is not a Switchyard state store"));
-    }
-    if (version > kSchemaVersion) {
-      return absl::FailedPreconditionError(absl::StrFormat(
-          "%s has schema %d, this program knows up to %d: run the version that wrote it", path,
-          version, kSchemaVersion));
-    }
+    SWITCHYARD_RETURN_IF_ERROR(CheckSchema(db, path));
     const std::string check = db.execAndGet("PRAGMA quick_check(1)").getString();
     if (check != "ok") {
       return absl::DataLossError(absl::StrCat(path, " is damaged (", check, "): restore a backup"));
@@ -98,17 +70,7 @@ absl::StatusOr<std::unique_ptr<SqliteJobStore>> SqliteJobStore::Open(const std::
     db.exec("PRAGMA journal_size_limit=67108864");
     db.exec("PRAGMA trusted_schema=OFF");
     db.exec("PRAGMA temp_store=MEMORY");
-    if (version < 1) {
-      SQLite::Transaction transaction(db, SQLite::TransactionBehavior::IMMEDIATE);
-      db.exec(kSchema);
-      SQLite::Statement insert(db,
-                               "INSERT INTO meta VALUES('store_id', ?), ('last_sequence', '0')");
-      insert.bind(1, RandomId());
-      insert.exec();
-      db.exec(absl::StrFormat("PRAGMA application_id=%d", kApplicationId));
-      db.exec(absl::StrFormat("PRAGMA user_version=%d", kSchemaVersion));
-      transaction.commit();
-    }
+    SWITCHYARD_RETURN_IF_ERROR(MigrateSchema(db, path, program_version));
     return std::unique_ptr<SqliteJobStore>(new SqliteJobStore(std::move(impl)));
   });
 }

@@ -10,9 +10,11 @@ namespace switchyard::coordinator {
 
 class SqliteJobStore final : public JobStore {
  public:
-  // Opens or creates `path`. DataLoss when its integrity check fails, FailedPrecondition when a
-  // newer program wrote it or it is another program's file.
-  static absl::StatusOr<std::unique_ptr<SqliteJobStore>> Open(const std::string& path);
+  // Opens or creates `path`; one of an older schema is backed up and migrated. DataLoss when its
+  // integrity check fails, FailedPrecondition when a newer program wrote it or it is another
+  // program's file. `program_version` is told to whoever cannot read it later.
+  static absl::StatusOr<std::unique_ptr<SqliteJobStore>> Open(const std::string& path,
+                                                              const std::string& program_version);
   ~SqliteJobStore() override;
 
   absl::StatusOr<StoreSnapshot> Load() override;

@@ -98,6 +98,7 @@ void SendPrepareData(CoreContext& core, const JobRecord& record, const std::stri
   prepare.set_train_on_all_tokens(spec.data().train_on_all_tokens());
   prepare.set_max_bad_lines(spec.data().max_bad_lines());
   prepare.set_disable_packing(spec.data().disable_packing());
+  prepare.set_trace_id(record.job().trace_id());
   prepare.set_output_dir(absl::StrCat(spec.checkpoint().output(), "/data"));
   core.SendOnce(core.book.live(record.job().uid()), "prepare", node, std::chrono::milliseconds(0),
                 message);
@@ -162,6 +163,7 @@ void SendStartRanks(CoreContext& core, const JobRecord& record, const std::strin
   start.set_job_uid(record.job().uid());
   start.set_epoch(record.job().epoch());
   start.set_job(record.job().name());
+  start.set_trace_id(record.job().trace_id());
   start.set_trainer_config_json(record.launch().trainer_config_json());
   for (const v1::RankPlacement& placement : record.job().attempts().rbegin()->placements()) {
     if (placement.node() != node) continue;

@@ -132,7 +132,7 @@ AttemptFacts GatherFacts(const store::v1::JobRecord& record, const NodeTable& no
     AddStatus(record, name, *status, facts);
   }
   for (const auto& [name, code] : launch.lost_nodes()) {
-    if (ResultOf(launch, name) != nullptr) continue;
+    if (ResultOf(launch, name) != nullptr || code == "RELEASED") continue;
     Failure& failure = facts.failures.emplace_back();
     failure.code = code;
     failure.message =

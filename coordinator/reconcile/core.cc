@@ -9,12 +9,15 @@
 #include "common/status_macros.h"
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/proto_time.h"
+#include "coordinator/launch/allocation.h"
 #include "coordinator/spec/validate.h"
 
 namespace switchyard::coordinator {
 namespace {
 
-constexpr int kProtocol = 1;
+// Oldest and newest agent protocol that is spoken here: agents of the release before go on.
+constexpr int kOldestProtocol = 1;
+constexpr int kNewestProtocol = 2;
 constexpr int kMaxSteps = 32;
 constexpr double kSmoothing = 0.2;  // of tokens/s
 
@@ -32,7 +35,7 @@ Core::Core(const CoreOptions& options, const Clock& clock, JobStore& store, JobP
     : options_(options),
       book_(store, clock),
       nodes_(options.nodes),
-      context_{options_, clock, book_, nodes_, planner, std::move(new_id), {}, {}},
+      context_{options_, clock, book_, nodes_, planner, std::move(new_id), {}, {}, nullptr},
       reconciler_(context_),
       transport_(transport) {}
 
@@ -44,6 +47,14 @@ absl::Status Core::Start() {
   std::vector<v1::Job> jobs;
   for (const auto& [uid, record] : book_.jobs()) {
     if (record.launch().was_running()) book_.live(uid).running_since = now;
+    if (record.launch().allocated()) {
+      // Agents that had dialled in before have so long to come back; the others are awaited.
+      for (const auto& [node, incarnation] : record.launch().incarnations()) {
+        v1::Node lent;
+        lent.set_name(absl::StrCat("nodes/", node));
+        nodes_.Restore(lent, now);
+      }
+    }
     jobs.push_back(book_.View(record));
     for (JobObserver* observer : observers_) observer->OnJobChanged(jobs.back());
   }
@@ -58,11 +69,12 @@ absl::Status Core::OnHello(uint64_t session, const agent::v1::Hello& hello) {
     return absl::InvalidArgumentError(absl::StrFormat(
         "node name \"%s\" must be 1 to 63 letters, digits, '-', '.' or '_'", hello.node()));
   }
-  if (hello.protocol_min() > kProtocol || hello.protocol_max() < kProtocol) {
+  if (hello.protocol_min() > kNewestProtocol || hello.protocol_max() < kOldestProtocol) {
     return absl::InvalidArgumentError(absl::StrFormat(
-        "the agent speaks protocol %d to %d, this coordinator %d: upgrade the older one",
-        hello.protocol_min(), hello.protocol_max(), kProtocol));
+        "the agent speaks protocol %d to %d, this coordinator %d to %d: upgrade the older one",
+        hello.protocol_min(), hello.protocol_max(), kOldestProtocol, kNewestProtocol));
   }
+  SWITCHYARD_RETURN_IF_ERROR(CheckAllocation(context_, hello));
   const auto now = context_.clock.Steady();
   if (nodes_.IsTaken(hello, now)) {
     return absl::AlreadyExistsError(absl::StrFormat(
@@ -72,7 +84,8 @@ absl::Status Core::OnHello(uint64_t session, const agent::v1::Hello& hello) {
   const NodeEntry* old = nodes_.Find(hello.node());
   if (old != nullptr && old->connected() && old->session != session) transport_.Close(old->session);
   const bool known = old != nullptr && old->alive();
-  nodes_.Hello(hello, session, now);
+  const int protocol = std::min<int>(hello.protocol_max(), kNewestProtocol);
+  nodes_.Hello(hello, session, now).protocol = protocol;
   if (const auto it = book_.nodes().find(absl::StrCat("nodes/", hello.node()));
       it != book_.nodes().end()) {
     v1::Node& node = nodes_.FindMutable(hello.node())->node;
@@ -86,7 +99,7 @@ absl::Status Core::OnHello(uint64_t session, const agent::v1::Hello& hello) {
       absl::StrFormat("%d slots, agent %s", hello.inventory().slots_size(), hello.version()));
   agent::v1::ConnectResponse response;
   auto& welcome = *response.mutable_welcome();
-  welcome.set_protocol(kProtocol);
+  welcome.set_protocol(protocol);
   welcome.set_heartbeat_interval_ms(options_.nodes.heartbeat_interval.count());
   welcome.set_lease_ms(options_.nodes.lease.count());
   welcome.set_execution_grant_ms(options_.execution_grant.count());
@@ -209,6 +222,7 @@ void Core::OnStep(const std::string& uid, const v1::StepSample& told) {
 }
 
 void Core::StoreNode(const std::string& name) {
+  if (nodes_.Find(name)->allocated) return;  // it is not there any more when the store is read
   store::v1::NodeRecord record;
   *record.mutable_node() = nodes_.Find(name)->node;
   record.mutable_node()->clear_state();
@@ -218,7 +232,25 @@ void Core::StoreNode(const std::string& name) {
   }
 }
 
+void Core::RemoveLeftNodes() {
+  std::set<std::string> current;
+  for (const auto& [uid, record] : book_.jobs()) {
+    if (!record.launch().allocated()) continue;
+    for (std::string& name : NodesOf(record)) current.insert(std::move(name));
+  }
+  std::vector<std::string> gone;
+  for (const auto& [name, entry] : nodes_.nodes()) {
+    if (entry.allocated && !entry.connected() && current.count(name) == 0) gone.push_back(name);
+  }
+  for (const std::string& name : gone) {
+    nodes_.Remove(name);
+    published_nodes_.erase(name);
+    for (JobObserver* observer : observers_) observer->OnNodeRemoved("nodes/" + name);
+  }
+}
+
 void Core::TickNodes() {
+  RemoveLeftNodes();
   for (const std::string& name : nodes_.Tick(context_.clock.Steady())) {
     const v1::NodeState state = nodes_.Find(name)->node.state();
     const char* type = state == v1::NODE_STATE_READY     ? "NodeReady"
@@ -244,6 +276,9 @@ absl::Status Core::Step() {
     reconciler_.Step();
     if (!book_.dirty() && context_.outbox.empty()) break;
     SWITCHYARD_RETURN_IF_ERROR(Flush());
+  }
+  if (context_.allocator != nullptr) {
+    context_.allocator->Want(book_.store_id(), WantedAllocations(context_));
   }
   PublishLive();
   PublishNodes();
@@ -280,10 +315,12 @@ absl::Status Core::Flush() {
     live.last_published = context_.clock.Steady();
   }
   for (const v1::Event& event : committed->events) {
+    const store::v1::JobRecord* record = book_.FindByName(event.resource());
     log::Info("job.event", {{"resource", event.resource()},
                             {"epoch", event.epoch()},
                             {"type", event.type()},
-                            {"message", event.message()}});
+                            {"message", event.message()},
+                            {"trace_id", record == nullptr ? "" : record->job().trace_id()}});
   }
   for (const Outgoing& out : outbox) {
     const NodeEntry* entry = nodes_.Find(out.node);

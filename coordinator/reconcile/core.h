@@ -62,6 +62,8 @@ class Core {
   void OnStep(const std::string& uid, const v1::StepSample& sample);
   void StoreNode(const std::string& name);
   void TickNodes();
+  // Nodes that were lent for an attempt which is over.
+  void RemoveLeftNodes();
   void PublishLive();
   void PublishNodes();
 

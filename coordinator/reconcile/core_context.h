@@ -10,10 +10,14 @@
 #include "common/clock.h"
 #include "coordinator/job/job_book.h"
 #include "coordinator/launch/job_planner.h"
+#include "coordinator/launch/node_allocator.h"
 #include "coordinator/schedule/node_table.h"
 #include "switchyard/agent/v1/agent.pb.h"
 
 namespace switchyard::coordinator {
+
+// First agent protocol with Leave.
+inline constexpr int kProtocolWithLeave = 2;
 
 // Carries messages to agents. Never blocks; may lose everything of a session that breaks.
 class AgentTransport {
@@ -36,6 +40,7 @@ struct CoreOptions {
   std::chrono::milliseconds execution_grant{600000};
   std::chrono::milliseconds resend{5000};             // level-triggered messages without effect
   std::chrono::milliseconds launch_timeout{1800000};  // from StartRanks to every rank ready
+  std::chrono::milliseconds agents_timeout{600000};   // from an allocation's start to its agents
   // A running attempt whose ranks say nothing for so long, or longer where steps are slow, hangs.
   std::chrono::milliseconds silence_floor{180000};
   std::chrono::milliseconds avoid_node{600000};  // after it failed an attempt of the job
@@ -52,7 +57,8 @@ struct CoreContext {
   std::function<std::string()> new_id;  // unique, [0-9a-z]+
   std::vector<Outgoing> outbox;
   std::map<std::string, Sent>
-      stray_stops;  // StopAttempt for what is not current, by node and attempt
+      stray_stops;                     // StopAttempt for what is not current, by node and attempt
+  NodeAllocator* allocator = nullptr;  // null: jobs run on the nodes whose agents dial in
 
   // Queues `message` unless the node is not connected.
   bool Send(const std::string& node, agent::v1::ConnectResponse message) {

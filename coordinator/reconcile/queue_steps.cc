@@ -8,6 +8,7 @@
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
+#include "coordinator/launch/allocation.h"
 #include "coordinator/launch/launcher.h"
 #include "coordinator/plan/placement.h"
 #include "coordinator/reconcile/reconciler.h"
@@ -87,7 +88,11 @@ void Reconciler::StepQueue() {
     entry.avoided = AvoidedNodes(record, core_.clock);
   }
   if (queued.empty()) return;
-  const ScheduleResult result = Schedule(std::move(queued), SchedulerSlots(core_));
+  const bool lent = core_.allocator != nullptr;
+  ScheduleResult result =
+      Schedule(std::move(queued), lent ? OfferedSlots(core_) : SchedulerSlots(core_));
+  // Lent nodes are not shared: the next job is looked at when this one has taken its own.
+  if (lent && result.admitted.size() > 1) result.admitted.resize(1);
   for (const Admission& admission : result.admitted) Reserve(admission);
   for (size_t i = 0; i < result.queue.size(); ++i) {
     LiveJob& live = core_.book.live(result.queue[i]);
@@ -109,7 +114,9 @@ void Reconciler::Reserve(const Admission& admission) {
   attempt.set_epoch(job.epoch());
   *attempt.mutable_start_time() = ToTimestamp(core_.clock.Wall());
   attempt.set_failed_rank(-1);
-  for (const Placement& placement : admission.placements) {
+  std::vector<Placement> placements = admission.placements;
+  if (core_.allocator != nullptr) NameAllocatedNodes({admission.uid, job.epoch()}, placements);
+  for (const Placement& placement : placements) {
     v1::RankPlacement& copy = *attempt.add_placements();
     copy.set_rank(placement.rank);
     copy.set_node(placement.node);
@@ -119,6 +126,7 @@ void Reconciler::Reserve(const Admission& admission) {
   launch.Clear();
   launch.set_nonce(absl::StrCat(admission.uid, "-", job.epoch(), "-", core_.new_id()));
   launch.set_checkpoint_step_before(-1);
+  launch.set_allocated(core_.allocator != nullptr);
   LiveJob& live = core_.book.live(admission.uid);
   if (const auto* newest = NewestUsable(core_.book, admission.uid)) {
     launch.set_resume_from(newest->checkpoint().path());
@@ -135,6 +143,8 @@ void Reconciler::Reserve(const Admission& admission) {
   live.sent.clear();
   live.probes.clear();
   live.start_sent = {};
+  live.allocation_ran = {};
+  live.reason_awaited = {};
   live.running_since = {};
   live.checkpoint_requested = false;
   live.silence = {};
@@ -165,7 +175,8 @@ void Reconciler::Replan(const std::string& uid) {
   if (looked.time != Clock::SteadyTime() && now - looked.time < core_.options.resend) return;
   looked.time = now;
   if (record.job().spec().mesh().ranks() == 0) {
-    const auto slots = PlannerSlots(core_.nodes, /*only_usable=*/true);
+    const auto slots = core_.allocator != nullptr ? core_.allocator->Offer()
+                                                  : PlannerSlots(core_.nodes, /*only_usable=*/true);
     std::optional<int64_t> sequences;
     if (!slots.empty()) {
       const auto plan = core_.planner.Plan(record.job().spec(), slots, sequences);

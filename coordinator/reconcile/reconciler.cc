@@ -7,6 +7,7 @@
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
+#include "coordinator/launch/allocation.h"
 #include "coordinator/launch/launcher.h"
 #include "coordinator/reconcile/hang_detector.h"
 
@@ -79,7 +80,11 @@ void Reconciler::StepAttempt(const std::string& uid) {
   if (record.job().state() != v1::JOB_STATE_CANCELLING) CommitCheckpoints(core_, uid, facts);
   DriveCheckpoints(core_, uid);
   if (Interrupt(uid)) return;
+  if (auto failure = DriveAllocation(core_, uid, facts)) {
+    return Fail(uid, *failure, /*found_here=*/true);
+  }
   const v1::JobState state = record.job().state();
+  if (facts.all_gone && AwaitsClusterReason(core_, uid, facts)) return;
   if (facts.all_gone) return FinishAttempt(uid, facts);
   switch (state) {
     case v1::JOB_STATE_RESERVED:
@@ -92,6 +97,7 @@ void Reconciler::StepAttempt(const std::string& uid) {
       return DriveStop(uid, facts);
   }
   if (state == v1::JOB_STATE_RESERVED) {
+    if (record.launch().allocated() && !AllAgentsConnected(core_, facts)) return;
     core_.book.Move(uid, v1::JOB_STATE_LAUNCHING,
                     MakeReason("LAUNCHING", absl::StrFormat("starting %d ranks", facts.world)),
                     "AttemptLaunching");
@@ -121,7 +127,9 @@ void Reconciler::AbsorbReports(const std::string& uid) {
     if (ResultOf(record.launch(), name) != nullptr || IsLost(record.launch(), name)) continue;
     const NodeEntry* entry = core_.nodes.Find(name);
     const char* lost = nullptr;
-    if (entry == nullptr || !entry->alive()) {
+    if (AwaitsAgent(core_, record, name)) {
+      continue;
+    } else if (entry == nullptr || !entry->alive()) {
       lost = "NODE_LOST";
     } else if (entry->connected()) {
       const auto report = entry->attempts.find(key);
@@ -391,6 +399,7 @@ void Reconciler::CloseAttempt(const std::string& uid, const AttemptFacts& facts,
   attempt.set_last_step(facts.step);
   attempt.set_failed_rank(failure == nullptr ? -1 : failure->rank);
   if (failure != nullptr) attempt.set_exit_code(failure->exit_code);
+  ReleaseAgents(core_, record, facts);
   record.clear_launch();
   core_.book.live(uid).sent.clear();
 }

@@ -55,6 +55,13 @@ constexpr Rule kRules[] = {
     {"NODE_LOST", kInfrastructure, Action::kRestart, false, false, 1, true},
     {"AGENT_RESTARTED", kInfrastructure, Action::kRestart, false, false, 1, false},
     {"AGENT_STOPPED", kInfrastructure, Action::kRestart, false, false, 1, false},
+    // Of a cluster that lends nodes for an attempt (launch/node_allocator.h).
+    {"ALLOCATION_REFUSED", kUser, Action::kStopIfRepeated, true, true, 0, false},
+    {"ALLOCATION_CANCELLED", kUser, Action::kStop, true, true, 0, false},
+    {"ALLOCATION_FAILED", kInfrastructure, Action::kRestart, true, true, 0, false},
+    {"ALLOCATION_TIME_LIMIT", kInfrastructure, Action::kRestart, false, true, 0, false},
+    {"PREEMPTED", kInfrastructure, Action::kRestart, false, false, 0, false},
+    {"AGENTS_MISSING", kInfrastructure, Action::kRestart, true, true, 1, false},
     {"PEER_LOST", kInfrastructure, Action::kRestart, false, true, 2, false},
     {"STOPPED", kSystem, Action::kRestart, true, true, 2, false},
 };

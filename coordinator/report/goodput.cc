@@ -61,6 +61,10 @@ void GoodputTimer::Move(const v1::Job& job, Clock::SteadyTime now, const Goodput
     step_ = job.attempts().empty() ? 0 : job.attempts().rbegin()->resumed_from_step();
   }
   const v1::JobState before = state_;
+  if (before == v1::JOB_STATE_UNSPECIFIED) {
+    series.queue_seconds.Touch(labels);
+    series.recovery_seconds.Touch(labels);
+  }
   state_ = job.state();
   if (state_ != before) {
     if (state_ == v1::JOB_STATE_QUEUED) queued_at_ = now;

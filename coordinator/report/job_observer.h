@@ -26,6 +26,8 @@ class JobObserver {
   // A job was deleted; `name` is its resource name.
   virtual void OnJobRemoved(const std::string& name) = 0;
   // A node joined or changed its state, flags or slots' holders.
+  // "nodes/{node}", lent for an attempt, is gone for good.
+  virtual void OnNodeRemoved(const std::string& /*name*/) {}
   virtual void OnNodeChanged(const v1::Node& node) = 0;
 };
 

@@ -98,6 +98,16 @@ void MetricsSink::OnJobRemoved(const std::string& name) {
 void MetricsSink::OnNodeChanged(const v1::Node& node) {
   absl::MutexLock lock(&mutex_);
   known_nodes_[node.name()] = node;
+  CountNodes();
+}
+
+void MetricsSink::OnNodeRemoved(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  known_nodes_.erase(name);
+  CountNodes();
+}
+
+void MetricsSink::CountNodes() {
   std::map<std::string, int> by_state = {{"ready", 0}, {"suspect", 0}, {"lost", 0}};
   std::map<std::string, int> by_use = {{"free", 0}, {"used", 0}, {"cordoned", 0}};
   for (const auto& [name, known] : known_nodes_) {

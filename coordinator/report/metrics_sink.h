@@ -32,6 +32,7 @@ class MetricsSink final : public JobObserver {
   void OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) override;
   void OnJobRemoved(const std::string& name) override;
   void OnNodeChanged(const v1::Node& node) override;
+  void OnNodeRemoved(const std::string& name) override;
 
   // Forgets jobs that ended long enough ago, and counts the time of the others up to now. Call it
   // before each scrape.
@@ -53,6 +54,7 @@ class MetricsSink final : public JobObserver {
   Tracked* Track(const v1::Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CountNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountQueue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   telemetry::Registry& registry_;

@@ -64,19 +64,16 @@ std::string Tiles(const v1::Job& job) {
                          ? absl::StrCat(FormatBytes(job.plan().memory_bytes_per_rank()), " planned")
                          : "of a rank");
   }
-  if (job.state() == v1::JOB_STATE_RUNNING) {
-    const std::string phase = PhaseWord(job.phase());
-    html += HtmlTile("Ends in",
-                     progress.eta().seconds() > 0
-                         ? FormatDuration(static_cast<double>(progress.eta().seconds()))
-                         : "-",
-                     phase.empty() ? "&nbsp;" : phase);
+  std::string detail =
+      job.attempts_size() == 1 ? "1 attempt" : absl::StrCat(job.attempts_size(), " attempts");
+  if (job.state() == v1::JOB_STATE_RUNNING && progress.eta().seconds() > 0) {
+    detail = absl::StrCat("ends in ", FormatDuration(static_cast<double>(progress.eta().seconds())),
+                          job.attempts_size() > 1 ? absl::StrCat(", ", detail) : "");
   }
-  html += HtmlTile(
-      "Time",
-      job.terminal() ? Between(job.start_time(), job.end_time())
-                     : Between(job.start_time(), job.update_time()),
-      job.attempts_size() == 1 ? "1 attempt" : absl::StrCat(job.attempts_size(), " attempts"));
+  html += HtmlTile("Time",
+                   job.terminal() ? Between(job.start_time(), job.end_time())
+                                  : Between(job.start_time(), job.update_time()),
+                   detail);
   if (progress.skipped_steps() > 0) {
     html += HtmlTile("Skipped steps", FormatGrouped(progress.skipped_steps()),
                      "loss or gradient not finite");

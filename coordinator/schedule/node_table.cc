@@ -57,6 +57,7 @@ NodeEntry& NodeTable::Hello(const agent::v1::Hello& hello, uint64_t session,
   SetInventory(hello, entry.node);
   entry.session = session;
   entry.incarnation = hello.incarnation();
+  entry.allocated = !hello.allocation().empty();
   entry.last_heard = now;
   entry.attempts.clear();
   for (const auto& status : hello.attempts())

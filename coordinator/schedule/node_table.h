@@ -25,6 +25,8 @@ struct NodeEntry {
   uint64_t session = 0;     // 0: not connected
   std::string incarnation;  // of the newest session
   Clock::SteadyTime last_heard;
+  int protocol = 0;        // of the newest session
+  bool allocated = false;  // lent for one attempt: of no use to others, forgotten afterwards
   std::map<AttemptKey, agent::v1::AttemptStatus> attempts;  // as reported in this session
 
   bool connected() const { return session != 0; }
@@ -60,6 +62,8 @@ class NodeTable {
   void Report(const std::string& name, uint64_t session, const agent::v1::AttemptStatus& status);
   void Disconnected(const std::string& name, uint64_t session);
   void Forget(const std::string& name, const AttemptKey& attempt);
+
+  void Remove(const std::string& name) { nodes_.erase(name); }
 
   // Moves nodes between READY, SUSPECT and LOST; returns the names of those that changed. A long
   // time since the last call means that the coordinator itself stood still: leases are extended by

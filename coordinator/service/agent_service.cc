@@ -111,7 +111,10 @@ class AgentServiceImpl::Session final
         End(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the first message must be Hello"));
         return true;
       }
-      if (proven_ && *proven_ != message->hello().node()) {
+      // An agent of nodes lent for an attempt proves only that it is one of ours; the core knows
+      // the names that the attempt's agents have.
+      const bool lent = !message->hello().allocation().empty();
+      if (proven_ && !lent && *proven_ != message->hello().node()) {
         End(rpc::ToGrpcStatus(rpc::Error(
             absl::StatusCode::kPermissionDenied, "NOT_YOUR_NODE",
             absl::StrCat("the certificate is of node \"", *proven_, "\", not of \"",

@@ -63,6 +63,7 @@ void CoreLoop::Run() {
     }
     // A failed store is tried again with the next tick; jobs keep running meanwhile.
     if (status.ok()) (void)core_.Step();
+    turns_.fetch_add(1, std::memory_order_relaxed);
     if (last) return;
   }
 }

@@ -1,7 +1,9 @@
 // The one writer thread: runs what others post, stores it, answers, then lets the reconciler move.
 #pragma once
 
+#include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
 #include <thread>
 #include <vector>
@@ -31,6 +33,9 @@ class CoreLoop {
   bool Post(std::function<void(Core&)> change,
             std::function<void(Core&, const absl::Status&)> done = {});
 
+  // Grows several times a second while the writer thread gets on. Any thread.
+  int64_t turns() const { return turns_.load(std::memory_order_relaxed); }
+
  private:
   struct Task {
     std::function<void(Core&)> change;
@@ -45,6 +50,7 @@ class CoreLoop {
   absl::Mutex mutex_;
   std::vector<Task> tasks_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  std::atomic<int64_t> turns_{0};
   std::thread thread_;
 };
 

@@ -14,6 +14,7 @@
 #include "coordinator/job/proto_time.h"
 #include "coordinator/service/job_commands.h"
 #include "coordinator/service/job_filter.h"
+#include "coordinator/service/rpc_trace.h"
 #include "coordinator/service/tokens.h"
 #include "coordinator/service/unary.h"
 #include "coordinator/spec/validate.h"
@@ -106,6 +107,9 @@ absl::Status Infeasible(const v1::Plan& plan) {
 }  // namespace
 
 absl::StatusOr<v1::Plan> JobServiceImpl::Plan(const v1::JobSpec& spec) const {
+  if (parts_.allocator != nullptr) {
+    return parts_.planner.Plan(spec, parts_.allocator->Offer(), std::nullopt);
+  }
   std::vector<PlannerSlot> slots;
   for (const v1::Node& node : parts_.state.Nodes()) {
     // Cordoned nodes come back; lost ones may not.
@@ -137,7 +141,7 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
   auto answer = std::make_shared<v1::Job>();
   return OnWriter(
       context, parts_.loop,
-      [request = *request, plan = *plan, answer,
+      [request = *request, plan = *plan, answer, trace_id = TraceId(*context),
        most = parts_.max_jobs_per_project](Core& core) -> absl::StatusOr<std::string> {
         // Another call with the same id may have been faster.
         std::optional<v1::Job> stored;
@@ -151,7 +155,10 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
           SWITCHYARD_ASSIGN_OR_RETURN(*answer, PreviewJob(core.context(), request, plan));
           return std::string();
         }
-        return coordinator::CreateJob(core.context(), request, plan);
+        std::string uid;
+        SWITCHYARD_ASSIGN_OR_RETURN(uid, coordinator::CreateJob(core.context(), request, plan));
+        core.context().book.Edit(uid).mutable_job()->set_trace_id(trace_id);
+        return uid;
       },
       [answer, response](Core& core, const std::string& uid) {
         *response =
@@ -230,7 +237,13 @@ JobServiceImpl::Unary* JobServiceImpl::Run(Context* context, Command command,
                                            v1::Job* response) {
   return OnWriter(
       context, parts_.loop,
-      [command, name, etag](Core& core) { return command(core.context(), name, etag); },
+      [command, name, etag, trace_id = TraceId(*context)](Core& core) {
+        absl::StatusOr<std::string> uid = command(core.context(), name, etag);
+        const bool starts = command == coordinator::ResumeJob || command == coordinator::RetryJob;
+        if (uid.ok() && starts)
+          core.context().book.Edit(*uid).mutable_job()->set_trace_id(trace_id);
+        return uid;
+      },
       [response](Core& core, const std::string& uid) {
         *response = core.context().book.View(*core.context().book.Find(uid));
       });

@@ -5,6 +5,7 @@
 #include "common/security/allowed_paths.h"
 #include "coordinator/history/metrics_store.h"
 #include "coordinator/launch/job_planner.h"
+#include "coordinator/launch/node_allocator.h"
 #include "coordinator/service/core_loop.h"
 #include "coordinator/service/log_hub.h"
 #include "coordinator/service/published_state.h"
@@ -25,6 +26,7 @@ class JobServiceImpl final : public v1::JobService::CallbackService {
     LogHub& logs;
     const security::PathPolicy& paths;
     int max_jobs_per_project;  // that have not ended
+    const NodeAllocator* allocator = nullptr;  // null: plans are for the nodes there are
   };
 
   explicit JobServiceImpl(const Parts& parts) : parts_(parts) {}

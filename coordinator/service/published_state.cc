@@ -190,4 +190,9 @@ void PublishedState::OnNodeChanged(const v1::Node& node) {
   nodes_[node.name()] = node;
 }
 
+void PublishedState::OnNodeRemoved(const std::string& name) {
+  absl::MutexLock lock(&mutex_);
+  nodes_.erase(name);
+}
+
 }  // namespace switchyard::coordinator

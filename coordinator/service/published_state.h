@@ -62,6 +62,7 @@ class PublishedState final : public CoreListener, public JobObserver {
   void OnExpertLoad(const v1::Job&, const v1::ExpertLoad&) override {}
   void OnJobRemoved(const std::string&) override {}
   void OnNodeChanged(const v1::Node& node) override;
+  void OnNodeRemoved(const std::string& name) override;
 
  private:
   static constexpr size_t kRingSize = JobStore::kKeptChanges;

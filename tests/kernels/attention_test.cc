@@ -105,6 +105,8 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         Case{"dense", 8, 2, 128, 512, 256, {}, false},
         Case{"head_dim_64", 4, 4, 64, 300, 300, {}, false},
+        Case{"head_dim_32", 6, 3, 32, 256, 256, {}, false},
+        Case{"head_dim_32_packed", 6, 3, 32, 512, 256, {0, 100, 256, 300, 512}, false},
         Case{"deterministic", 8, 2, 128, 512, 512, {}, true},
         Case{"packed", 8, 2, 128, 512, 512, {0, 100, 101, 101, 400, 512}, false},
         Case{"packed_deterministic", 8, 2, 128, 512, 512, {0, 100, 101, 101, 400, 512}, true}),
@@ -117,7 +119,7 @@ TEST(AttentionOptionsTest, ErrorsSayWhatIsWrong) {
   EXPECT_EQ(error, "num_kv_heads must divide num_heads");
   c.kv_heads = 2, c.head_dim = 80;
   EXPECT_EQ(Attention::Create(Options(c), &error), nullptr);
-  EXPECT_EQ(error, "head_dim must be 64 or 128");
+  EXPECT_EQ(error, "head_dim must be 32, 64 or 128");
 }
 
 }  // namespace

@@ -73,7 +73,7 @@ class Product {
   GroupedGemmCall Call(const Side& side) {
     void* out = shape_.output == GroupedOutput::kBfloat16 ? static_cast<void*>(side(out_bfloat16_))
                                                           : static_cast<void*>(side(out_float32_));
-    return {&gemm_, side(a_), side(b_), out};
+    return {&gemm_, side(a_), side(b_), out, {}};
   }
   cudaError_t Prepare(cudaStream_t stream, int64_t max_rows) {
     return PrepareGroupedGemms({{Call(device)}, 1, offset_.device(), max_rows}, stream);
@@ -120,15 +120,9 @@ class Product {
     return static_cast<size_t>(shape_.num_experts) * shape_.out_features * shape_.in_features;
   }
   size_t OutSize() const {
-    switch (shape_.product) {
-      case GroupedProduct::kForward:
-        return max_rows_ * shape_.out_features;
-      case GroupedProduct::kTransposed:
-        return max_rows_ * shape_.in_features;
-      case GroupedProduct::kWeightGradient:
-        return Matrices();
-    }
-    return 0;
+    if (shape_.product == GroupedProduct::kWeightGradient) return Matrices();
+    return max_rows_ *
+           (shape_.product == GroupedProduct::kForward ? shape_.out_features : shape_.in_features);
   }
   double Norm(size_t n) {
     double sum = 0;
@@ -276,6 +270,56 @@ TEST(GroupedGemmRunTest, SeveralProductsArePreparedByOneLaunch) {
   }
 }
 
+class GroupedSwigluTest : public testing::TestWithParam<Case> {};
+
+TEST_P(GroupedSwigluTest, TheFusedProductWritesTheBytesOfSeparateOnes) {
+  SWITCHYARD_REQUIRE_GPU();
+  const Case c = GetParam();  // of the weight of gate and up
+  const int ffn = c.out_features / 2, max_rows = c.rows + 9;
+  const size_t size = static_cast<size_t>(max_rows) * ffn;
+  const std::vector<int32_t> offsets = Offsets(c);
+  Buffer<int32_t> offset(offsets.size());
+  std::copy(offsets.begin(), offsets.end(), offset.host());
+  offset.Upload();
+  Buffer<nv_bfloat16> x(static_cast<size_t>(max_rows) * c.in_features);
+  Buffer<nv_bfloat16> weight(static_cast<size_t>(c.experts) * c.out_features * c.in_features);
+  Buffer<float> row_weight(max_rows);
+  FillNormal(x);
+  FillNormal(weight, 2.0 / std::sqrt(c.in_features));
+  FillNormal(row_weight, 0.1, 0.3);
+  Buffer<nv_bfloat16> gate_up(2 * size), fused_gate_up(2 * size), h(size), fused_h(size);
+
+  const auto run = [&](GroupedProduct product, Buffer<nv_bfloat16>& out,
+                       const SwigluOperands& swiglu) {
+    const GroupedGemmShape shape{product, GroupedOutput::kBfloat16, c.experts, c.out_features,
+                                 c.in_features};
+    Buffer<char> workspace(GroupedGemmWorkspaceBytes(shape));
+    GroupedGemm gemm;
+    ASSERT_EQ(gemm.Build(shape, workspace.device()), cudaSuccess);
+    const GroupedGemmCall call{&gemm, x.device(), weight.device(), out.device(), swiglu};
+    ASSERT_EQ(PrepareGroupedGemms({{call}, 1, offset.device(), max_rows}, nullptr), cudaSuccess);
+    ASSERT_EQ(gemm.Run(nullptr), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  };
+  run(GroupedProduct::kForward, gate_up, {});
+  ASSERT_EQ(SwigluForward({gate_up.device(), row_weight.device(), h.device(), max_rows,
+                           offset.device() + c.experts, ffn},
+                          nullptr),
+            cudaSuccess);
+  run(GroupedProduct::kForwardSwiglu, fused_gate_up, {row_weight.device(), fused_h.device()});
+  // Rows beyond the last expert's too: untouched.
+  for (const auto& [one, other] : {std::pair{&gate_up, &fused_gate_up}, std::pair{&h, &fused_h}}) {
+    EXPECT_EQ(std::memcmp(one->Download().data(), other->Download().data(), 2 * one->size()), 0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, GroupedSwigluTest,
+                         testing::Values(Case{4, 512, 256, 700, Rows::kSkewed},
+                                         Case{6, 1536, 2048, 900, Rows::kSkewed},
+                                         Case{16, 128, 256, 1000, Rows::kEven},
+                                         Case{3, 32, 64, 65, Rows::kOneExpert},
+                                         Case{5, 224, 136, 300, Rows::kSkewed}));
+
 TEST(GroupedGemmShapeTest, AnImpossibleShapeNamesMemberAndValue) {
   const GroupedGemmShape good{GroupedProduct::kForward, GroupedOutput::kBfloat16, 4, 64, 256};
   EXPECT_EQ(GroupedGemmShapeError(good), "");
@@ -289,6 +333,8 @@ TEST(GroupedGemmShapeTest, AnImpossibleShapeNamesMemberAndValue) {
   EXPECT_NE(GroupedGemmShapeError(shape).find("num_experts is -1"), std::string::npos);
   shape = good, shape.output = GroupedOutput::kFloat32Add;
   EXPECT_NE(GroupedGemmShapeError(shape).find("weight gradients only"), std::string::npos);
+  shape = {GroupedProduct::kForwardSwiglu, GroupedOutput::kBfloat16, 4, 80, 256};
+  EXPECT_NE(GroupedGemmShapeError(shape).find("out_features is 80"), std::string::npos);
   GroupedGemm gemm;
   EXPECT_EQ(gemm.Build(shape, nullptr), cudaErrorInvalidValue);
   EXPECT_EQ(gemm.Run(nullptr), cudaErrorInvalidValue);

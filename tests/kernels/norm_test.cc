@@ -143,8 +143,9 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, QkNormRopeTest,
-                         testing::Values(std::tuple{1, 1, 1, 128}, std::tuple{257, 32, 4, 128},
-                                         std::tuple{1000, 6, 2, 64}, std::tuple{77, 5, 5, 64}));
+                         testing::Values(std::tuple{1, 1, 1, 128}, std::tuple{300, 6, 3, 32},
+                                         std::tuple{257, 32, 4, 128}, std::tuple{1000, 6, 2, 64},
+                                         std::tuple{77, 5, 5, 64}));
 
 }  // namespace
 }  // namespace switchyard::kernels

@@ -210,7 +210,7 @@ def check_dependencies(root):
     wanted = {package: setup for package in (listed.group(1).split() if listed else ())}
     for requirements in root.glob("tools/requirements*.txt"):
         for line in requirements.read_text().splitlines():
-            if line and not line.startswith("#"):
+            if line and not line.startswith(("#", "-r ")):
                 wanted[re.split(r"[\[<>=~! ]", line)[0]] = requirements
     for package, file in sorted(wanted.items()):
         if not re.search(rf"`{re.escape(package)}[`\[=<>]", known):

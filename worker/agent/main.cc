@@ -6,11 +6,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <string>
 #include <thread>
 
 #include "common/log.h"
 #include "common/rpc/credentials.h"
+#include "worker/agent/doctor/doctor_command.h"
 #include "worker/agent/host/agent_host.h"
 
 namespace {
@@ -31,11 +33,21 @@ int main(int argc, char** argv) {
   using namespace switchyard::agent;  // NOLINT: a program's main
   if (argc >= 4 && std::string(argv[1]) == "die-with-parent") return DieWithParent(argv);
 
+  if (argc >= 2 && std::string(argv[1]) == "doctor") return DoctorCommand(argc - 1, argv + 1);
+
   AgentOptions options;
   ParseOutcome outcome;
   if (!ParseOptions(argc, argv, &options, &outcome)) return outcome.exit_code;
 
   switchyard::rpc::AllowOnlyTls13();
+  switchyard::rpc::AdoptGrpcLog();
+  switchyard::log::SetProcessFields({{"program", "agent"}, {"node", options.node}});
+  std::string problem;
+  if (!switchyard::log::ConfigureFromEnvironment(&problem)) {
+    std::fprintf(stderr, "switchyard-agent: %s\n", problem.c_str());
+    return 2;
+  }
+
   // Before any thread, so that all of them leave these signals to the one that waits for them.
   sigset_t signals;
   sigemptyset(&signals);
@@ -43,21 +55,27 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  switchyard::ServiceNotifier systemd;
 
   auto host = AgentHost::Create(options);
   if (!host.ok()) {
     std::fprintf(stderr, "switchyard-agent: %s\n", std::string(host.status().message()).c_str());
     return 1;
   }
-  std::thread([signals, agent = host->get()] {
+  std::thread([signals, agent = host->get(), &systemd] {
     int signal = 0;
     for (;;) {
       if (sigwait(&signals, &signal) != 0) continue;
       switchyard::log::Info("agent.stopping", {{"signal", signal}});
+      systemd.Stopping();
       agent->RequestShutdown();
     }
   }).detach();
-  (*host)->Run();
+  (*host)->Run(systemd);
+  if ((*host)->left()) {
+    std::error_code ignored;
+    std::filesystem::remove_all(options.work_dir, ignored);
+  }
   switchyard::log::Info("agent.stopped");
   std::_Exit(0);  // the signal thread still uses the host
 }

@@ -123,6 +123,7 @@ CLI::App* AddCheck(CLI::App& app, CheckCommandOptions* options) {
 int main(int argc, char** argv) {
   signal(SIGPIPE, SIG_IGN);  // a reader that is gone is an error of the write
   CLI::App app{"Trains mixture-of-experts models. Exit codes: docs/protocol.md."};
+  app.set_version_flag("--version", SWITCHYARD_VERSION);
   app.require_subcommand(1);
   RunOptions run_options;
   BenchOptions bench_options;

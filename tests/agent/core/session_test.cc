@@ -95,7 +95,7 @@ TEST(SessionTest, RefusesAProtocolItDoesNotSpeak) {
   message.mutable_welcome()->set_protocol(99);
   const auto closes = CoreDriver::All<CloseStream>(agent.Receive(message));
   ASSERT_THAT(closes, SizeIs(1));
-  EXPECT_THAT(closes[0].reason, HasSubstr("speaks protocol 99, this agent only 1"));
+  EXPECT_THAT(closes[0].reason, HasSubstr("speaks protocol 99, this agent 1 to 2"));
 }
 
 TEST(SessionTest, TrainersGoOnWhileTheCoordinatorIsAwayAndAreToldAgainAfterwards) {
@@ -223,6 +223,69 @@ TEST(SessionTest, ShutdownStopsEverythingAndCompletesWhenAllIsGone) {
 TEST(SessionTest, ShutdownOfAnIdleAgentCompletesAtOnce) {
   CoreDriver agent;
   EXPECT_THAT(CoreDriver::All<ShutdownComplete>(agent.Step(ShutdownRequested{})), SizeIs(1));
+}
+
+// ---- versions, and agents of one attempt
+
+v1::ConnectResponse WelcomeOf(int protocol) {
+  v1::ConnectResponse message;
+  message.mutable_welcome()->set_protocol(protocol);
+  message.mutable_welcome()->set_store_id("store");
+  return message;
+}
+
+v1::ConnectResponse Leave() {
+  v1::ConnectResponse message;
+  message.mutable_leave()->set_reason("the attempt is over");
+  return message;
+}
+
+AgentCore LentAgent(std::chrono::steady_clock::time_point now) {
+  AgentCore::Options options = CoreDriver::Options(2);
+  options.allocation = "job/3";
+  return AgentCore(std::move(options), {}, now);
+}
+
+TEST(VersionTest, TheCoordinatorOfTheReleaseBeforeIsAccepted) {
+  CoreDriver agent;
+  agent.Step(StreamOpened{});
+  EXPECT_THAT(CoreDriver::All<CloseStream>(agent.Receive(WelcomeOf(kOldestProtocol))), IsEmpty());
+  CoreDriver other;
+  other.Step(StreamOpened{});
+  const auto closed = CoreDriver::All<CloseStream>(other.Receive(WelcomeOf(kNewestProtocol + 1)));
+  ASSERT_THAT(closed, SizeIs(1));
+  EXPECT_THAT(closed[0].reason, HasSubstr("the coordinator first"));
+}
+
+TEST(LentAgentTest, SaysForWhatItWasStartedAndLeavesWhenTold) {
+  const auto now = std::chrono::steady_clock::now();
+  AgentCore agent = LentAgent(now);
+  const auto hello = CoreDriver::All<Send>(agent.Step(StreamOpened{}, now, {}));
+  ASSERT_THAT(hello, SizeIs(1));
+  EXPECT_EQ(hello[0].message.hello().allocation(), "job/3");
+  agent.Step(FromCoordinator{WelcomeOf(2)}, now, {});
+  EXPECT_FALSE(agent.left());
+  EXPECT_THAT(CoreDriver::All<ShutdownComplete>(agent.Step(FromCoordinator{Leave()}, now, {})),
+              SizeIs(1));
+  EXPECT_TRUE(agent.left());
+}
+
+TEST(LentAgentTest, EndsWhenNoCoordinatorCameBackForTheWholeGrant) {
+  const auto now = std::chrono::steady_clock::now();
+  AgentCore agent = LentAgent(now);
+  ASSERT_TRUE(agent.NextDeadline().has_value());
+  EXPECT_THAT(CoreDriver::All<ShutdownComplete>(agent.Step(Tick{}, now + 599 * kSecond, {})),
+              IsEmpty());
+  EXPECT_THAT(CoreDriver::All<ShutdownComplete>(agent.Step(Tick{}, now + 600 * kSecond, {})),
+              SizeIs(1));
+  EXPECT_FALSE(agent.left());  // what it has is not yet with the coordinator: the directory stays
+}
+
+TEST(LentAgentTest, AnAgentThatServesEverybodyDoesNotLeave) {
+  CoreDriver agent;
+  agent.Connect();
+  EXPECT_THAT(CoreDriver::All<ShutdownComplete>(agent.Receive(Leave())), IsEmpty());
+  EXPECT_THAT(CoreDriver::All<ShutdownComplete>(agent.Advance(601 * kSecond)), IsEmpty());
 }
 
 }  // namespace

@@ -8,10 +8,12 @@
 #include "worker/agent/host/launch.h"
 #include "worker/agent/host/lines.h"
 #include "worker/agent/host/options.h"
+#include "worker/agent/host/runtime.h"
 
 namespace switchyard::agent {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -71,12 +73,14 @@ TEST(LaunchTest, ARankGetsItsConfigItsGpuAndItsShareOfTheCores) {
   options.slots = 4;
   v1::Slot slot;
   slot.set_uuid("GPU-123");
+  options.gpus = {"GPU-122", "GPU-123", "GPU-124"};
   const SpawnRequest request = RankRequest(options, slot, {{"job", 2}, 5});
   EXPECT_EQ(request.program, "/bin/trainer");
   EXPECT_EQ(request.directory, "/w/attempts/job/2");
   EXPECT_THAT(request.arguments,
               ElementsAre("run", "--config", "/w/attempts/job/2/train.json", "--rank", "5"));
-  EXPECT_THAT(request.environment, Contains("CUDA_VISIBLE_DEVICES=GPU-123"));
+  EXPECT_THAT(request.environment, Contains("CUDA_VISIBLE_DEVICES=GPU-123,GPU-122,GPU-124"));
+  EXPECT_THAT(request.environment, Contains("SWITCHYARD_LOCAL_DEVICE=0"));
   EXPECT_THAT(request.environment, Contains("OMP_NUM_THREADS=2"));
   EXPECT_THAT(request.environment, Contains("GOMP_SPINCOUNT=1000"));
   EXPECT_THAT(request.environment, Contains("SWITCHYARD_ATTEMPT=/w/attempts/job/2"));
@@ -151,6 +155,62 @@ TEST(OptionsTest, NamesAndTrainersAreChecked) {
     EXPECT_THAT(std::string(Validate(options).message()),
                 HasSubstr("--node is \"" + std::string(name)));
   }
+}
+
+// A directory that looks like what switchyard-install-runtime makes.
+void WriteRuntime(const TemporaryDirectory& dir, const std::string& version) {
+  for (const char* program : {"bin/switchyard-trainer", "venv/bin/python"}) {
+    const std::string path = dir.Write(version + "/" + program, "#!/bin/true\n");
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+  }
+  dir.Write(version + "/runtime.json", "{\"version\": \"" + version + "\"}");
+}
+
+TEST(RuntimeTest, ProgramsComeFromWhereTheLinkLeadsAtTheStart) {
+  TemporaryDirectory dir;
+  WriteRuntime(dir, "1.2.3");
+  std::filesystem::create_symlink("1.2.3", dir / "current");
+  const std::string link = dir / "current";
+  const char* argv[] = {"switchyard-agent", "--work-dir",      "/w", "--runtime", link.c_str(),
+                        "--python",         "/usr/bin/python3"};
+  AgentOptions options;
+  ParseOutcome outcome;
+  ASSERT_TRUE(ParseOptions(7, const_cast<char**>(argv), &options, &outcome));
+  const std::string real = std::filesystem::canonical(dir / "1.2.3").string();
+  EXPECT_EQ(options.trainer, real + "/bin/switchyard-trainer");
+  EXPECT_EQ(options.prepare_data, real + "/tools/prepare_data.py");
+  EXPECT_EQ(options.python, "/usr/bin/python3");  // given by hand
+}
+
+TEST(RuntimeTest, OtherVersionsAndHalfInstalledOnesAreRefusedWithTheFix) {
+  TemporaryDirectory dir;
+  WriteRuntime(dir, "1.2.3");
+  EXPECT_TRUE(CheckRuntime(dir / "1.2.3", "1.2.3").ok());
+  const absl::Status other = CheckRuntime(dir / "1.2.3", "1.3.0");
+  EXPECT_THAT(std::string(other.message()),
+              AllOf(HasSubstr("of version 1.2.3, this agent of 1.3.0"),
+                    HasSubstr("switchyard-install-runtime")));
+  std::filesystem::remove(dir / "1.2.3/bin/switchyard-trainer");
+  EXPECT_EQ(CheckRuntime(dir / "1.2.3", "1.2.3").code(), absl::StatusCode::kNotFound);
+  dir.Write("1.2.3/runtime.json", "[1]");
+  EXPECT_THAT(std::string(CheckRuntime(dir / "1.2.3", "1.2.3").message()),
+              HasSubstr("names no version"));
+  std::filesystem::remove(dir / "1.2.3/runtime.json");
+  EXPECT_THAT(std::string(CheckRuntime(dir / "1.2.3", "1.2.3").message()),
+              HasSubstr("has no runtime.json"));
+}
+
+TEST(LaunchTest, TheFabricInterfaceReplacesAnInheritedOne) {
+  setenv("NCCL_SOCKET_IFNAME", "eth7", 1);
+  LaunchOptions options;
+  v1::Slot slot;
+  EXPECT_THAT(RankRequest(options, slot, {{"job", 1}, 0}).environment,
+              Contains("NCCL_SOCKET_IFNAME=eth7"));
+  options.fabric_interface = "ib0";
+  const auto environment = RankRequest(options, slot, {{"job", 1}, 0}).environment;
+  unsetenv("NCCL_SOCKET_IFNAME");
+  EXPECT_THAT(environment, Contains("NCCL_SOCKET_IFNAME==ib0"));
+  EXPECT_THAT(environment, Not(Contains("NCCL_SOCKET_IFNAME=eth7")));
 }
 
 }  // namespace

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include "tests/agent/support/temporary_directory.h"
+#include "worker/agent/inventory/fabric.h"
+#include "worker/agent/inventory/nvml.h"
 
 namespace switchyard::agent {
 namespace {
@@ -68,6 +70,38 @@ TEST(InventoryTest, RefusesImpossibleSlotCountsByName) {
     EXPECT_THAT(std::string(inventory.status().message()),
                 ::testing::HasSubstr("--cpu-slots is " + std::to_string(slots)));
   }
+}
+
+TEST(FabricTest, AnInterfaceGivesItsAddressAndAWrongOneNamesTheRightOnes) {
+  EXPECT_EQ(*ChooseFabricAddress("lo", "", ""), "127.0.0.1");
+  EXPECT_EQ(*ChooseFabricAddress("lo", "10.9.8.7", ""), "10.9.8.7");
+  const auto wrong = ChooseFabricAddress("ib9", "10.9.8.7", "");
+  EXPECT_THAT(std::string(wrong.status().message()),
+              ::testing::AllOf(::testing::HasSubstr("--fabric-interface is \"ib9\""),
+                               ::testing::HasSubstr("lo (127.0.0.1)")));
+  EXPECT_FALSE(TakeInventory({.cpu_slots = 1, .fabric_interface = "ib9"}).ok());
+}
+
+TEST(FabricTest, WithoutAChoiceThereIsAnAddressInAnyCase) {
+  for (const char* coordinator : {"", "127.0.0.1:7070", "[::1]:7070"}) {
+    EXPECT_FALSE(ChooseFabricAddress("", "", coordinator)->empty()) << coordinator;
+  }
+}
+
+TEST(VisibleGpusTest, TheSchedulersChoiceIsTaken) {
+  const std::vector<Gpu> gpus = {
+      {"GPU-aa", "H200", 1}, {"GPU-bb", "H200", 1}, {"GPU-cc", "H200", 1}};
+  const auto uuids = [&](const char* list) {
+    std::string text;
+    for (const Gpu& gpu : VisibleGpus(gpus, list)) text += gpu.uuid + " ";
+    return text;
+  };
+  EXPECT_EQ(uuids(nullptr), "GPU-aa GPU-bb GPU-cc ");
+  EXPECT_EQ(uuids("2,0"), "GPU-cc GPU-aa ");
+  EXPECT_EQ(uuids("GPU-bb"), "GPU-bb ");
+  EXPECT_EQ(uuids("1,7,0"), "GPU-bb ");  // as CUDA reads it
+  EXPECT_EQ(uuids(""), "");
+  EXPECT_EQ(uuids("NoDevFiles"), "");
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ class CoreDriver {
   void Connect(const std::string& store_id = "store") {
     Step(StreamOpened{});
     v1::ConnectResponse message;
-    message.mutable_welcome()->set_protocol(kProtocolVersion);
+    message.mutable_welcome()->set_protocol(kNewestProtocol);
     message.mutable_welcome()->set_store_id(store_id);
     Receive(message);
   }

@@ -85,9 +85,9 @@ class SecureCoordinator {
 
   void Start() {
     std::filesystem::remove(dir_ / "state/listen-address");
-    std::vector<std::string> arguments = {
-        "--listen",    "localhost:0",  "--metrics",      "",
-        "--state-dir", dir_ / "state", "--security-dir", security()};
+    std::vector<std::string> arguments = {"--listen",       "localhost:0", "--metrics",
+                                          "127.0.0.1:0",    "--state-dir", dir_ / "state",
+                                          "--security-dir", security()};
     for (const auto& [flag, name] : Roots()) arguments.insert(arguments.end(), {flag, dir_ / name});
     arguments.insert(arguments.end(), extra_.begin(), extra_.end());
     program_ = std::make_unique<Program>("switchyard-coordinator", arguments, dir_ / "log");

@@ -158,8 +158,15 @@ TEST(SpecFileTest, RefusesWhatIsNotOneMapping) {
   EXPECT_THAT(Refusal("# only a comment\n"), HasSubstr("job.yaml is empty"));
   EXPECT_THAT(Refusal("- a\n- b\n"), HasSubstr("spec: is a list; must be a mapping"));
   EXPECT_THAT(Refusal("hello"), HasSubstr("must be a mapping"));
-  EXPECT_THAT(Refusal("name: a\n---\nname: b\n"), HasSubstr("holds 2 documents"));
+  EXPECT_THAT(Refusal("name: a\n---\nname: b\n"), HasSubstr("line 3: the spec ends before this"));
+  // A bracket too many, from which YAML::LoadAll never comes back.
+  EXPECT_THAT(Refusal("{\"name\": \"a\"},\n\"model\": \"/m\"}"),
+              HasSubstr("line 1: the spec ends before this"));
   EXPECT_THAT(Refusal("? [a]\n: b\n"), HasSubstr("a key that is not text"));
+}
+
+TEST(SpecFileTest, RefusesTextThatIsNotUtf8) {
+  EXPECT_THAT(Refusal("name: a\nmodel: /m\xff\n"), HasSubstr("line 2: is not UTF-8"));
 }
 
 TEST(SpecFileTest, RefusesATildeThatNoShellExpanded) {

@@ -28,7 +28,7 @@ class JobStoreTest : public testing::Test {
   void TearDown() override { std::filesystem::remove_all(directory_); }
 
   std::unique_ptr<SqliteJobStore> Open() {
-    auto store = SqliteJobStore::Open(path_);
+    auto store = SqliteJobStore::Open(path_, "test");
     EXPECT_TRUE(store.ok()) << store.status();
     return *std::move(store);
   }
@@ -112,9 +112,9 @@ TEST_F(JobStoreTest, RefusesADamagedFileAndAnotherProgramsFile) {
     file.seekp(100);
     file << std::string(3000, '\xff');
   }
-  EXPECT_EQ(SqliteJobStore::Open(path_).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(SqliteJobStore::Open(path_, "test").status().code(), absl::StatusCode::kDataLoss);
   std::ofstream(path_, std::ios::trunc) << std::string(8192, 'x');
-  EXPECT_EQ(SqliteJobStore::Open(path_).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(SqliteJobStore::Open(path_, "test").status().code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(JobStoreTest, RefusesAStoreOfANewerVersion) {
@@ -123,7 +123,7 @@ TEST_F(JobStoreTest, RefusesAStoreOfANewerVersion) {
   ASSERT_EQ(sqlite3_open(path_.c_str(), &raw), SQLITE_OK);
   ASSERT_EQ(sqlite3_exec(raw, "PRAGMA user_version=99", nullptr, nullptr, nullptr), SQLITE_OK);
   sqlite3_close(raw);
-  EXPECT_THAT(SqliteJobStore::Open(path_).status().message(), HasSubstr("schema 99"));
+  EXPECT_THAT(SqliteJobStore::Open(path_, "test").status().message(), HasSubstr("schema 99"));
 }
 
 TEST(JobBookTest, AFailedCommitLeavesMemoryAsTheStoreIs) {

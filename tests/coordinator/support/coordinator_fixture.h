@@ -57,6 +57,7 @@ class CoordinatorFixture : public testing::Test {
     ServerOptions options;
     options.listen = "127.0.0.1:0";
     options.state_dir = root_ + "/state";
+    options.allocator = allocator_;
     auto http = http::Server::Bind({.address = "127.0.0.1:0"});
     ASSERT_TRUE(http.ok()) << http.status();
     options.http = *std::move(http);
@@ -127,6 +128,7 @@ class CoordinatorFixture : public testing::Test {
   }
 
   std::string root_;
+  NodeAllocator* allocator_ = nullptr;  // of coordinators that are started from now on
   std::unique_ptr<Server> server_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::JobService::Stub> jobs_;

@@ -37,6 +37,14 @@ void ScriptedAgent::Reconnect(const std::string& address) {
   if (context_ != nullptr) context_->TryCancel();
 }
 
+void ScriptedAgent::Terminate() {
+  std::lock_guard lock(mutex_);
+  for (auto& [key, attempt] : attempts_) {
+    attempt.status.set_stop_reason("the node's agent was told to end");
+    End(attempt, "KILLED", /*by_agent=*/true);
+  }
+}
+
 int ScriptedAgent::LiveRanks() {
   std::lock_guard lock(mutex_);
   int live = 0;
@@ -61,11 +69,16 @@ grpc::Status ScriptedAgent::last_status() {
   return last_status_;
 }
 
+bool ScriptedAgent::left() {
+  std::lock_guard lock(mutex_);
+  return left_;
+}
+
 void ScriptedAgent::Run() {
   while (true) {
     {
       std::lock_guard lock(mutex_);
-      if (stopping_) return;
+      if (stopping_ || left_) return;
     }
     Session();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -87,7 +100,8 @@ void ScriptedAgent::Session() {
     hello.set_incarnation(node_ + "/" + std::to_string(reinterpret_cast<uintptr_t>(this)));
     hello.set_version("test");
     hello.set_protocol_min(1);
-    hello.set_protocol_max(1);
+    hello.set_protocol_max(script_.allocation.empty() ? 1 : 2);
+    hello.set_allocation(script_.allocation);
     hello.mutable_inventory()->set_memory_domain("one");
     hello.mutable_inventory()->set_cpu_cores(4);
     for (int i = 0; i < script_.slots; ++i) {
@@ -190,6 +204,9 @@ void ScriptedAgent::Handle(const ConnectResponse& message) {
     Say(answer);
   } else if (message.has_remove_checkpoint()) {
     removed_.insert(message.remove_checkpoint().path());
+  } else if (message.has_leave()) {
+    left_ = true;
+    context_->TryCancel();
   } else if (message.has_attempt_ack()) {
     attempts_.erase({message.attempt_ack().job_uid(), message.attempt_ack().epoch()});
   }

@@ -27,6 +27,7 @@ struct AgentScript {
   std::string exit_code = "KILLED";
   std::vector<std::string> probe_problems = {};
   std::string data_error = {};  // of the user's data
+  std::string allocation = {};  // "{job_uid}/{epoch}" that it was started for; leaves when told to
 };
 
 class ScriptedAgent {
@@ -38,12 +39,15 @@ class ScriptedAgent {
   void Release();
   // Dials another address, or the same again, with all it knows; as after a coordinator's restart.
   void Reconnect(const std::string& address);
+  // As after SIGTERM: ends all ranks and says so.
+  void Terminate();
   // Ranks that run now, over all attempts.
   int LiveRanks();
   // StartRanks received, by attempt.
   std::map<int64_t, int> Starts();
   std::set<std::string> removed();
   grpc::Status last_status();
+  bool left();
 
  private:
   struct Attempt {
@@ -70,6 +74,7 @@ class ScriptedAgent {
   std::mutex mutex_;
   std::string address_;
   bool stopping_ = false;
+  bool left_ = false;
   std::map<std::pair<std::string, int64_t>, Attempt> attempts_;
   std::map<int64_t, int> starts_;
   std::set<std::string> published_, removed_;

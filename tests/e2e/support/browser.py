@@ -1,6 +1,7 @@
 """A headless Chromium, driven over its debugging pipe: no driver program and no other package."""
 
 import base64
+import fcntl
 import json
 import os
 import pathlib
@@ -24,7 +25,7 @@ class Browser:
 
         def set_up_pipes():
             # Chromium reads commands from 3 and writes answers to 4; the ends may themselves be 3 or 4.
-            read, write = os.dup(to_browser), os.dup(from_browser)
+            read, write = (fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_browser, from_browser))
             os.dup2(read, 3)
             os.dup2(write, 4)
 

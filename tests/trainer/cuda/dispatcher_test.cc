@@ -2,8 +2,10 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/cuda/Sleep.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/mul.h>
 #include <c10/cuda/CUDAFunctions.h>
 #include <cuda_runtime_api.h>
@@ -18,6 +20,7 @@
 #include "tests/trainer/cuda/gpu_ranks.h"
 #include "worker/trainer/cuda/cuda_dispatcher.h"
 #include "worker/trainer/cuda/nccl_dispatcher.h"
+#include "worker/trainer/cuda/side_stream.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -130,7 +133,9 @@ struct Round {
 };
 
 // Enqueues a round; nothing here waits for the device.
-Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& saved) {
+// With `side` the gradients go back beside other work.
+Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& saved,
+              SideStream* side = nullptr) {
   const auto options = in.x_TD.options();
   const int64_t max_rows = dispatcher.MaxRows(c.tokens);
   Round r;
@@ -145,8 +150,17 @@ Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& save
   dispatcher.DispatchGradient(r.in.grad_TD, r.routing, r.grad_rows);
   r.grad_x = at::full({c.tokens, c.hidden}, 7, options);
   r.grad_weight = at::full({c.tokens, c.top_k}, 7, options.dtype(at::kFloat));
-  dispatcher.CombineGradient(Weighted(r.grad_rows, r.routing), at::mul(r.routing.weight_R, 2),
-                             r.routing, r.grad_x, r.grad_weight);
+  const at::Tensor sums = Weighted(r.grad_rows, r.routing), grad_R = at::mul(r.routing.weight_R, 2);
+  const auto back = [&] {
+    dispatcher.CombineGradient(sums, grad_R, r.routing, r.grad_x, r.grad_weight);
+  };
+  if (side == nullptr) {
+    back();
+  } else {
+    side->Run(back);
+    dispatcher.Redispatch(r.in.x_TD, r.routing, r.rows_again);  // beside it
+    side->Join();
+  }
   return r;
 }
 
@@ -222,13 +236,15 @@ void CheckCase(const Case& c, bool window, int rank, int ranks, int rounds,
   }
   Arena saved("saved", rounds * dispatcher->SavedBytes(c.tokens), device);
   std::vector<Round> done;
+  SideStream side;
   std::mt19937 random(rank);
   c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR);
   for (int round = 0; round < rounds; ++round) {
     if (random() % 3 == 0) at::cuda::sleep(random() % 400000);
     const int set = round % kInputSets;
     const int64_t before = saved.used();
-    done.push_back(Enqueue(cases[set], *dispatcher, own[set], saved));
+    done.push_back(
+        Enqueue(cases[set], *dispatcher, own[set], saved, c.max_blocks > 0 ? &side : nullptr));
     EXPECT_EQ(saved.used() - before, dispatcher->SavedBytes(cases[set].tokens));
   }
   c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);
@@ -279,6 +295,51 @@ TEST(CudaWindowDispatcherTest, FiftyRoundsFollowEachOtherWithoutTheHost) {
   });
 }
 
+// Counters and flags live on the device, so a replay is a round of its own.
+TEST(CudaWindowDispatcherTest, ACapturedRoundCanBeReplayed) {
+  SWITCHYARD_REQUIRE_GPUS(2);
+  SharedId id;
+  RunRanks(2, [&](int rank) {
+    const Case c = {"Graph", 32, 600, 4, 512, Case::kUniform};
+    CudaMeshGroups groups =
+        JoinOnGpu(id, rank, 2, 2, 32, CudaDispatchWindowLayout(Shape(c, 2)).bytes);
+    const auto dispatcher = Make(/*window=*/true, groups, c, 2);
+    const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(rank));
+    Arena saved("saved", dispatcher->SavedBytes(c.tokens), device);
+    Inputs in = OnGpu(MakeInputs(c, rank, 0), device);
+    at::Tensor rows = at::full({dispatcher->MaxRows(c.tokens), c.hidden}, 7, in.x_TD.options());
+    at::Tensor y = at::empty_like(in.x_TD);
+    const c10::cuda::CUDAStream stream = c10::cuda::getStreamFromPool();
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t replay = nullptr;
+    {
+      const c10::cuda::CUDAStreamGuard guard(stream);
+      ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+      const Routing routing =
+          dispatcher->Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, rows);
+      dispatcher->Combine(rows, routing, y);
+      ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    }
+    ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
+    for (int round = 0; round < kInputSets; ++round) {
+      const Inputs host = MakeInputs(c, rank, round);
+      in.x_TD.copy_(host.x_TD);
+      in.expert_TK.copy_(host.expert_TK);
+      y.fill_(7);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      ASSERT_EQ(cudaGraphLaunch(replay, stream), cudaSuccess);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      groups.Check();
+      Inputs plain = host;
+      plain.weight_TK = at::full_like(host.weight_TK, 1);
+      EXPECT_TRUE(at::equal(y.cpu(), ExpectedCombine(c, 2, plain, host.x_TD))) << round;
+    }
+    cudaGraphExecDestroy(replay);
+    cudaGraphDestroy(graph);
+  });
+}
+
 TEST(CudaWindowDispatcherTest, AKilledPeerEndsInPeerLost) {
   SWITCHYARD_REQUIRE_GPUS(2);
   constexpr auto kLimit = std::chrono::seconds(3);
@@ -316,14 +377,14 @@ TEST(CudaDispatchWindowLayoutTest, PartsOfARegionDoNotOverlap) {
   const CudaDispatchWindowLayout layout({4, 33, 1032, 3, 2});
   for (int64_t owner = 0; owner < 4; ++owner) {
     std::vector<std::pair<int64_t, int64_t>> parts = {{0, CudaDispatchWindowLayout::kHeader}};
-    const int64_t choices = 33 * 3 * 4, rows = 33 * 1032 * 2, flags = 9 * 4;
+    const int64_t choices = 33 * 3 * 4, rows = 33 * 1032 * 2;
     for (int64_t member = 0; member < 4; ++member) {
       parts.emplace_back(layout.At(member, 0), layout.ready);
       parts.emplace_back(layout.At(member, layout.ready), 4);
       for (int64_t part : {layout.choice, layout.weight, layout.back_weight})
         parts.emplace_back(layout.At(member, part), choices);
-      parts.emplace_back(layout.At(member, layout.row_flag), flags);
-      parts.emplace_back(layout.At(member, layout.back_flag), 2 * flags);
+      parts.emplace_back(layout.At(member, layout.row_flag), 5 * 4);
+      parts.emplace_back(layout.At(member, layout.back_flag), 2 * 9 * 4);
       if (member == owner) continue;
       parts.emplace_back(layout.Rows(owner, member), rows);
       parts.emplace_back(layout.Back(owner, member), rows);

@@ -3,9 +3,11 @@
 //
 //   exchange_bench [tokens ...]
 //
-// One line per measurement: median of the repetitions on rank 0, and GB/s of rows that leave it.
+// One line per measurement: median of the repetitions, the ranks' average, and GB/s of rows that
+// leave one.
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/topk.h>
@@ -185,7 +187,7 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
     at::Tensor grad_R = at::rand({rows.size(0)}, bf16.dtype(at::kFloat));
     at::Tensor grad_TK = at::empty_like(weight);
     Routing routing;
-    const std::vector<double> us = Clock(5).Run({
+    std::vector<double> us = Clock(5).Run({
         [&] {
           saved.Reset();
           routing = dispatcher.Dispatch(x, expert, weight, saved, rows);
@@ -204,8 +206,8 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
     std::fflush(stdout);
   };
   for (const ExchangeBlocks& blocks :
-       {ExchangeBlocks{12, 32, 0}, ExchangeBlocks{12, 40, 0}, ExchangeBlocks{16, 32, 0},
-        ExchangeBlocks{16, 48, 0}, ExchangeBlocks{24, 64, 0}, ExchangeBlocks{32, 80, 0},
+       {ExchangeBlocks{12, 40, 0}, ExchangeBlocks{20, 40, 0}, ExchangeBlocks{16, 32, 0},
+        ExchangeBlocks{16, 48, 0}, ExchangeBlocks{24, 52, 0}, ExchangeBlocks{32, 56, 0},
         ExchangeBlocks{16, 48, 32}, ExchangeBlocks{16, 48, 64}}) {
     char name[64];
     std::snprintf(name, sizeof(name), "window %d/%d of %d", blocks.rows_send, blocks.back_send,

@@ -17,7 +17,9 @@
 
 namespace switchyard::agent {
 
-inline constexpr int kProtocolVersion = 1;
+// Oldest and newest protocol that it speaks; the coordinator chooses. 2 added Leave.
+inline constexpr int kOldestProtocol = 1;
+inline constexpr int kNewestProtocol = 2;
 
 class AgentCore {
  public:
@@ -28,6 +30,9 @@ class AgentCore {
     std::string incarnation;  // changes with every start of the agent
     std::string boot_id;
     std::string version;
+    // "{job_uid}/{epoch}" when it was started for this attempt alone: then it ends when it is told
+    // to leave, or when the execution grant is over. Empty: it serves whatever comes.
+    std::string allocation;
     v1::Inventory inventory;
     Graces graces;
     // Until a Welcome says otherwise.
@@ -57,6 +62,8 @@ class AgentCore {
   std::string JobName(const AttemptKey& key) const;
   // True between Welcome and the end of the stream.
   bool in_session() const { return welcomed_; }
+  // True once the coordinator has told an agent of one attempt that there is nothing left to do.
+  bool left() const { return left_; }
 
  private:
   void Handle(const Tick&, Outputs&) {}
@@ -74,6 +81,7 @@ class AgentCore {
   void Handle(const ShutdownRequested&, Outputs& out);
 
   void On(const v1::Welcome& welcome, Outputs& out);
+  void On(const v1::Leave& leave, Outputs& out);
   void On(const v1::ProbePaths& request, Outputs& out);
   void On(const v1::PrepareData& request, Outputs& out);
   void On(const v1::StartRanks& request, Outputs& out);
@@ -120,6 +128,7 @@ class AgentCore {
   int64_t heartbeat_sequence_ = 0;
   bool shutting_down_ = false;
   bool shutdown_told_ = false;
+  bool left_ = false;
 };
 
 }  // namespace switchyard::agent

@@ -35,8 +35,9 @@ void AgentCore::SendHello(Outputs& out) {
     hello->set_incarnation(options_.incarnation);
     hello->set_boot_id(options_.boot_id);
     hello->set_version(options_.version);
-    hello->set_protocol_min(kProtocolVersion);
-    hello->set_protocol_max(kProtocolVersion);
+    hello->set_protocol_min(kOldestProtocol);
+    hello->set_protocol_max(kNewestProtocol);
+    hello->set_allocation(options_.allocation);
     *hello->mutable_inventory() = options_.inventory;
     for (const auto& [key, attempt] : attempts_) *hello->add_attempts() = attempt.status();
   });
@@ -84,18 +85,21 @@ void AgentCore::Handle(const FromCoordinator& input, Outputs& out) {
     case Response::kLogAck:
       out.push_back(LogsStored{message.log_ack()});
       break;
+    case Response::kLeave:
+      On(message.leave(), out);
+      break;
     default:
       break;  // of a newer protocol
   }
 }
 
 void AgentCore::On(const v1::Welcome& welcome, Outputs& out) {
-  if (welcome.protocol() != kProtocolVersion) {
+  if (welcome.protocol() < kOldestProtocol || welcome.protocol() > kNewestProtocol) {
     closing_ = true;
     out.push_back(CloseStream{
-        absl::StrFormat("the coordinator speaks protocol %d, this agent only %d; install agents "
-                        "and coordinator of the same release",
-                        welcome.protocol(), kProtocolVersion)});
+        absl::StrFormat("the coordinator speaks protocol %d, this agent %d to %d; upgrade the "
+                        "older one, the coordinator first",
+                        welcome.protocol(), kOldestProtocol, kNewestProtocol)});
     return;
   }
   options_.heartbeat_interval = Or(welcome.heartbeat_interval_ms(), options_.heartbeat_interval);
@@ -131,6 +135,13 @@ void AgentCore::On(const v1::Welcome& welcome, Outputs& out) {
   }
 }
 
+void AgentCore::On(const v1::Leave& leave, Outputs& out) {
+  if (options_.allocation.empty()) return;  // it serves other jobs too
+  out.push_back(Note{false, "agent.leaving", {}, leave.reason()});
+  left_ = true;
+  Handle(ShutdownRequested{}, out);
+}
+
 void AgentCore::RunTimers(Outputs& out) {
   for (auto& [key, attempt] : attempts_) attempt.Advance(now_, out);
   if (open_ && !closing_ && now_ - heard_at_ >= options_.lease) {
@@ -144,6 +155,8 @@ void AgentCore::RunTimers(Outputs& out) {
     const std::string reason = absl::StrFormat("no coordinator was reached for %d s", seconds);
     for (auto& [key, attempt] : attempts_)
       attempt.Stop(reason, options_.graces.abandoned, now_, out);
+    // Nobody will come back for an agent of one attempt, and it holds a node of the cluster.
+    if (!options_.allocation.empty()) shutting_down_ = true;
   }
   if (!welcomed_ || closing_ || now_ < next_heartbeat_) return;
   // After a pause of this process one heartbeat is due, not all that were missed.
@@ -193,6 +206,7 @@ std::optional<AgentCore::Time> AgentCore::NextDeadline() const {
     if (attempt.deadline().has_value()) consider(*attempt.deadline());
     if (!attempt.ended() && !attempt.stopping()) consider(grant_until_);
   }
+  if (!options_.allocation.empty() && !shutting_down_) consider(grant_until_);
   if (open_ && !closing_) consider(heard_at_ + options_.lease);
   if (welcomed_ && !closing_) consider(next_heartbeat_);
   return next;

@@ -72,6 +72,7 @@ void Attempt::StartPreparation(const v1::PrepareData& request, Outputs& out) {
 void Attempt::AcceptRanks(const v1::StartRanks& request) {
   job_ = request.job();
   config_json_ = request.trainer_config_json();
+  trace_id_ = request.trace_id();
   for (const auto& local : request.ranks()) {
     ranks_.push_back({local.rank(), local.slot(), Life::kWaiting});
     auto* status = status_.add_ranks();
@@ -85,7 +86,7 @@ void Attempt::StartRanks(Outputs& out) {
   for (auto& rank : ranks_) {
     rank.life = Life::kSpawning;
     ++rank_group_.pending;
-    out.push_back(StartRank{{key_, rank.rank}, rank.slot, job_, config_json_});
+    out.push_back(StartRank{{key_, rank.rank}, rank.slot, job_, config_json_, trace_id_});
   }
   Update();
 }

@@ -99,6 +99,7 @@ class Attempt {
   Graces graces_;
   std::string job_;
   std::string config_json_;
+  std::string trace_id_;
   v1::AttemptStatus status_;
   std::vector<Rank> ranks_;  // as status_.ranks()
   Group rank_group_;

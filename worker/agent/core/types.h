@@ -108,6 +108,7 @@ struct StartRank {
   int slot = 0;
   std::string job;          // resource name
   std::string config_json;  // the same for every rank of the attempt
+  std::string trace_id;
 };
 // Answered by ProcessStarted or ProcessStartFailed with rank kPreparationRank.
 struct StartPreparation {

@@ -46,7 +46,9 @@ absl::Status CheckPaths(const security::PathPolicy& policy, const v1::RemoveChec
 absl::Status CheckTrainerConfig(const security::PathPolicy& policy, const std::string& json) {
   if (!policy.restricted()) return absl::OkStatus();
   trainer::v1::TrainerConfig config;
-  if (const auto status = google::protobuf::util::JsonStringToMessage(json, &config);
+  google::protobuf::util::JsonParseOptions parse;
+  parse.ignore_unknown_fields = true;  // the trainer refuses those by name
+  if (const auto status = google::protobuf::util::JsonStringToMessage(json, &config, parse);
       !status.ok()) {
     return absl::InvalidArgumentError(
         absl::StrCat("train.json cannot be read: ", std::string(status.message())));

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/str_format.h"
 #include "common/log.h"
 #include "worker/agent/host/lines.h"
 #include "worker/agent/process/leftovers.h"
@@ -15,6 +16,13 @@ namespace {
 constexpr std::chrono::seconds kLogPatience{2};
 constexpr std::chrono::seconds kReapInterval{30};
 
+std::vector<std::string> GpuUuids(const v1::Inventory& inventory) {
+  std::vector<std::string> uuids;
+  for (const v1::Slot& slot : inventory.slots())
+    if (!slot.uuid().empty()) uuids.push_back(slot.uuid());
+  return uuids;
+}
+
 }  // namespace
 
 AgentHost::AgentHost(const AgentOptions& options, Parts parts)
@@ -23,9 +31,10 @@ AgentHost::AgentHost(const AgentOptions& options, Parts parts)
       lock_(std::move(parts.lock)),
       journal_(std::move(parts.journal)),
       inventory_(parts.core.inventory),
-      launch_{options.work_dir,       options.trainer,        options.python,
-              options.prepare_data,   options.self,           options.data_cache_bytes,
-              inventory_.cpu_cores(), inventory_.slots_size()},
+      launch_{options.work_dir,         options.trainer,        options.python,
+              options.prepare_data,     options.self,           options.fabric_interface,
+              options.data_cache_bytes, inventory_.cpu_cores(), inventory_.slots_size(),
+              GpuUuids(inventory_)},
       spool_(options.work_dir, options.log_cap_bytes),
       metrics_(std::move(parts.metrics)),
       core_(std::move(parts.core), std::move(parts.recovered), clock_.Steady()),
@@ -54,10 +63,13 @@ void AgentHost::RequestShutdown() {
   inbox_.Post([this] { Feed(ShutdownRequested{}); });
 }
 
-void AgentHost::Run() {
+void AgentHost::Run(ServiceNotifier& systemd) {
+  systemd.Ready();
+  if (systemd.alive_interval().count() > 0) next_alive_ = clock_.Steady();
   while (!leave_by_.has_value() ||
          (clock_.Steady() < *leave_by_ && core_.in_session() && !session_.Drained())) {
     Turn();
+    TellSystemd(systemd, clock_.Steady());
     poller_.Wait(UntilNextTurn());
   }
 }
@@ -88,6 +100,21 @@ void AgentHost::Turn() {
   metrics_->SetDroppedLogBytes(spool_.dropped_bytes());
 }
 
+void AgentHost::TellSystemd(ServiceNotifier& systemd, Time now) {
+  if (next_alive_.has_value() && now >= *next_alive_) {
+    systemd.Alive();
+    next_alive_ = now + systemd.alive_interval();
+  }
+  const AgentCore::Usage usage = core_.usage();
+  std::string status = absl::StrFormat("%s %s, %d of %d slots in use",
+                                       core_.in_session() ? "connected to" : "no session with",
+                                       options_.coordinator, usage.slots_used, usage.slots_total);
+  if (leave_by_.has_value()) status = "stopping";
+  if (status == told_status_) return;
+  told_status_ = std::move(status);
+  systemd.Status(told_status_);
+}
+
 std::optional<std::chrono::milliseconds> AgentHost::UntilNextTurn() const {
   std::optional<Time> next;
   const auto consider = [&](std::optional<Time> time) {
@@ -96,6 +123,7 @@ std::optional<std::chrono::milliseconds> AgentHost::UntilNextTurn() const {
   consider(core_.NextDeadline());
   consider(session_.NextDial());
   consider(leave_by_);
+  consider(next_alive_);
   if (processes_.polling()) consider(next_poll_);
   for (const auto& [key, until] : flushing_) consider(until);
   for (const auto& [key, until] : forgotten_) consider(until);
@@ -148,7 +176,8 @@ void AgentHost::OnExit(const ProcessKey& key, int exit_code, int signal) {
               {"epoch", key.attempt.epoch},
               {"rank", key.rank},
               {"exit_code", exit_code},
-              {"signal", signal}});
+              {"signal", signal},
+              {"trace_id", TraceOf(key.attempt)}});
   if (key.rank != kPreparationRank) metrics_->OnRankEnded(well);
   Feed(ProcessExited{key, exit_code, signal, spool_.Tail(key)});
 }

@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/security/allowed_paths.h"
+#include "common/service_notifier.h"
 #include "worker/agent/core/agent_core.h"
 #include "worker/agent/files/file_worker.h"
 #include "worker/agent/host/inbox.h"
@@ -34,10 +35,12 @@ class AgentHost {
   static absl::StatusOr<std::unique_ptr<AgentHost>> Create(const AgentOptions& options);
   ~AgentHost();
 
-  // Until RequestShutdown and everything is stopped.
-  void Run();
+  // Until RequestShutdown and everything is stopped. Tells `systemd` how it stands.
+  void Run(ServiceNotifier& systemd);
   // From any thread.
   void RequestShutdown();
+  // After Run: the coordinator has all results, and nobody needs the work directory any more.
+  bool left() const { return core_.left(); }
 
  private:
   using Time = Clock::SteadyTime;
@@ -54,6 +57,7 @@ class AgentHost {
   AgentHost(const AgentOptions& options, Parts parts);
 
   void Turn();
+  void TellSystemd(ServiceNotifier& systemd, Time now);
   std::optional<std::chrono::milliseconds> UntilNextTurn() const;
   // Steps the core with `input` and everything that follows from it.
   void Feed(Input input);
@@ -79,6 +83,9 @@ class AgentHost {
   void BadLine(const ProcessKey& key, const std::string& why);
   // Common to ranks and data preparation: directory, log, process, pid file.
   void Start(const ProcessKey& key, int slot, SpawnRequest request);
+  // Remembers the attempt's trace for log lines, and hands it to a child.
+  void Trace(const AttemptKey& key, const std::string& trace_id, SpawnRequest& request);
+  std::string TraceOf(const AttemptKey& key) const;
   absl::Status WriteTrainerConfig(const StartRank& rank);
   // Tells the core about groups that are gone and whose logs are sent.
   void ReleaseFlushedGroups(Time now);
@@ -108,9 +115,12 @@ class AgentHost {
   std::map<GroupKey, Time> flushing_;     // gone, waiting for their logs until then
   std::map<AttemptKey, Time> forgotten_;  // their logs may still be sent until then
   std::deque<AttemptKey> kept_;  // forgotten attempts whose directory is still there, oldest first
+  std::map<AttemptKey, std::string> traces_;  // of attempts that are not forgotten
   bool was_in_session_ = false;
-  std::optional<Time> leave_by_;  // set by ShutdownComplete
-  FileWorker file_worker_;        // last: its work uses what is above
+  std::string told_status_;         // of systemd
+  std::optional<Time> next_alive_;  // unset: systemd does not wait for it
+  std::optional<Time> leave_by_;    // set by ShutdownComplete
+  FileWorker file_worker_;          // last: its work uses what is above
 };
 
 }  // namespace switchyard::agent

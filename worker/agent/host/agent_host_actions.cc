@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/status_macros.h"
+#include "common/trace.h"
 #include "worker/agent/files/checkpoint.h"
 #include "worker/agent/files/path_guard.h"
 #include "worker/agent/files/probe.h"
@@ -51,7 +52,9 @@ void AgentHost::Do(StartRank& output) {
     return;
   }
   metrics_->OnRankStarted(output.job, output.key.attempt.epoch);
-  Start(output.key, output.slot, RankRequest(launch_, *slot, output.key));
+  SpawnRequest request = RankRequest(launch_, *slot, output.key);
+  Trace(output.key.attempt, output.trace_id, request);
+  Start(output.key, output.slot, std::move(request));
 }
 
 void AgentHost::Do(StartPreparation& output) {
@@ -68,7 +71,20 @@ void AgentHost::Do(StartPreparation& output) {
                           ", does not exist; start the agent with --prepare-data PATH")});
     return;
   }
-  Start(key, 0, PreparationRequest(launch_, output.request));
+  SpawnRequest request = PreparationRequest(launch_, output.request);
+  Trace(output.key, output.request.trace_id(), request);
+  Start(key, 0, std::move(request));
+}
+
+void AgentHost::Trace(const AttemptKey& key, const std::string& trace_id, SpawnRequest& request) {
+  if (trace_id.empty()) return;
+  traces_[key] = trace_id;
+  request.environment.push_back(absl::StrCat(kTraceparentVariable, "=", Traceparent(trace_id)));
+}
+
+std::string AgentHost::TraceOf(const AttemptKey& key) const {
+  const auto found = traces_.find(key);
+  return found == traces_.end() ? "" : found->second;
 }
 
 void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
@@ -79,6 +95,7 @@ void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
     log::Error("process.start_failed", {{"job_uid", key.attempt.job_uid},
                                         {"epoch", key.attempt.epoch},
                                         {"rank", key.rank},
+                                        {"trace_id", TraceOf(key.attempt)},
                                         {"error", std::string(pid.status().message())}});
     Feed(ProcessStartFailed{key, std::string(pid.status().message())});
     return;
@@ -87,7 +104,8 @@ void AgentHost::Start(const ProcessKey& key, int slot, SpawnRequest request) {
                                 {"epoch", key.attempt.epoch},
                                 {"rank", key.rank},
                                 {"slot", slot},
-                                {"pid", *pid}});
+                                {"pid", *pid},
+                                {"trace_id", TraceOf(key.attempt)}});
   if (const auto written = WritePidFile(options_.work_dir, key, slot, *pid); !written.ok()) {
     // The process runs and dies with this agent; only a descendant that outlives both would not be
     // found.
@@ -113,13 +131,15 @@ void AgentHost::Do(JournalResult& output) {
   }
   for (const Phase phase : {Phase::kPreparation, Phase::kRanks})
     RemovePidFiles(options_.work_dir, {key, phase});
-  log::Info(
-      "attempt.ended",
-      {{"job_uid", key.job_uid}, {"epoch", key.epoch}, {"reason", output.result.stop_reason()}});
+  log::Info("attempt.ended", {{"job_uid", key.job_uid},
+                              {"epoch", key.epoch},
+                              {"reason", output.result.stop_reason()},
+                              {"trace_id", TraceOf(key)}});
   metrics_->ForgetJob(core_.JobName(key));
 }
 
 void AgentHost::Do(ForgetAttempt& output) {
+  traces_.erase(output.key);
   journal_.Remove(output.key);
   forgotten_[output.key] = clock_.Steady() + kForgottenLogPatience;
   kept_.push_back(output.key);
@@ -179,7 +199,8 @@ void AgentHost::Do(Note& output) {
   log::Write(output.warning ? log::Level::kWarning : log::Level::kInfo, output.event.c_str(),
              {{"job_uid", output.attempt.job_uid},
               {"epoch", output.attempt.epoch},
-              {"what", output.text}});
+              {"what", output.text},
+              {"trace_id", TraceOf(output.attempt)}});
 }
 
 void AgentHost::Do(ShutdownComplete&) { leave_by_ = clock_.Steady() + kLeavePatience; }

@@ -101,8 +101,10 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   core.boot_id = BootId();
   core.version = SWITCHYARD_VERSION;
   core.graces = options.graces;
+  core.allocation = options.for_attempt;
   SWITCHYARD_ASSIGN_OR_RETURN(core.inventory,
-                              TakeInventory({options.cpu_slots, options.fabric_address}));
+                              TakeInventory({options.cpu_slots, options.fabric_address,
+                                             options.fabric_interface, options.coordinator}));
   auto metrics = std::make_unique<AgentMetrics>();
   std::optional<security::CertificateFiles> metrics_tls;
   if (!rpc::IsLoopback(options.metrics) && !options.tls_dir.empty())
@@ -113,6 +115,8 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
                               {"slots", core.inventory.slots_size()},
                               {"device", core.inventory.slots(0).device()},
                               {"slot_memory_bytes", core.inventory.slots(0).memory_bytes()},
+                              {"fabric_address", core.inventory.fabric_address()},
+                              {"runtime", options.runtime},
                               {"metrics", metrics->address()},
                               {"results", journal.Load().size()}});
   AgentCore::Recovered recovered{journal.Load(), journal.StoreId()};

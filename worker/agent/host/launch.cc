@@ -25,10 +25,17 @@ constexpr absl::string_view kInherited[] = {"PATH",
                                             "ASAN_OPTIONS",
                                             "UBSAN_OPTIONS",
                                             "LSAN_OPTIONS"};
-constexpr absl::string_view kInheritedPrefixes[] = {"LC_", "NCCL_"};
+constexpr absl::string_view kInheritedPrefixes[] = {"LC_", "NCCL_", "SWITCHYARD_LOG_"};
 
 std::vector<std::string> Environment(const LaunchOptions& options, const AttemptKey& key) {
   std::vector<std::string> environment = InheritedEnvironment();
+  if (!options.fabric_interface.empty()) {
+    std::erase_if(environment, [](const std::string& entry) {
+      return absl::StartsWith(entry, "NCCL_SOCKET_IFNAME=");
+    });
+    // "=": this very interface, not every one whose name begins so.
+    environment.push_back(absl::StrCat("NCCL_SOCKET_IFNAME==", options.fabric_interface));
+  }
   environment.push_back(EnvironmentMark(options.work_dir, key));
   environment.push_back(absl::StrCat("OMP_NUM_THREADS=",
                                      std::max(1, options.cpu_cores / std::max(1, options.slots))));
@@ -63,7 +70,13 @@ SpawnRequest RankRequest(const LaunchOptions& options, const v1::Slot& slot,
                        "--rank", absl::StrCat(key.rank)};
   request.environment = Environment(options, key.attempt);
   // An empty list hides the GPUs from a CPU rank, which must not take memory on them.
-  request.environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", slot.uuid()));
+  std::string visible = slot.uuid();
+  if (!visible.empty()) {
+    for (const std::string& gpu : options.gpus)
+      if (gpu != slot.uuid()) absl::StrAppend(&visible, ",", gpu);
+    request.environment.emplace_back("SWITCHYARD_LOCAL_DEVICE=0");
+  }
+  request.environment.push_back(absl::StrCat("CUDA_VISIBLE_DEVICES=", visible));
   request.channel = Channel::kTrainer;
   return request;
 }

@@ -7,13 +7,16 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/rpc/credentials.h"
+#include "common/status_macros.h"
 #include "worker/agent/core/names.h"
+#include "worker/agent/host/runtime.h"
 
 namespace switchyard::agent {
 namespace {
 
 namespace fs = std::filesystem;
 constexpr size_t kMaxNodeName = 63;
+constexpr char kInstalledRuntime[] = "/opt/switchyard/runtime/current";
 
 std::string HostName() {
   char name[256] = {};
@@ -55,6 +58,9 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
       ->capture_default_str();
   app.add_option("--node", options->node, "Name of this node, unique among agents")
       ->capture_default_str();
+  app.add_option("--for-attempt", options->for_attempt,
+                 "JOB_UID/EPOCH: serve this attempt only, then end and remove --work-dir; set by "
+                 "launchers of clusters");
   app.add_option("--cpu-slots", options->cpu_slots,
                  "CPU slots to offer; 0: the GPUs, or without any a slot a core");
   app.add_option("--metrics", options->metrics, "HOST:PORT for /metrics, or \"off\"")
@@ -62,8 +68,12 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
   app.add_option("--work-dir", options->work_dir,
                  "Directory for results, logs and state; one agent each")
       ->required();
+  app.add_option("--fabric-interface", options->fabric_interface,
+                 "Network interface that ranks of several nodes talk over (passed to them as "
+                 "NCCL_SOCKET_IFNAME); default: NCCL's choice");
   app.add_option("--fabric-address", options->fabric_address,
-                 "Address at which ranks of other nodes reach this one");
+                 "Address at which ranks of other nodes reach this one; default: that of "
+                 "--fabric-interface, else of the interface towards the coordinator");
   app.add_option("--tls-dir", options->tls_dir,
                  "Directory with ca.crt, tls.crt and tls.key of this node (switchyard-coordinator "
                  "issue-agent)");
@@ -72,12 +82,18 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
   app.add_option("--model-root", options->model_roots, "Directory that models must be in");
   app.add_option("--data-root", options->data_roots, "Directory that data must be in");
   app.add_option("--output-root", options->output_roots, "Directory that outputs must be in");
-  app.add_option("--trainer", options->trainer, "Path of switchyard-trainer")
-      ->capture_default_str();
-  app.add_option("--python", options->python, "Python with transformers and pyarrow")
-      ->capture_default_str();
-  app.add_option("--prepare-data", options->prepare_data, "Path of prepare_data.py")
-      ->capture_default_str();
+  app.add_option("--runtime", options->runtime,
+                 absl::StrCat("Directory that switchyard-install-runtime made; default: ",
+                              kInstalledRuntime, " where no trainer lies beside this program"));
+  const auto* trainer =
+      app.add_option("--trainer", options->trainer, "Path of switchyard-trainer; over --runtime")
+          ->capture_default_str();
+  const auto* python = app.add_option("--python", options->python,
+                                      "Python with transformers and pyarrow; over --runtime")
+                           ->capture_default_str();
+  const auto* prepare_data = app.add_option("--prepare-data", options->prepare_data,
+                                            "Path of prepare_data.py; over --runtime")
+                                 ->capture_default_str();
   app.add_option("--log-cap-bytes", options->log_cap_bytes,
                  "Size at which a rank's log file is rotated");
   app.add_option(
@@ -89,6 +105,19 @@ bool ParseOptions(int argc, char** argv, AgentOptions* options, ParseOutcome* ou
   } catch (const CLI::ParseError& parse_error) {
     outcome->exit_code = app.exit(parse_error) == 0 ? 0 : 2;
     return false;
+  }
+  if (options->runtime.empty() && trainer->count() == 0 && !fs::exists(options->trainer, error) &&
+      fs::exists(kInstalledRuntime, error)) {
+    options->runtime = kInstalledRuntime;
+  }
+  if (!options->runtime.empty()) {
+    // Where `current` leads now: an upgrade moves the link, and one agent must not mix versions.
+    const fs::path resolved = fs::canonical(options->runtime, error);
+    if (!error) options->runtime = resolved.string();
+    const RuntimePaths paths = PathsOfRuntime(options->runtime);
+    if (trainer->count() == 0) options->trainer = paths.trainer;
+    if (python->count() == 0) options->python = paths.python;
+    if (prepare_data->count() == 0) options->prepare_data = paths.prepare_data;
   }
   for (std::string* path :
        {&options->tls_dir, &options->work_dir, &options->trainer, &options->prepare_data}) {
@@ -105,6 +134,9 @@ absl::Status Validate(const AgentOptions& options) {
   if (options.node.size() > kMaxNodeName || !IsSafeUid(undotted)) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--node is \"", options.node, "\"; use 1 to 63 letters, digits, '.', '-' or '_'"));
+  }
+  if (!options.runtime.empty()) {
+    SWITCHYARD_RETURN_IF_ERROR(CheckRuntime(options.runtime, SWITCHYARD_VERSION));
   }
   if (options.tls_dir.empty() && !options.plain_text && !rpc::IsLoopback(options.coordinator)) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -128,8 +160,8 @@ absl::Status Validate(const AgentOptions& options) {
   if (access(options.trainer.c_str(), X_OK) != 0) {
     return absl::NotFoundError(
         absl::StrCat("trainer ", options.trainer,
-                     " does not exist or may not be executed; build switchyard-trainer or give "
-                     "--trainer PATH"));
+                     " does not exist or may not be executed; run switchyard-install-runtime, "
+                     "build switchyard-trainer, or give --runtime DIR or --trainer PATH"));
   }
   if (options.log_cap_bytes < 4096) {
     return absl::InvalidArgumentError(

@@ -12,12 +12,15 @@ namespace switchyard::agent {
 struct AgentOptions {
   std::string coordinator = "127.0.0.1:7070";
   std::string node;                        // default: the host's name
+  std::string for_attempt;                 // "{job_uid}/{epoch}"; empty: for whatever comes
   int cpu_slots = 0;                       // 0: GPUs, or without any a slot a core
   std::string metrics = "127.0.0.1:9465";  // "off" for none
   std::string work_dir;
-  std::string fabric_address;
-  std::string tls_dir;      // ca.crt, tls.crt, tls.key; empty: plain text
-  bool plain_text = false;  // asked for, also to another machine
+  std::string fabric_address;    // of this node for peers; empty: the interface's
+  std::string fabric_interface;  // empty: the one towards the coordinator
+  std::string runtime;           // directory of an installed runtime, links resolved; empty: none
+  std::string tls_dir;           // ca.crt, tls.crt, tls.key; empty: plain text
+  bool plain_text = false;       // asked for, also to another machine
   std::vector<std::string> model_roots;
   std::vector<std::string> data_roots;
   std::vector<std::string> output_roots;

@@ -1,18 +1,18 @@
 #include "worker/agent/inventory/inventory.h"
 
-#include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <sched.h>
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "common/status_macros.h"
+#include "worker/agent/inventory/fabric.h"
 #include "worker/agent/inventory/nvml.h"
 
 namespace switchyard::agent {
@@ -28,23 +28,6 @@ std::string CpuProduct() {
       return line.substr(colon + 2);
   }
   return "unknown CPU";
-}
-
-std::string FirstAddress() {
-  ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return "127.0.0.1";
-  std::string address = "127.0.0.1";
-  for (const ifaddrs* item = list; item != nullptr; item = item->ifa_next) {
-    if (item->ifa_addr == nullptr || item->ifa_addr->sa_family != AF_INET) continue;
-    if ((item->ifa_flags & IFF_LOOPBACK) != 0 || (item->ifa_flags & IFF_UP) == 0) continue;
-    char text[INET_ADDRSTRLEN];
-    inet_ntop(AF_INET, &reinterpret_cast<const sockaddr_in*>(item->ifa_addr)->sin_addr, text,
-              sizeof(text));
-    address = text;
-    break;
-  }
-  freeifaddrs(list);
-  return address;
 }
 
 }  // namespace
@@ -86,10 +69,11 @@ absl::StatusOr<v1::Inventory> TakeInventory(const InventoryOptions& options) {
   inventory.set_memory_domain(MemoryDomain());
   inventory.set_cpu_cores(UsableCores());
   inventory.set_cpu_product(CpuProduct());
-  inventory.set_fabric_address(options.fabric_address.empty() ? FirstAddress()
-                                                              : options.fabric_address);
+  SWITCHYARD_ASSIGN_OR_RETURN(
+      *inventory.mutable_fabric_address(),
+      ChooseFabricAddress(options.fabric_interface, options.fabric_address, options.coordinator));
   if (options.cpu_slots == 0) {
-    for (const Gpu& gpu : FindGpus()) {
+    for (const Gpu& gpu : VisibleGpus(FindGpus(), std::getenv("CUDA_VISIBLE_DEVICES"))) {
       auto* slot = inventory.add_slots();
       slot->set_index(inventory.slots_size() - 1);
       slot->set_device("cuda");

@@ -11,12 +11,16 @@ namespace switchyard::agent {
 struct InventoryOptions {
   // CPU slots; 0: the GPUs, or without any a slot a core, at most kMaxDefaultCpuSlots.
   int cpu_slots = 0;
-  // Address that peers reach this node's ranks at; empty: first address that is not loopback.
+  // Address that peers reach this node's ranks at; empty: as ChooseFabricAddress says.
   std::string fabric_address;
+  // Network interface for traffic between nodes; empty: none was chosen.
+  std::string fabric_interface;
+  // HOST:PORT of the coordinator.
+  std::string coordinator;
 };
 inline constexpr int kMaxDefaultCpuSlots = 8;
 
-// InvalidArgument when cpu_slots is out of range.
+// InvalidArgument when cpu_slots is out of range or the interface does not serve.
 absl::StatusOr<v1::Inventory> TakeInventory(const InventoryOptions& options);
 
 // Changes with every boot of the machine.

@@ -2,6 +2,12 @@
 
 #include <dlfcn.h>
 
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "common/log.h"
 
 namespace switchyard::agent {
@@ -70,6 +76,22 @@ std::vector<Gpu> FindGpus() {
   }
   dlclose(library);
   return gpus;
+}
+
+std::vector<Gpu> VisibleGpus(const std::vector<Gpu>& gpus, const char* list) {
+  if (list == nullptr) return gpus;
+  std::vector<Gpu> visible;
+  for (const absl::string_view word : absl::StrSplit(list, ',', absl::SkipWhitespace())) {
+    size_t index = 0;
+    const bool number = absl::SimpleAtoi(word, &index);
+    const auto found = std::find_if(gpus.begin(), gpus.end(), [&](const Gpu& gpu) {
+      return number ? index == static_cast<size_t>(&gpu - gpus.data())
+                    : absl::StartsWith(gpu.uuid, absl::StripAsciiWhitespace(word));
+    });
+    if (found == gpus.end()) break;
+    visible.push_back(*found);
+  }
+  return visible;
 }
 
 }  // namespace switchyard::agent

@@ -19,4 +19,9 @@ struct Gpu {
 // logged.
 std::vector<Gpu> FindGpus();
 
+// Those of `gpus` that `list` leaves to this process: CUDA_VISIBLE_DEVICES, as a cluster's
+// scheduler sets it, indices or UUIDs (or their beginnings) up to the first that does not exist.
+// Null: all.
+std::vector<Gpu> VisibleGpus(const std::vector<Gpu>& gpus, const char* list);
+
 }  // namespace switchyard::agent

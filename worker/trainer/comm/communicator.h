@@ -1,9 +1,9 @@
 // Collectives of a group of ranks.
 //
 // On CPU over POSIX shared memory between processes (shm_communicator.h), on GPUs over NCCL
-// (cuda/nccl_communicator.h), enqueued on the current stream. Every member calls the same operations
-// in the same order. Sums are taken in rank order in float32 (float64 for float64; NCCL: in its own
-// order), so results do not depend on timing and are the same bytes on every rank.
+// (cuda/nccl_communicator.h), enqueued on the current stream. Every member calls the same
+// operations in the same order. Sums are taken in rank order in float32 (float64 for float64; NCCL:
+// in its own order), so results do not depend on timing and are the same bytes on every rank.
 // Tensors must be contiguous and on the communicator's device. Throws PeerLost when a peer is gone
 // or silent for longer than the time limit.
 #pragma once
@@ -31,8 +31,8 @@ class Communicator {
   // Where tensors must lie.
   virtual at::Device device() const { return at::kCPU; }
 
-  // For devices that run behind the host: throws PeerLost when a peer has been lost since. Call after
-  // waiting for the device; what it computed may be garbage then.
+  // For devices that run behind the host: throws PeerLost when a peer has been lost since. Call
+  // after waiting for the device; what it computed may be garbage then.
   virtual void Check() {}
 
   // tensor = sum over ranks; float32, bfloat16, float64 or int64, any shape.

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "common/model/rank_memory.h"
 #include "worker/trainer/cuda/cuda_check.h"
 
 namespace switchyard::trainer::cuda {
@@ -19,10 +20,10 @@ bool WholeSequences(const Batch& host) {
   return true;
 }
 
-// Documents that a plan holds: 64 a sequence, doubled until they are enough, so that a run needs
-// few plans.
-int32_t DocumentCapacity(const Batch& host) {
-  int64_t capacity = 64 * host.num_sequences;
+// Documents that a plan holds: doubled until they are enough, so that a run needs few plans. Unused
+// ones cost little time, but scratch memory where the backward is deterministic.
+int32_t DocumentCapacity(const Batch& host, bool deterministic) {
+  int64_t capacity = deterministic ? 8 : 64 * host.num_sequences;
   while (capacity < host.document_offset.numel() - 1) capacity *= 2;
   return static_cast<int32_t>(capacity);
 }
@@ -45,7 +46,7 @@ void AttentionPlans::Select(const ops::AttentionShape& shape, const Batch& host,
                             const int32_t* offset) {
   const bool whole = WholeSequences(host);
   const Key key = {host.num_sequences * host.sequence_length, host.sequence_length,
-                   whole ? 0 : DocumentCapacity(host)};
+                   whole ? 0 : DocumentCapacity(host, deterministic_)};
   Plan& plan = plans_[key];
   if (plan.attention == nullptr) {
     kernels::AttentionOptions options = AttentionLayout(shape);
@@ -56,9 +57,18 @@ void AttentionPlans::Select(const ops::AttentionShape& shape, const Batch& host,
     std::string error;
     plan.attention = kernels::Attention::Create(options, &error);
     TORCH_CHECK(plan.attention != nullptr, "attention: ", error);
+    const auto bytes = at::TensorOptions().dtype(at::kByte).device(at::kCUDA);
+    const int64_t wanted = plan.attention->backward_workspace_bytes();
+    plan.needs_own_scratch =
+        wanted > kAttentionScratch * key.tokens * shape.num_heads * shape.head_dim;
+    if (plan.needs_own_scratch) {
+      if (!scratch_.defined() || scratch_.numel() < wanted) {
+        scratch_ = at::Tensor();
+        scratch_ = at::empty({wanted}, bytes);
+      }
+    }
     if (plan.attention->documents_bytes() > 0) {
-      plan.documents = at::empty({plan.attention->documents_bytes()},
-                                 at::TensorOptions().dtype(at::kByte).device(at::kCUDA));
+      plan.documents = at::empty({plan.attention->documents_bytes()}, bytes);
     }
   }
   selected_ = &plan;

@@ -20,16 +20,21 @@ class AttentionPlans {
   // Chooses the plan for the batch's documents and writes what it needs of them. `offset`: they,
   // int32 [documents + 1] on the device. Throws c10::Error when cuDNN cannot do the shape.
   void Select(const ops::AttentionShape& shape, const Batch& host, const int32_t* offset);
-  // The plan selected last, its documents (null for whole sequences) and workspaces.
+  // The plan selected last, its documents (null for whole sequences), and scratch memory of its
+  // own: the deterministic backward of packed documents needs documents x heads x length^2 x 2
+  // bytes, more than is planned for all others. Null where the caller's is enough.
   kernels::Attention& plan() const { return *selected_->attention; }
   const void* documents() const {
     return selected_->documents.defined() ? selected_->documents.data_ptr() : nullptr;
   }
 
+  void* own_scratch() const { return selected_->needs_own_scratch ? scratch_.data_ptr() : nullptr; }
+
  private:
   struct Plan {
     std::unique_ptr<kernels::Attention> attention;
     at::Tensor documents;  // uint8
+    bool needs_own_scratch = false;
   };
   struct Key {
     int64_t tokens, sequence_length;
@@ -40,6 +45,7 @@ class AttentionPlans {
   bool deterministic_;
   std::map<Key, Plan> plans_;
   Plan* selected_ = nullptr;
+  at::Tensor scratch_;  // uint8, for the largest plan that needs it
 };
 
 // Strides of the buffers that the engine passes: queries and keys are neighbours in one row, values

@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAFunctions.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include <cstdlib>
 #include <string>
 #include <utility>
 
@@ -59,7 +60,9 @@ class CudaBackend final : public DeviceBackend {
           absl::StrCat("device is \"cuda\", but no GPU can be used: ", cudaGetErrorString(error),
                        "; see nvidia-smi for the driver"));
     }
-    const int index = use.local_rank % count;
+    // An agent says which of the visible ones; a trainer alone deals them out to its ranks.
+    const char* given = std::getenv("SWITCHYARD_LOCAL_DEVICE");
+    const int index = (given != nullptr ? std::atoi(given) : use.local_rank) % count;
     cudaDeviceProp properties{};
     cuda::Check(cudaGetDeviceProperties(&properties, index), "cudaGetDeviceProperties");
     if (properties.major != 9) {
@@ -82,11 +85,11 @@ class CudaBackend final : public DeviceBackend {
 
   std::unique_ptr<DeviceGroups> Join(const Mesh& mesh, const std::string& rendezvous_id, int rank,
                                      const DispatchWindowShape& window) override {
-    return std::make_unique<CudaDeviceGroups>(JoinCudaMeshGroups(
-        mesh, {.rendezvous_id = rendezvous_id,
-               .rank = rank,
-               .device = c10::cuda::current_device(),
-               .window_bytes = CudaDispatchWindowLayout(window).bytes}));
+    return std::make_unique<CudaDeviceGroups>(
+        JoinCudaMeshGroups(mesh, {.rendezvous_id = rendezvous_id,
+                                  .rank = rank,
+                                  .device = c10::cuda::current_device(),
+                                  .window_bytes = CudaDispatchWindowLayout(window).bytes}));
   }
 
   void Synchronize() override { cuda::Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }

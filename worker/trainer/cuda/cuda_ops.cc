@@ -147,7 +147,8 @@ class CudaOps final : public ops::DeviceOps {
     kernels::AttentionBuffers buffers = Buffers(query, key, value, out, log_sum_exp);
     buffers.grad_out = Bf16(grad_out), buffers.grad_query = Bf16(grad_query);
     buffers.grad_key = Bf16(grad_key), buffers.grad_value = Bf16(grad_value);
-    void* scratch = Scratch(plan.backward_workspace_bytes());
+    void* scratch = attention_.own_scratch();
+    if (scratch == nullptr) scratch = Scratch(plan.backward_workspace_bytes());
     TORCH_CHECK(plan.Backward(buffers, scratch, Stream()), "cuDNN refused attention's backward");
   }
 
@@ -186,6 +187,12 @@ class CudaOps final : public ops::DeviceOps {
                    const at::Tensor& out) override {
     grouped_.Run(GroupedProduct::kForward, GroupedOutput::kBfloat16, offset_L1, x, weight, out,
                  weight.size(1), weight.size(2));
+  }
+  void GroupedGemmSwiGlu(const at::Tensor& offset_L1, const at::Tensor& x, const at::Tensor& weight,
+                         const at::Tensor& weight_R, const at::Tensor& gate_up,
+                         const at::Tensor& h) override {
+    grouped_.Run(GroupedProduct::kForwardSwiglu, GroupedOutput::kBfloat16, offset_L1, x, weight,
+                 gate_up, weight.size(1), weight.size(2), {Data<float>(weight_R), Bf16(h)});
   }
   void GroupedGemmTransposed(const at::Tensor& offset_L1, const at::Tensor& x,
                              const at::Tensor& weight, const at::Tensor& out) override {

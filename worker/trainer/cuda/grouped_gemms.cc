@@ -10,7 +10,8 @@ namespace switchyard::trainer::cuda {
 
 void GroupedGemms::Run(kernels::GroupedProduct product, kernels::GroupedOutput output,
                        const at::Tensor& offset_L1, const at::Tensor& a, const at::Tensor& b,
-                       const at::Tensor& out, int64_t out_features, int64_t in_features) {
+                       const at::Tensor& out, int64_t out_features, int64_t in_features,
+                       const kernels::SwigluOperands& swiglu) {
   const int64_t experts = offset_L1.numel() - 1;
   const auto [it, is_new] =
       entries_.try_emplace(Key(product, output, experts, out_features, in_features));
@@ -26,7 +27,7 @@ void GroupedGemms::Run(kernels::GroupedProduct product, kernels::GroupedOutput o
     Check(entry.gemm.Build(shape, entry.workspace.data_ptr()), "GroupedGemm::Build");
   }
   kernels::PrepareGroupedGemmsParams params{};
-  params.calls[0] = {&entry.gemm, Bf16(a), Bf16(b), out.data_ptr()};
+  params.calls[0] = {&entry.gemm, Bf16(a), Bf16(b), out.data_ptr(), swiglu};
   params.num_calls = 1;
   params.offset_L1 = Data<int32_t>(offset_L1);
   params.max_rows = a.size(0);

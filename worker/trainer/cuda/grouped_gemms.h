@@ -18,7 +18,8 @@ class GroupedGemms {
   // dimension when the kernels cannot do the shape.
   void Run(kernels::GroupedProduct product, kernels::GroupedOutput output,
            const at::Tensor& offset_L1, const at::Tensor& a, const at::Tensor& b,
-           const at::Tensor& out, int64_t out_features, int64_t in_features);
+           const at::Tensor& out, int64_t out_features, int64_t in_features,
+           const kernels::SwigluOperands& swiglu = {});
 
  private:
   struct Entry {

@@ -12,8 +12,9 @@ namespace {
 
 using kernels::ExchangeControl;
 
-static_assert(CudaDispatchWindowLayout::kSlotsOfFlag == kernels::kExchangeTile &&
-              CudaDispatchWindowLayout::kColumnsOfFlag == kernels::kExchangeColumns);
+static_assert(CudaDispatchWindowLayout::kRowTile == kernels::kRowTile &&
+              CudaDispatchWindowLayout::kBackTile == kernels::kBackTile &&
+              CudaDispatchWindowLayout::kBackColumns == kernels::kBackColumns);
 static_assert(kernels::kExchangeTableInts * sizeof(int32_t) <=
               CudaDispatchWindowLayout::kTable - 128);
 

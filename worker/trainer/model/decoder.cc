@@ -88,6 +88,7 @@ struct Decoder::Parts {
     StepContext context{batch, workspace, options.dispatcher,       balance, {},
                         {},    dtype,     memory.saved_row_capacity};
     context.saves_rows = memory.saves_rows;
+    context.rows_on_device = !device.is_cpu();
     const int64_t pairs = options.shape.head_dim / 2;
     const at::Tensor rotary = workspace.Take({tokens, pairs, 2}, at::kFloat);
     context.cos = rotary.select(2, 0);

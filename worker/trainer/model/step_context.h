@@ -24,6 +24,8 @@ struct StepContext {
   at::ScalarType dtype;          // of activations
   int64_t saved_row_capacity;    // rows whose gate/up a MoE layer saves
   bool saves_rows = false;       // RankMemory::saves_rows
+  // The number of rows is not known to the host (a GPU): see moe/expert_bank.h.
+  bool rows_on_device = false;
   PhaseTimer* phases = nullptr;  // borrowed; null when nobody asks where the time goes
   // Called by the backward of every attention when it is about to start: the longest time in which
   // other kernels may take multiprocessors at little cost. May be empty.

@@ -39,22 +39,25 @@ void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routi
                          const at::Tensor& rows_RD, at::Tensor out_RD) {
   const int64_t capacity = std::min(context.saved_row_capacity, rows_RD.size(0));
   gate_up_ = slot.Take({capacity, 2 * width_}, context.dtype);
+  if (context.rows_on_device) return ForwardOnDevice(context, routing, rows_RD, out_RD);
   ArenaScope scope(context.workspace);
   const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
-  const at::Tensor num_rows = routing.expert_offset_L1.slice(0, -1);
   ForPieces(routing.max_rows, capacity, [&](int64_t begin, int64_t count) {
     const ops::ExpertRows piece{routing.expert_offset_L1, begin};
     const at::Tensor rows = rows_RD.narrow(0, begin, count);
     const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
     const at::Tensor h = hidden.narrow(0, 0, count);
-    ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
-    ops::SwiGlu(gate_up, routing.weight_R.narrow(0, begin, count), h, num_rows);
+    ops::GroupedGemmSwiGlu(piece, rows, gate_up_proj_, routing.weight_R.narrow(0, begin, count),
+                           gate_up, h);
     ops::GroupedGemm(piece, h, down_proj_, out_RD.narrow(0, begin, count));
   });
 }
 
 void ExpertBank::Backward(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
                           at::Tensor grad_rows_RD, at::Tensor grad_weight_R) {
+  if (context.rows_on_device) {
+    return BackwardOnDevice(context, routing, rows_RD, grad_rows_RD, grad_weight_R);
+  }
   const int64_t capacity = gate_up_.size(0);
   const bool saved = routing.max_rows <= capacity;
   ArenaScope scope(context.workspace);
@@ -75,6 +78,48 @@ void ExpertBank::Backward(StepContext& context, const Routing& routing, const at
     ops::GroupedWeightGradient(piece, gate_up, rows, grad_gate_up_proj_);
     ops::GroupedGemmTransposed(piece, gate_up, gate_up_proj_, grad_rows);
   });
+}
+
+void ExpertBank::ForwardOnDevice(StepContext& context, const Routing& routing,
+                                 const at::Tensor& rows_RD, at::Tensor out_RD) {
+  const int64_t saved = gate_up_.size(0), rest = rows_RD.size(0) - saved;
+  ArenaScope scope(context.workspace);
+  const at::Tensor h = context.workspace.Take({saved + rest, width_}, context.dtype);
+  const auto up = [&](int64_t begin, int64_t count, const at::Tensor& gate_up) {
+    ops::GroupedGemmSwiGlu({routing.expert_offset_L1, begin}, rows_RD.narrow(0, begin, count),
+                           gate_up_proj_, routing.weight_R.narrow(0, begin, count), gate_up,
+                           h.narrow(0, begin, count));
+  };
+  up(0, saved, gate_up_);
+  if (rest > 0) up(saved, rest, context.workspace.Take({rest, 2 * width_}, context.dtype));
+  ops::GroupedGemm({routing.expert_offset_L1, 0}, h, down_proj_, out_RD);
+}
+
+void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
+                                  const at::Tensor& rows_RD, at::Tensor grad_rows_RD,
+                                  at::Tensor grad_weight_R) {
+  const int64_t saved = gate_up_.size(0), rest = rows_RD.size(0) - saved;
+  ArenaScope scope(context.workspace);
+  const ops::ExpertRows all{routing.expert_offset_L1, 0};
+  const at::Tensor h = context.workspace.Take({saved + rest, width_}, context.dtype);
+  const at::Tensor grad_h = context.workspace.Take({saved + rest, width_}, context.dtype);
+  ops::GroupedGemmTransposed(all, grad_rows_RD, down_proj_, grad_h);
+
+  // Gradients of weights need all rows at once; kept gate/up may become its gradient in place only
+  // when it is all there is.
+  at::Tensor gate_up = gate_up_;
+  if (rest > 0) {
+    gate_up = context.workspace.Take({saved + rest, 2 * width_}, context.dtype);
+    gate_up.narrow(0, 0, saved).copy_(gate_up_);
+    ops::GroupedGemm({routing.expert_offset_L1, saved}, rows_RD.narrow(0, saved, rest),
+                     gate_up_proj_, gate_up.narrow(0, saved, rest));
+  }
+  ops::SwiGluBackward(grad_h, routing.weight_R.narrow(0, 0, saved + rest), gate_up, h,
+                      grad_weight_R.narrow(0, 0, saved + rest),
+                      routing.expert_offset_L1.slice(0, -1));
+  ops::GroupedWeightGradient(all, grad_rows_RD, h, grad_down_proj_);
+  ops::GroupedWeightGradient(all, gate_up, rows_RD, grad_gate_up_proj_);
+  ops::GroupedGemmTransposed(all, gate_up, gate_up_proj_, grad_rows_RD);
 }
 
 }  // namespace switchyard::trainer

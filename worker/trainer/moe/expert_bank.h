@@ -2,8 +2,10 @@
 // weight).
 //
 // A list of at most `capacity` rows keeps its gate/up for the backward; a longer one (a bad routing
-// under expert parallelism) is taken in pieces of `capacity` rows and recomputes them. Knows
-// nothing of tokens or ranks.
+// under expert parallelism) is taken in pieces of `capacity` rows and recomputes them. Where the
+// number of rows is on the device, the first `capacity` rows are kept and those beyond recomputed,
+// whether there are any or not: the products of an empty piece cost their launch. Knows nothing of
+// tokens or ranks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,6 +34,11 @@ class ExpertBank {
                 at::Tensor grad_rows_RD, at::Tensor grad_weight_R);
 
  private:
+  void ForwardOnDevice(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
+                       at::Tensor out_RD);
+  void BackwardOnDevice(StepContext& context, const Routing& routing, const at::Tensor& rows_RD,
+                        at::Tensor grad_rows_RD, at::Tensor grad_weight_R);
+
   int64_t width_;  // F
   at::Tensor gate_up_proj_, down_proj_;
   ops::WeightGradient grad_gate_up_proj_, grad_down_proj_;

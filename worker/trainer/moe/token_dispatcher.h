@@ -28,7 +28,7 @@ struct Routing {
   int64_t max_rows = 0;         // rows there may be: R on CPU, an upper bound of it on CUDA
   at::Tensor expert_offset_L1;  // int32 [L + 1]: local expert l has rows offset[l] ..
                                 // offset[l+1]-1; on the device of the rows; the last entry is R
-  at::Tensor weight_R;                      // float32 [max_rows]: router weight of each row
+  at::Tensor weight_R;          // float32 [max_rows]: router weight of each row
   std::vector<at::Tensor> private_tensors;  // the dispatcher's own bookkeeping
 };
 

@@ -94,6 +94,10 @@ class DeviceOps {
   // `offset_L1` on the device; x and out hold the whole list, whose length is offset_L1[L].
   virtual void GroupedGemm(const at::Tensor& offset_L1, const at::Tensor& x,
                            const at::Tensor& weight, const at::Tensor& out) = 0;
+  // gate_up = the product with weight [L, 2F, D], h = SwiGlu of it, with router weights.
+  virtual void GroupedGemmSwiGlu(const at::Tensor& offset_L1, const at::Tensor& x,
+                                 const at::Tensor& weight, const at::Tensor& weight_R,
+                                 const at::Tensor& gate_up, const at::Tensor& h) = 0;
   virtual void GroupedGemmTransposed(const at::Tensor& offset_L1, const at::Tensor& x,
                                      const at::Tensor& weight, const at::Tensor& out) = 0;
   virtual void GroupedWeightGradient(const at::Tensor& offset_L1, const at::Tensor& grad,

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "worker/trainer/ops/device_ops.h"
+#include "worker/trainer/ops/swiglu.h"
 
 namespace switchyard::trainer::ops {
 namespace {
@@ -21,15 +22,33 @@ void ForExperts(const ExpertRows& rows, int64_t n, const Fn& fn) {
   }
 }
 
+// The offsets of a piece of `n` rows, on the device. A piece at the begin needs no others: rows
+// beyond the end of its tensors are left out.
+at::Tensor PieceOffsets(const ExpertRows& rows, int64_t n) {
+  return rows.begin == 0 ? rows.offset_L1 : rows.offset_L1.sub(rows.begin).clamp_(0, n);
+}
+
 }  // namespace
 
 void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
                  at::Tensor out) {
-  if (!x.is_cpu()) return Device().GroupedGemm(rows.offset_L1, x, weight, out);
+  if (!x.is_cpu()) {
+    return Device().GroupedGemm(PieceOffsets(rows, x.size(0)), x, weight, out);
+  }
   ForExperts(rows, x.size(0), [&](int64_t l, int64_t first, int64_t count, bool) {
     at::Tensor part = out.narrow(0, first, count);
     at::mm_out(part, x.narrow(0, first, count), weight.select(0, l).t());
   });
+}
+
+void GroupedGemmSwiGlu(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
+                       const at::Tensor& weight_n, at::Tensor gate_up, at::Tensor h) {
+  if (!x.is_cpu()) {
+    return Device().GroupedGemmSwiGlu(PieceOffsets(rows, x.size(0)), x, weight, weight_n, gate_up,
+                                      h);
+  }
+  GroupedGemm(rows, x, weight, gate_up);
+  SwiGlu(gate_up, weight_n, h);
 }
 
 void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,

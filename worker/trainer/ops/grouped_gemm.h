@@ -2,7 +2,7 @@
 //
 // offset: rows of expert l are offset[l] .. offset[l + 1] - 1 of the whole list. The tensors of
 // rows hold its rows begin .. begin + size - 1, so that long lists can be taken in
-// pieces; on CUDA the piece is the whole list.
+// pieces; on CUDA weight gradients take the whole list.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,6 +22,10 @@ struct ExpertRows {
 // out [n, N] = x [n, K] weight[l]^T with weight [L, N, K].
 void GroupedGemm(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
                  at::Tensor out);
+// gate_up [n, 2F] = the product with weight [L, 2F, K], and h [n, F] = SwiGlu (swiglu.h) of it with
+// the router weights weight_n.
+void GroupedGemmSwiGlu(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
+                       const at::Tensor& weight_n, at::Tensor gate_up, at::Tensor h);
 // out [n, K] = x [n, N] weight[l] with weight [L, N, K].
 void GroupedGemmTransposed(const ExpertRows& rows, const at::Tensor& x, const at::Tensor& weight,
                            at::Tensor out);

@@ -1,6 +1,7 @@
 #include "worker/trainer/train/run_command.h"
 
 #include <cstdio>
+#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -8,6 +9,7 @@
 #include "common/checkpoint_publish.h"
 #include "common/durable_file.h"
 #include "common/log.h"
+#include "common/trace.h"
 #include "worker/trainer/comm/mesh_groups.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/local_ranks.h"
@@ -28,11 +30,18 @@ int RunRank(const RunOptions& options) {
   DieWithParent();
   if (const auto config = ReadTrainerConfig(options.config); config.ok())
     BecomeProgramFor(config->device);
-  log::SetProcessFields({{"rank", options.rank}});
+  log::SetProcessFields({{"program", "trainer"}, {"rank", options.rank}});
+  std::string problem;
+  if (!log::ConfigureFromEnvironment(&problem))
+    log::Warning("log.misconfigured", {{"problem", problem}});
+  const char* traceparent = std::getenv(kTraceparentVariable);
+  if (const auto trace_id = TraceIdOf(traceparent == nullptr ? "" : traceparent))
+    log::SetProcessFields({{"trace_id", *trace_id}});
   RankChannels channels(/*inherited=*/true);
   const RunEnd end = Guarded([&]() -> RunEnd {
     absl::StatusOr<TrainerConfig> config = ReadTrainerConfig(options.config);
     if (!config.ok()) throw TrainerError(ExitCode::kConfig, std::string(config.status().message()));
+    log::SetProcessFields({{"job", config->job}, {"epoch", config->epoch}});
     if (options.ranks > 0) config->ranks = options.ranks;
     if (options.rank >= config->ranks) {
       throw TrainerError(ExitCode::kConfig, absl::StrFormat("--rank is %d, but there are %d ranks",

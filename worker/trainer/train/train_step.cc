@@ -43,6 +43,7 @@ TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
 
 PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool sample_expert_load) {
   PendingStep pending;
+  pending.begin.emplace(communicators_.world->device());
   StepResult& result = pending.result;
   PhaseTimer timer;
   // A device runs behind the host: what the host's clock would say of phases is not true there.
@@ -109,6 +110,7 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
                     shared.narrow(0, kCrossEntropy, 2));
   enter(StepPhase::kOther);
   phase.reset();
+  pending.end.emplace(communicators_.world->device());
   if (phases != nullptr) result.phase_seconds = phases->Seconds();
   return pending;
 }
@@ -117,6 +119,7 @@ StepResult TrainStep::Finish(PendingStep pending) {
   StepResult result = std::move(pending.result);
   const at::Tensor shared = pending.shared.Wait();
   communicators_.world->Check();
+  result.seconds = pending.end->SecondsSince(*pending.begin);
   const double* sums = shared.const_data_ptr<double>();
   result.agreed = AllAsked(sums[kCheckpoint], sums[kStop], communicators_.world->size());
   result.loss = sums[kCrossEntropy] * pending.cross_entropy_scale;

@@ -42,7 +42,8 @@ struct StepResult {
   double router_entropy = 0;                       // nats, mean over tokens and MoE layers
   at::Tensor
       tokens_per_expert;  // int64 [MoE layers, E] over all ranks; defined when it was sampled
-  std::map<std::string, double> phase_seconds;  // of this rank
+  double seconds = 0;                           // of this rank; on a GPU the device's
+  std::map<std::string, double> phase_seconds;  // of this rank; none on a GPU
 };
 
 // A step that has been enqueued; on a GPU it may still run.
@@ -51,6 +52,7 @@ struct PendingStep {
   HostCopy shared;
   std::optional<HostCopy> tokens_per_expert;
   double cross_entropy_scale = 0;
+  std::optional<TimeMark> begin, end;
 };
 
 class TrainStep {

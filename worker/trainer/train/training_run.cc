@@ -48,10 +48,6 @@ ExitCode ResumeCode(const absl::Status& status) {
   return absl::IsInvalidArgument(status) ? ExitCode::kConfig : ExitCode::kCheckpointCorrupt;
 }
 
-double Seconds(std::chrono::steady_clock::time_point since) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
-}
-
 class TrainingRun {
  public:
   TrainingRun(const TrainerConfig& config, const std::string& config_json, int rank,
@@ -74,7 +70,7 @@ class TrainingRun {
   // False when the run was asked to end meanwhile.
   bool Evaluate();
   bool BetweenEvaluationBatches(double done);
-  void ReportStep(const StepResult& result, double seconds);
+  void ReportStep(const StepResult& result);
   void CountSkip(const StepResult& result);
   void Save(const std::string& stage, const std::string& final_path, bool final);
   // At most once a step.
@@ -136,7 +132,6 @@ RunEnd TrainingRun::Run() {
   std::deque<PendingStep> pending;
   int64_t enqueued = progress_.step;
   Requests agreed;
-  auto begin = std::chrono::steady_clock::now();
   while (progress_.step < t.total_steps) {
     while (enqueued < t.total_steps && pending.size() <= ahead && !agreed.checkpoint &&
            !agreed.stop && (pending.empty() || !IsBoundary(enqueued))) {
@@ -151,8 +146,7 @@ RunEnd TrainingRun::Run() {
     control_.Done(result.agreed);
     agreed.checkpoint = agreed.checkpoint || result.agreed.checkpoint;
     agreed.stop = agreed.stop || result.agreed.stop;
-    ReportStep(result, Seconds(begin));
-    begin = std::chrono::steady_clock::now();
+    ReportStep(result);
     CountSkip(result);
     if (!pending.empty()) continue;
 
@@ -162,7 +156,6 @@ RunEnd TrainingRun::Run() {
     if (asked.stop) return Stopped();
     if (eval_data_ && !last && EveryFew(t.eval_interval_steps) && !Evaluate()) return Stopped();
     if (!last && EveryFew(config_.checkpoint.interval_steps)) SaveStep();
-    begin = std::chrono::steady_clock::now();
   }
 
   if (eval_data_ && !Evaluate()) return Stopped();
@@ -286,7 +279,7 @@ bool TrainingRun::BetweenEvaluationBatches(double done) {
   return !agreed.stop;
 }
 
-void TrainingRun::ReportStep(const StepResult& result, double seconds) {
+void TrainingRun::ReportStep(const StepResult& result) {
   if (result.tokens_per_expert.defined()) {
     expert_load_ = SummarizeExpertLoad(result.tokens_per_expert, result.router_entropy);
     if (rank_ == 0) {
@@ -302,9 +295,10 @@ void TrainingRun::ReportStep(const StepResult& result, double seconds) {
   report.grad_norm = result.grad_norm;
   report.tokens = result.tokens;
   report.targets = result.targets;
-  report.step_seconds = seconds;
+  report.step_seconds = result.seconds;
   report.phase_seconds = result.phase_seconds;
-  report.peak_memory_bytes = PeakMemoryBytes();
+  report.peak_memory_bytes =
+      config_.device == "cpu" ? PeakMemoryBytes() : GpuBackend()->Memory().used_bytes;
   report.skipped = result.skipped;
   report.expert_load_max_over_mean = expert_load_.max_over_mean;
   report.dead_experts = expert_load_.dead_experts;

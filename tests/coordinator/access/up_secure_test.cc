@@ -1,0 +1,88 @@
+// `switchyard up` as it is meant to be used: one command, with TLS and tokens when they are asked
+// for, and never plain text for other machines by accident.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include "absl/strings/str_cat.h"
+#include "common/unique_fd.h"
+#include "tests/coordinator/access/secure_coordinator.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+using ::testing::HasSubstr;
+
+int FreePort() {
+  const UniqueFd fd(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  bind(fd.get(), reinterpret_cast<sockaddr*>(&address), size);
+  getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  return ntohs(address.sin_port);
+}
+
+class UpSecure : public testing::Test {
+ protected:
+  // The agent looks for its trainer beside itself.
+  void SetUp() override {
+    std::filesystem::create_directory(dir_ / "bin");
+    for (const auto& [from, to] : {std::pair{"switchyard-coordinator", "switchyard-coordinator"},
+                                   {"switchyard-agent", "switchyard-agent"},
+                                   {"fake_trainer", "switchyard-trainer"}}) {
+      std::filesystem::copy_file(agent::ProgramPath(from), dir_ / "bin/" + to);
+    }
+  }
+  void TearDown() override { Switchyard({"down", "--state-dir", dir_ / "state"}); }
+
+  int Switchyard(const std::vector<std::string>& arguments) {
+    std::filesystem::remove(dir_ / "output");
+    return RunProgram("switchyard", arguments, dir_ / "output");
+  }
+  int Up(const std::string& address, std::vector<std::string> extra) {
+    std::vector<std::string> arguments = {
+        "--coordinator", address,           "up",          "--state-dir", dir_ / "state",
+        "--bin-dir",     dir_ / "bin",      "--cpu-slots", "1",           "--metrics",
+        "127.0.0.1:0",   "--agent-metrics", "off"};
+    arguments.insert(arguments.end(), extra.begin(), extra.end());
+    return Switchyard(arguments);
+  }
+  std::string output() const { return dir_.Read("output"); }
+
+  agent::TemporaryDirectory dir_;
+};
+
+TEST_F(UpSecure, OneCommandGivesTlsTokensAndAnAgentWithACertificate) {
+  const std::string address = absl::StrCat("127.0.0.1:", FreePort());
+  ASSERT_EQ(Up(address, {"--secure", "--root", dir_.path()}), 0) << output();
+  EXPECT_THAT(output(), HasSubstr("export SWITCHYARD_COORDINATOR="));
+  const std::string security = dir_ / "state/security";
+  EXPECT_EQ(Switchyard({"--coordinator", address, "--ca", security + "/ca.crt", "--token-file",
+                        security + "/admin.token", "nodes"}),
+            0);
+  EXPECT_THAT(output(), HasSubstr("READY"));
+  EXPECT_EQ(Switchyard({"--coordinator", address, "--ca", security + "/ca.crt", "nodes"}), 2);
+  EXPECT_THAT(output(), HasSubstr("no token was sent"));
+  EXPECT_NE(Switchyard({"--coordinator", address, "--retry-for", "0", "nodes"}), 0);
+  EXPECT_THAT(output(), HasSubstr("give --ca FILE"));
+  // Again, with the authority and the tokens that are there.
+  ASSERT_EQ(Switchyard({"down", "--state-dir", dir_ / "state"}), 0);
+  const std::string authority = dir_.Read("state/security/ca.crt");
+  ASSERT_EQ(Up(address, {"--secure", "--root", dir_.path()}), 0) << output();
+  EXPECT_EQ(dir_.Read("state/security/ca.crt"), authority);
+}
+
+TEST_F(UpSecure, PlainTextForOtherMachinesIsRefusedWithTheWayOut) {
+  EXPECT_NE(Up("0.0.0.0:1", {}), 0);
+  EXPECT_THAT(output(), HasSubstr("--secure --root DIR"));
+  EXPECT_NE(Up("127.0.0.1:1", {"--secure"}), 0);
+  EXPECT_THAT(output(), HasSubstr("--secure needs --root DIR"));
+  EXPECT_FALSE(std::filesystem::exists(dir_ / "state/coordinator"));
+}
+
+}  // namespace
+}  // namespace switchyard::coordinator

@@ -232,7 +232,7 @@ void Reconciler::StopStrays() {
       message.mutable_stop_attempt()->set_job_uid(uid);
       message.mutable_stop_attempt()->set_epoch(epoch);
       message.mutable_stop_attempt()->set_reason("the attempt is over");
-      Sent& sent = core_.stray_stops[name + "/" + uid + "/" + std::to_string(epoch)];
+      Sent& sent = core_.stray_stops[absl::StrCat(name, "/", uid, "/", epoch)];
       const auto now = core_.clock.Steady();
       if (sent.session == entry.session && now - sent.time < core_.options.resend) continue;
       sent = {entry.session, now};

@@ -70,7 +70,7 @@ constexpr Rule kUnknown = {"", kSystem, Action::kStopIfRepeated, true, true, 0, 
 
 constexpr int kAttemptsWithoutProgress = 3;
 constexpr int64_t kFirstBackoffMs = 1000;
-constexpr int64_t kLongestBackoffMs = 5 * 60 * 1000;
+constexpr int64_t kLongestBackoffMs = 300000;
 constexpr double kHealthySeconds = 30 * 60;
 
 const Rule& RuleOf(const std::string& code) {

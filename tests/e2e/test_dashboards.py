@@ -56,7 +56,7 @@ class Prometheus:
     def values(self, expression):
         """Returns the finite values of the newest minute."""
         now = time.time()
-        result = self.get("query_range", query=expression, start=now - 60, end=now, step="1")["result"]
+        result = self.get("query_range", query=expression, start=now - 300, end=now, step="1")["result"]
         values = [float(value) for series in result for _, value in series["values"]]
         return [value for value in values if math.isfinite(value)]
 
@@ -93,9 +93,9 @@ def test_every_query_of_every_dashboard_returns_data(cluster, scrape, tiny, tmp_
     prometheus = scrape(cluster)
     job = cluster.create(tiny.spec(tmp_path / "a", name="a", steps=20000, interval=40, eval_interval_steps="20"))
     cluster.wait_for(job["name"], "JOB_STATE_RUNNING")
-    wait_until(lambda: int(cluster.job(job["name"])["progress"]["checkpoint_step"]) >= 40, 60, "a checkpoint")
+    wait_until(lambda: int(cluster.job(job["name"])["progress"]["checkpoint_step"]) >= 40, 180, "a checkpoint")
     os.kill(cluster.trainers()[0], 9)  # so that there is a recovery to show
-    wait_until(lambda: cluster.job(job["name"])["epoch"] == "2", 60, lambda: f"attempt 2 of {cluster.job(job['name'])}")
+    wait_until(lambda: cluster.job(job["name"])["epoch"] == "2", 180, lambda: f"attempt 2 of {cluster.job(job['name'])}")
     cluster.wait_for(job["name"], "JOB_STATE_RUNNING")
     other = cluster.create(tiny.spec(tmp_path / "b", name="b", steps=20000))
     wait_until(lambda: prometheus.values('switchyard_job_queue_seconds_count{job="b"}'), 20, "the waiting job's series")
@@ -111,7 +111,7 @@ def test_every_query_of_every_dashboard_returns_data(cluster, scrape, tiny, tmp_
                 missing.discard(query)
         return not missing
 
-    wait_until(all_found, 60, lambda: "data for " + "\n".join(map(str, sorted(missing))), 1)
+    wait_until(all_found, 180, lambda: "data for " + "\n".join(map(str, sorted(missing))), 1)
     bad = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"] if rule["health"] != "ok"]
     assert bad == []
     assert {target["health"] for target in prometheus.get("targets")["activeTargets"]} == {"up"}

@@ -1,7 +1,7 @@
 // The mixture of experts with its norm and residual: y = h + combine(experts(dispatch(norm(h)))).
 //
-// Saves h, the router's logits and choices, and gate/up of the rows that came here; the rows
-// themselves are brought once more in the backward.
+// Saves h, the router's logits and choices, and gate/up of the rows that came here. The rows
+// themselves are saved when StepContext::saves_rows, else brought once more in the backward.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -27,7 +27,9 @@ constexpr char kGpuFile[] = R"({"coordinator": "switchyard.ns.svc:7070", "image"
           "volumes": [{"name": "tls", "secret": {"secretName": "agent-tls"}},
                       {"name": "work", "emptyDir": {"sizeLimit": "10Gi"}}]},
   "container": {"resources": {"limits": {"memory": "1Ti"}},
-                "volumeMounts": [{"name": "tls", "mountPath": "/etc/tls"}]}})";
+                "volumeMounts": [{"name": "tls", "mountPath": "/etc/tls"},
+                                 {"name": "tls", "mountPath": "/etc/other", "subPath": "x"},
+                                 {"name": "fast", "mountPath": "/tmp"}]}})";
 const AttemptKey kAttempt = {"0123456789abcdef01234567", 3};
 constexpr char kStore[] = "fedcba9876543210";
 
@@ -119,7 +121,13 @@ TEST(KubernetesObjectsTest, TheFilesFieldsAreLaidOverTheCoordinators) {
                  {{"name", "tmp"}, {"emptyDir", Json::object()}},
                  {{"name", "shm"}, {"emptyDir", {{"medium", "Memory"}, {"sizeLimit", "65536Mi"}}}},
                  {{"name", "tls"}, {"secret", {{"secretName", "agent-tls"}}}}}));
-  EXPECT_EQ(ListAt(ListAt(pod, {"containers"})[0], {"volumeMounts"}).size(), 4u);
+  const Json& mounts = ListAt(ListAt(pod, {"containers"})[0], {"volumeMounts"});
+  EXPECT_EQ(mounts,
+            Json::array({{{"name", "work"}, {"mountPath", "/var/lib/switchyard/work"}},
+                         {{"name", "fast"}, {"mountPath", "/tmp"}},
+                         {{"name", "shm"}, {"mountPath", "/dev/shm"}},
+                         {{"name", "tls"}, {"mountPath", "/etc/tls"}},
+                         {{"name", "tls"}, {"mountPath", "/etc/other"}, {"subPath", "x"}}}));
   for (const Json* object : {&job, &At(job, {"spec", "template"})}) {
     EXPECT_EQ(TextAt(*object, {"metadata", "labels", "team"}), "llm");
     EXPECT_EQ(TextAt(*object, {"metadata", "labels", "switchyard.dev/store"}), kStore);

@@ -72,8 +72,21 @@ void KubernetesAllocator::Run() {
   while (board_.Next(absl::Seconds(config_.poll_seconds()), &wish)) {
     if (!wish.told) continue;
     if (job_cache_ == nullptr) Begin(wish.store_id);
-    if (IsReachable()) Turn(wish);
+    if (IsReachable()) {
+      Turn(wish);
+    } else {
+      ShowTrouble(wish);
+    }
   }
+}
+
+void KubernetesAllocator::ShowTrouble(const Wish& wish) {
+  WishBoard::Seen seen;
+  for (const Allocation& allocation : wish.allocations) {
+    AllocationStatus& status = seen[allocation.attempt] = board_.Look(allocation.attempt);
+    if (status.state == AllocationState::kUnknown) status.detail = problem_;
+  }
+  board_.Show(std::move(seen));
 }
 
 void KubernetesAllocator::Begin(const std::string& store_id) {
@@ -103,14 +116,15 @@ void KubernetesAllocator::TellMissingRights() {
 bool KubernetesAllocator::IsReachable() {
   absl::Status status = job_cache_->status();
   if (status.ok()) status = pod_cache_->status();
-  const std::string problem(status.message());
-  // Between two tries the words may change; one line for each kind of trouble.
-  if (problem.empty() != problem_.empty() && problem != "not listed yet") {
+  std::string problem(status.message());
+  if (problem == "not listed yet") return false;
+  // Between two tries the words may change; one line for each turn of events.
+  if (problem.empty() != problem_.empty()) {
     log::Write(problem.empty() ? log::Level::kInfo : log::Level::kWarning,
                problem.empty() ? "kubernetes.reachable" : "kubernetes.unreachable",
                {{"server", options_.access.url}, {"error", problem}});
-    problem_ = problem;
   }
+  problem_ = std::move(problem);
   return status.ok();
 }
 

@@ -65,6 +65,8 @@ class KubernetesAllocator final : public NodeAllocator {
   void TellMissingRights();
   // False, and said once, while the caches are not up to date.
   bool IsReachable();
+  // What was seen stays; who waits without having been seen is told why.
+  void ShowTrouble(const Wish& wish);
   void Turn(const Wish& wish);
   AllocationStatus Drive(const Allocation& allocation, FoundNodes found);
   // Whether the Job is there after all, was deleted, or is to be made.
@@ -91,7 +93,7 @@ class KubernetesAllocator final : public NodeAllocator {
   std::unique_ptr<ObjectCache> job_cache_, pod_cache_;
   std::map<AttemptKey, Memory> memory_;
   std::map<AttemptKey, absl::Time> over_since_;  // attempts that were wanted and are not any more
-  std::string problem_;                          // that was said last; empty: none
+  std::string problem_;                          // with the server; empty: none
   std::thread thread_;
 };
 

@@ -271,7 +271,7 @@ TEST_F(KubernetesAllocatorTest, NothingIsMadeWhileTheServerDoesNotAnswer) {
   server_->Accept({});
   Start();
   Want({Wanted()});
-  std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  ASSERT_TRUE(Wait([&] { return Now().detail.find("is not accepted") != std::string::npos; }));
   EXPECT_EQ(Now().state, AllocationState::kUnknown);
   EXPECT_EQ(Posts(), 0);
   server_->Accept({"first"});

@@ -31,7 +31,7 @@ class KubernetesFixture : public testing::Test {
     std::filesystem::remove_all(root_);
   }
   static bool Wait(const std::function<bool()>& condition) {
-    for (int i = 0; i < 1000 && !condition(); ++i)
+    for (int i = 0; i < 2000 && !condition(); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     return condition();
   }

@@ -53,13 +53,26 @@ def download(work):
     source.rename(work / SOURCE)
 
 
+def generate(source, env):
+    """The API's description, the one generated file that the sources lack: from the packages that ask to be in it."""
+    own = [*source.glob("pkg/**/*.go"), *(source / "staging/src/k8s.io").glob("**/*.go")]
+    asking = {file.parent.relative_to(source) for file in own if "+k8s:openapi-gen=true" in file.read_text()}
+    skipped = ("code-generator", "sample-apiserver")
+    packages = sorted(str(path).replace("staging/src/", "vendor/") for path in asking if not any(part in skipped for part in path.parts))
+    run("nice", "-n", "5", "go", "build", "-o", "openapi-gen", "./vendor/k8s.io/kube-openapi/cmd/openapi-gen", cwd=source, env=env)
+    run("./openapi-gen", "--logtostderr", "-i", ",".join(f"k8s.io/kubernetes/{package}" for package in packages),
+        "-p", "k8s.io/kubernetes/pkg/generated/openapi", "-O", "zz_generated.openapi", "-o", source.parents[1],
+        "-h", "hack/boilerplate/boilerplate.generatego.txt", "-r", source / "openapi-violations", cwd=source, env=env)  # fmt: skip
+
+
 def build(work):
     """Builds the programs into `work`/bin."""
     source, root = work / SOURCE, work / "root"
     # The reflect2 of these sources reads the runtime's type tables in a way that newer versions of Go forbid: the
     # server would crash within a minute ("unexpected fault address"). Debian has the version that does not.
-    shutil.copytree(root / "usr/share/gocode/src/github.com/modern-go/reflect2",
-                    source / "vendor/github.com/modern-go/reflect2", dirs_exist_ok=True)  # fmt: skip
+    reflect2 = "github.com/modern-go/reflect2"
+    shutil.rmtree(source / "vendor" / reflect2)
+    shutil.copytree(root / "usr/share/gocode/src" / reflect2, source / "vendor" / reflect2)
     stamp = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in
                      (("gitVersion", f"v{VERSION}"), ("gitMajor", "1"), ("gitMinor", "20"), ("gitTreeState", "archive")))  # fmt: skip
     go = root / "usr/lib/go-1.19"
@@ -69,10 +82,21 @@ def build(work):
         # Two packages at a time: the compiler needs much memory, and others use this machine too.
         "GOFLAGS": "-p=2", "GOMAXPROCS": "2",
     }  # fmt: skip
+    generate(source, env)
     (work / "bin").mkdir(exist_ok=True)
     run("nice", "-n", "5", "go", "build", "-trimpath", "-ldflags", f"-s -w {stamp}", "-o", f"{work}/bin/",
         *(f"./cmd/{program}" for program in PROGRAMS), cwd=source, env=env)  # fmt: skip
     shutil.copy2(root / "usr/bin/etcd", work / "bin/etcd")
+
+
+def find_kubectl():
+    """The path of a kubectl whose kustomize is of today, or None."""
+    for program in (shutil.which("kubectl"), HERE.parents[1] / ".venv/kubernetes/kubectl"):
+        if program and pathlib.Path(program).exists():
+            said = subprocess.run([program, "version", "--client"], capture_output=True, text=True, check=False).stdout
+            if "Kustomize Version: v5" in said:
+                return str(program)
+    return None
 
 
 def programs():

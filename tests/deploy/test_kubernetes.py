@@ -5,15 +5,17 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import subprocess
+import sys
 
 import kubernetes_validate
 import pytest
 import yaml
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from kubernetes_programs import find_kubectl  # noqa: E402
+
 ROOT = pathlib.Path(os.environ.get("SWITCHYARD_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
-VENV = pathlib.Path(os.environ.get("SWITCHYARD_VENV", ROOT / ".venv"))
 MANIFESTS = ROOT / "deploy/kubernetes"
 CLUSTERS = ("single-node", "gpu-nodes")
 VERSIONS = ("1.29", "1.37")
@@ -24,13 +26,7 @@ FLAGS = {"switchyard/coordinator": "coordinator/main.cc", "switchyard/node": "wo
 
 
 def kubectl():
-    """The path of a kubectl whose kustomize is of today."""
-    for program in (shutil.which("kubectl"), VENV / "kubernetes/kubectl"):
-        if program and pathlib.Path(program).exists():
-            said = subprocess.run([program, "version", "--client"], capture_output=True, text=True, check=False).stdout
-            if "Kustomize Version: v5" in said:
-                return str(program)
-    return pytest.fail("kubectl with kustomize 5 is not here: tools/setup.sh --tests gets it")
+    return find_kubectl() or pytest.fail("kubectl with kustomize 5 is not here: tools/setup.sh --tests gets it")
 
 
 def rendered(name, cache={}):  # noqa: B006  (one rendering a run)
@@ -98,9 +94,8 @@ def test_a_field_that_does_not_exist_would_be_found():
 def test_pods_are_hardened_and_only_the_coordinator_has_a_token(cluster):
     for pod in pods(cluster):
         spec = pod["spec"]
-        component = pod["metadata"]["labels"]["app.kubernetes.io/component"]
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
-        assert spec["automountServiceAccountToken"] == (component == "coordinator")
+        assert spec["automountServiceAccountToken"] == (pod["metadata"]["labels"]["app.kubernetes.io/name"] == "switchyard-coordinator")
         assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
         assert not any("hostPath" in volume for volume in spec["volumes"])
         for container in containers(pod):
@@ -162,8 +157,8 @@ def find(tree, wanted):
 @pytest.mark.parametrize("cluster", CLUSTERS)
 def test_services_probes_and_policies_meet_the_pods(cluster):
     objects = rendered(cluster)
-    by_component = {pod["metadata"]["labels"]["app.kubernetes.io/component"]: pod for pod in pods(cluster)}
-    coordinator = by_component["coordinator"]
+    by_name = {pod["metadata"]["labels"]["app.kubernetes.io/name"]: pod for pod in pods(cluster)}
+    coordinator = by_name["switchyard-coordinator"]
     (container,) = coordinator["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     given = flags(container["args"])
@@ -173,11 +168,11 @@ def test_services_probes_and_policies_meet_the_pods(cluster):
     assert {port["targetPort"]: port["port"] for port in service["spec"]["ports"]} == ports
     address = f"{service['metadata']['name']}.{service['metadata']['namespace']}.svc:{ports['grpc']}"
     assert launcher(cluster)["coordinator"] == address
-    assert flags(by_component["keeper"]["spec"]["containers"][0]["args"])["--coordinator"] == [address]
+    assert flags(by_name["switchyard-keeper"]["spec"]["containers"][0]["args"])["--coordinator"] == [address]
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics", "scheme": "HTTPS"}
     policies = [o["spec"] for o in objects if o["kind"] == "NetworkPolicy"]
-    for pod in by_component.values():
+    for pod in by_name.values():
         labels = pod["metadata"]["labels"]
         directions = {d for policy in policies if matches(policy["podSelector"], labels) for d in policy["policyTypes"]}
         assert directions == {"Ingress", "Egress"}

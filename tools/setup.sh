@@ -27,7 +27,7 @@ done
 packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3-venv
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
-  libxxhash-dev libssl-dev
+  libxxhash-dev libssl-dev libcurl4-openssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
 [ -z "$with_fuzz" ] || packages+=(clang-14 libclang-rt-14-dev)
 

@@ -54,7 +54,8 @@ class Box:
         for program in PROGRAMS:
             mounts = [*mounts, (programs / program, f"/usr/bin/{program}", True)]
         for source, target, read_only in mounts:
-            inside = root + shlex.quote(str(target))
+            # Links of the root, such as /var/run, must not lead out of it.
+            inside = root + shlex.quote(os.path.realpath(target))
             is_directory = pathlib.Path(source).is_dir()
             script += [f"mkdir -p {inside}" if is_directory else f"mkdir -p $(dirname {inside}); touch {inside}",
                        f"mount --bind {shlex.quote(str(source))} {inside}"]  # fmt: skip

@@ -58,7 +58,7 @@ class Cluster:
         self.plane.start()
         self.proxy = HeldProxy("127.0.0.1", PROXY_PORT, "127.0.0.1", PORT)
         (self.root / "kubelets").mkdir()
-        self.kubelets = Kubelets(self.api, self.root / "kubelets", self.programs, "127.0.0.1", PROXY_PORT)
+        self.kubelets = Kubelets(self.api, self.root / "kubelets", self.programs, ADDRESS, "127.0.0.1", PROXY_PORT)
         for number in range(1, 4):
             self.kubelets.register(f"node-{number}", CPU_NODE)
         self.kubelets.register("gpu-1", GPU_NODE)
@@ -83,12 +83,14 @@ class Cluster:
         """The commands of docs/operations.md, in its words."""
         text = (SOURCE / "docs/operations.md").read_text()
         block = text[text.index("### Install", text.index("\n## Kubernetes")) :].split("```")[1]
+        trial = self.overlay("trial")
         for command in block.replace("\\\n", " ").splitlines():
             command = command.partition("#")[0].strip()
             # The last ones are for people, and monitoring needs the Prometheus operator.
             if command and "monitoring" not in command and "port-forward" not in command and not command.startswith("export"):
                 say(f"   $ {command}")
-                self.run(command.replace("-k deploy/kubernetes/gpu-nodes", f"-k {self.overlay('trial')}"))
+                command = command.replace("=5m", "=90s").replace("-k deploy/kubernetes/gpu-nodes", f"-k {trial}")
+                self.run(command)
         self.environment = {"PATH": os.environ["PATH"], "SWITCHYARD_COORDINATOR": "localhost:7070",
                             "SWITCHYARD_CA": str(self.sec / "ca.crt"), "SWITCHYARD_TOKEN_FILE": str(self.sec / "admin.token")}  # fmt: skip
 
@@ -112,7 +114,7 @@ class Cluster:
         shipped["nodes"] = {"count": 3, "device": "cpu", "slots": 2, "product": "CPU", "slot_memory_gib": 1, "cpu_cores": 2,
                             "one_machine": True}  # fmt: skip
         directory = self.root / name
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         (directory / "kubernetes.json").write_text(json.dumps(shipped))
         base = os.path.relpath(SOURCE / "deploy/kubernetes/single-node", directory)
         (directory / "kustomization.yaml").write_text(json.dumps({
@@ -231,6 +233,7 @@ def main():
         kubernetes_scenes.install(cluster)
         inputs.write_data(files / "data" / "train.jsonl", 300, seed=1)
         inputs.write_model(files / "models" / "tiny", files / "data" / "train.jsonl")
+        subprocess.run(["chmod", "-R", "a+rX", files], check=True)
         kubernetes_scenes.play(cluster)
         say("== all is well")
     finally:

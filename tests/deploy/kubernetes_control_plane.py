@@ -109,7 +109,8 @@ class ControlPlane:
         for line in (self.root / "audit.log").read_text().splitlines():
             entry = json.loads(line)
             thing = entry.get("objectRef", {})
-            resource = "/".join(part for part in (thing.get("resource", entry["requestURI"].partition("?")[0]), thing.get("subresource")) if part)
+            resource = thing.get("resource", entry["requestURI"].partition("?")[0])
+            resource += f"/{thing['subresource']}" if "subresource" in thing else ""
             found.append((entry["verb"], resource, thing.get("namespace", ""), entry.get("responseStatus", {}).get("code", 0)))
         return found
 

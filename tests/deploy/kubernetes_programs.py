@@ -73,7 +73,7 @@ def build(work):
     reflect2 = "github.com/modern-go/reflect2"
     shutil.rmtree(source / "vendor" / reflect2)
     shutil.copytree(root / "usr/share/gocode/src" / reflect2, source / "vendor" / reflect2)
-    stamp = " ".join(f"-X k8s.io/component-base/version.{name}={value}" for name, value in
+    stamp = " ".join(f"-X k8s.io/kubernetes/vendor/k8s.io/component-base/version.{name}={value}" for name, value in
                      (("gitVersion", f"v{VERSION}"), ("gitMajor", "1"), ("gitMinor", "20"), ("gitTreeState", "archive")))  # fmt: skip
     go = root / "usr/lib/go-1.19"
     env = {

@@ -47,8 +47,9 @@ def write_as_volume(directory, files, mode, group):
 class Kubelets:
     """Runs pods of all nodes that are registered; a thread for each pod, and one that looks at the cluster."""
 
-    def __init__(self, api, directory, programs, api_host, api_port):
-        self.api, self.directory, self.programs = api, pathlib.Path(directory), programs
+    def __init__(self, api, directory, programs, address, api_host, api_port):
+        """`address` is every pod's, `api_host` and `api_port` where pods find the API server."""
+        self.api, self.directory, self.programs, self.address = api, pathlib.Path(directory), programs, address
         self.environment = {"host": api_host, "port": str(api_port)}
         self.service_token = None  # (account name) -> token; None: the one that the token controller made
         self.idle = set()  # nodes whose pods are bound and never started
@@ -191,15 +192,15 @@ class Pod:
         ports = {port["name"]: port["containerPort"] for port in self.spec["containers"][0]["ports"]}
         context = ssl._create_unverified_context()  # a kubelet does not check it either
         try:
-            url = f"{get['scheme'].lower()}://127.0.0.1:{ports[get['port']]}{get['path']}"
+            url = f"{get['scheme'].lower()}://{self.kubelets.address}:{ports[get['port']]}{get['path']}"
             return urllib.request.urlopen(url, context=context, timeout=3).status == 200
         except OSError:
             return False
 
     def _over(self, code, words):
         self.box = None
-        ended = {"terminated": {"exitCode": code, "reason": "Completed" if code == 0 else "Error", "message": words[-1000:], "finishedAt": now()}}
-        self._tell("Succeeded" if code == 0 else "Failed", ended, ready=False)
+        phase, reason = ("Succeeded", "Completed") if code == 0 else ("Failed", "Error")
+        self._tell(phase, {"terminated": {"exitCode": code, "reason": reason, "message": words[-1000:], "finishedAt": now()}}, ready=False)
         if self._ending.is_set():
             self.kubelets.gone(self._pod)
 
@@ -207,7 +208,7 @@ class Pod:
         container = self.spec["containers"][0]
         conditions = [{"type": kind, "status": "True" if ready or kind == "Initialized" else "False"}
                       for kind in ("Initialized", "ContainersReady", "Ready")]  # fmt: skip
-        status = {"phase": phase, "podIP": "127.0.0.1", "conditions": conditions, "containerStatuses": [
+        status = {"phase": phase, "podIP": self.kubelets.address, "conditions": conditions, "containerStatuses": [
             {"name": container["name"], "image": container["image"], "imageID": "", "ready": ready, "restartCount": self.restarts,
              "state": state}]}  # fmt: skip
         for _ in range(50):  # the API server may be away

@@ -229,9 +229,11 @@ void Merge(Json& base, const Json& over) {
     for (const auto& [key, value] : over.items()) Merge(base[key], value);
   } else if (base.is_array() && over.is_array()) {
     for (const Json& element : over) {
-      const std::string name = TextAt(element, {"name"});
+      // One volume may be mounted in several places.
+      const char* key = element.contains("mountPath") ? "mountPath" : "name";
+      const std::string name = TextAt(element, {key});
       const auto same = std::find_if(base.begin(), base.end(), [&](const Json& other) {
-        return !name.empty() && TextAt(other, {"name"}) == name;
+        return !name.empty() && TextAt(other, {key}) == name;
       });
       if (same == base.end()) {
         base.push_back(element);

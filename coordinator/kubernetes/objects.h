@@ -42,7 +42,7 @@ Json JobObject(const launch::v1::KubernetesConfig& config, const ServerVersion& 
 Json ServiceObject(const std::string& store_id, const AttemptKey& attempt, const Json& job);
 
 // `over` laid over `base`: objects are merged, lists appended (an element with the "name" of one
-// that is there replaces it), anything else replaced.
+// that is there replaces it, a mount one with its "mountPath"), anything else replaced.
 void Merge(Json& base, const Json& over);
 
 }  // namespace switchyard::coordinator

@@ -6,7 +6,10 @@ import threading
 
 
 class HeldProxy:
-    """Passes bytes between its port and a server. `hold_answers` and `hold_requests` stop one direction, and keep the bytes."""
+    """Passes bytes between its port and a server, and keeps those of one direction back when told to.
+
+    Connections that are made meanwhile get the server's part of their TLS handshake: what is kept are answers.
+    """
 
     def __init__(self, host, port, server_host, server_port):
         self.server = (server_host, server_port)
@@ -47,15 +50,32 @@ class HeldProxy:
                 continue
             server.settimeout(None)
             self._connections += [client, server]
-            threading.Thread(target=self._pass, args=(client, server, self._requests), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, self._answers), daemon=True).start()
+            asked = threading.Event()
+            threading.Thread(target=self._requests_of, args=(client, server, asked), daemon=True).start()
+            threading.Thread(target=self._answers_to, args=(client, server, asked), daemon=True).start()
+
+    def _requests_of(self, client, server, asked):
+        with contextlib.suppress(OSError):
+            greeted = False
+            while data := client.recv(65536):
+                self._requests.wait()
+                # First comes its part of the handshake.
+                if greeted:
+                    asked.set()
+                greeted = True
+                server.sendall(data)
+        self._close(client, server)
+
+    def _answers_to(self, client, server, asked):
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                if asked.is_set():
+                    self._answers.wait()
+                client.sendall(data)
+        self._close(client, server)
 
     @staticmethod
-    def _pass(source, target, gate):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                gate.wait()
-                target.sendall(data)
-        for end in (source, target):
+    def _close(*ends):
+        for end in ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

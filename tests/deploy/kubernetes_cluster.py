@@ -113,6 +113,7 @@ class Cluster:
         shipped |= {"keep_finished_seconds": 2, "poll_seconds": 1, "grace_seconds": 20, "start_seconds": 60}
         shipped["nodes"] = {"count": 3, "device": "cpu", "slots": 2, "product": "CPU", "slot_memory_gib": 1, "cpu_cores": 2,
                             "one_machine": True}  # fmt: skip
+        del shipped["metrics"]  # pods share this machine's ports
         directory = self.root / name
         directory.mkdir(exist_ok=True)
         (directory / "kubernetes.json").write_text(json.dumps(shipped))

@@ -51,8 +51,11 @@ absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
 absl::Status CheckIdentity(const AgentOptions& options) {
   const std::string path = security::CertificateFiles::In(options.tls_dir).certificate;
   SWITCHYARD_ASSIGN_OR_RETURN(const auto info, security::ReadCertificate(path));
+  // Nodes lent by a cluster share one: their names are known when an attempt begins.
+  const bool lent = !options.for_attempt.empty();
   for (const std::string& uri : info.uris) {
-    if (uri == security::AgentUri(options.node)) return absl::OkStatus();
+    if (lent ? security::NodeOfAgentUri(uri).has_value() : uri == security::AgentUri(options.node))
+      return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
       path, " is not of node \"", options.node, "\" but of \"", info.subject,

@@ -144,10 +144,17 @@ absl::StatusOr<HttpsResponse> Transport::Send(const HttpsRequest& request) {
   if (impl_->stopping) return absl::CancelledError("the coordinator is ending");
   const bool ended_here = result == CURLE_WRITE_ERROR && !receiver.too_long;
   if (result != CURLE_OK && !ended_here) {
-    const std::string what = receiver.too_long  ? "the answer is longer than 64 MiB"
-                             : error[0] != '\0' ? error
-                                                : curl_easy_strerror(result);
-    const std::string message = absl::StrCat(request.method, " ", request.url, " failed: ", what);
+    std::string message = absl::StrCat(request.method, " ", request.url, " failed: ");
+    if (receiver.too_long) {
+      absl::StrAppend(&message, "the answer is longer than ", kMaxBody >> 20, " MiB");
+    } else {
+      absl::StrAppend(&message, error[0] != '\0' ? error : curl_easy_strerror(result));
+    }
+    if (result == CURLE_SSL_CONNECT_ERROR || result == CURLE_PEER_FAILED_VERIFICATION ||
+        result == CURLE_SSL_CACERT_BADFILE) {
+      absl::StrAppend(&message, "; is ", impl_->authority,
+                      " of the authority of its certificate, and is it issued for this host?");
+    }
     return result == CURLE_OPERATION_TIMEDOUT ? absl::DeadlineExceededError(message)
                                               : absl::UnavailableError(message);
   }

@@ -51,11 +51,11 @@ absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
 absl::Status CheckIdentity(const AgentOptions& options) {
   const std::string path = security::CertificateFiles::In(options.tls_dir).certificate;
   SWITCHYARD_ASSIGN_OR_RETURN(const auto info, security::ReadCertificate(path));
-  // Nodes lent by a cluster share one: their names are known when an attempt begins.
-  const bool lent = !options.for_attempt.empty();
   for (const std::string& uri : info.uris) {
-    if (lent ? security::NodeOfAgentUri(uri).has_value() : uri == security::AgentUri(options.node))
-      return absl::OkStatus();
+    if (uri == security::AgentUri(options.node)) return absl::OkStatus();
+    // Agents that a cluster starts share a certificate: it proves that they are ours, and the
+    // coordinator knows which names the nodes of their attempt have.
+    if (!options.for_attempt.empty() && security::NodeOfAgentUri(uri)) return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat(
       path, " is not of node \"", options.node, "\" but of \"", info.subject,

@@ -201,8 +201,11 @@ class Cluster:
 
     def logs(self):
         """The ends of all logs."""
-        files = (self.root / "kubelets").glob("*.log")
-        return self.plane.logs() + "\n".join(f"--- {file.name}\n{file.read_text(errors='replace')[-2500:]}" for file in files)
+        text = self.plane.logs()
+        for file in sorted((self.root / "kubelets").glob("*.log")):
+            lines = [line for line in file.read_text(errors="replace").splitlines() if "heckpoint" not in line]
+            text += f"\n--- {file.name}\n" + "\n".join(lines)[-4000:]
+        return text
 
 
 def main():

@@ -73,8 +73,10 @@ def build(work):
     reflect2 = "github.com/modern-go/reflect2"
     shutil.rmtree(source / "vendor" / reflect2)
     shutil.copytree(root / "usr/share/gocode/src" / reflect2, source / "vendor" / reflect2)
-    stamp = " ".join(f"-X k8s.io/kubernetes/vendor/k8s.io/component-base/version.{name}={value}" for name, value in
-                     (("gitVersion", f"v{VERSION}"), ("gitMajor", "1"), ("gitMinor", "20"), ("gitTreeState", "archive")))  # fmt: skip
+    known = {"gitVersion": f"v{VERSION}", "gitMajor": "1", "gitMinor": "20", "gitTreeState": "archive"}
+    vendored = "k8s.io/kubernetes/vendor/k8s.io"
+    stamp = " ".join(f"-X {vendored}/{package}.{name}={value}" for package in ("component-base/version", "client-go/pkg/version")
+                     for name, value in known.items())  # fmt: skip
     go = root / "usr/lib/go-1.19"
     env = {
         "PATH": f"{go}/bin:{os.environ['PATH']}", "GOROOT": str(go), "HOME": str(work), "GOCACHE": str(work / "gocache"),

@@ -123,8 +123,9 @@ def crashed_api_server(cluster):
     try:
         cluster.proxy.cut()
         wait(lambda: lists() >= before + 2, 60, cluster.logs)
+        # What the next API server knows begins with what it finds, and that shall be newer than the lists on their way.
+        cluster.api.create("configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "something-new"}})
         cluster.plane.stop_api_server()
-        # What the new one knows begins with what it finds, and that is newer than the lists that are on their way.
         cluster.plane.start_api_server()
     finally:
         cluster.proxy.release()

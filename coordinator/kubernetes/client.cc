@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kPageSize = 500;
 constexpr absl::Duration kLongestBackoff = absl::Seconds(10);
+constexpr absl::Duration kLongestQuiet = absl::Minutes(2);
 // A watch is silent for a minute at most: there are bookmarks. The server ends it before this.
 constexpr absl::Duration kWatchSlack = absl::Seconds(30);
 constexpr size_t kMaxEvent = size_t{16} << 20;
@@ -65,6 +66,10 @@ bool KubernetesClient::Sleep(absl::Duration duration) {
 }
 
 bool KubernetesClient::WaitForTurn() {
+  // Also of the next call when this one has given up.
+  if (const absl::Duration quiet = quiet_until_ - absl::Now(); quiet > absl::ZeroDuration()) {
+    if (!Sleep(quiet)) return false;
+  }
   const absl::Time now = absl::Now();
   const double rate = options_.requests_per_second;
   tokens_ =
@@ -77,7 +82,12 @@ bool KubernetesClient::WaitForTurn() {
 absl::StatusOr<HttpsResponse> KubernetesClient::SendOnce(Call& call) {
   SWITCHYARD_ASSIGN_OR_RETURN(call.request.token, token_.Get(absl::Now()));
   if (!WaitForTurn()) return absl::CancelledError("the coordinator is ending");
-  return transport_.Send(call.request);
+  absl::StatusOr<HttpsResponse> response = transport_.Send(call.request);
+  if (response.ok() && IsTransient(response->status) && response->retry_after_seconds > 0) {
+    quiet_until_ =
+        absl::Now() + std::min(absl::Seconds(response->retry_after_seconds), kLongestQuiet);
+  }
+  return response;
 }
 
 absl::Status KubernetesClient::ErrorOf(const Call& call, const HttpsResponse& response) const {
@@ -141,7 +151,7 @@ absl::StatusOr<Json> KubernetesClient::Send(Call call) {
         continue;
       }
       if (!IsTransient(response->status)) return error;
-      if (response->retry_after_seconds > 0) pause = absl::Seconds(response->retry_after_seconds);
+      pause = std::max(pause, quiet_until_ - absl::Now());
     }
     if (absl::Now() + pause > until) return error;
     if (!Sleep(pause)) return absl::CancelledError("the coordinator is ending");

@@ -49,8 +49,9 @@ class KubernetesClient {
     double requests_per_second = 20;              // twice as many at once
     absl::Duration patience = absl::Seconds(30);  // tries and pauses of one call together
     absl::Duration request_timeout = absl::Seconds(20);
-    absl::Duration first_backoff = absl::Milliseconds(250);  // doubles; Retry-After comes first
-    absl::Duration watch_timeout = absl::Minutes(4);         // after which the server ends a watch
+    absl::Duration first_backoff =
+        absl::Milliseconds(250);                      // doubles; Retry-After may ask for more
+    absl::Duration watch_timeout = absl::Minutes(4);  // after which the server ends a watch
   };
   explicit KubernetesClient(Options options);
 
@@ -101,6 +102,7 @@ class KubernetesClient {
   std::optional<ServerVersion> version_;
   double tokens_;  // of the rate limit
   absl::Time refilled_;
+  absl::Time quiet_until_ = absl::InfinitePast();  // as Retry-After asks
 };
 
 }  // namespace switchyard::coordinator

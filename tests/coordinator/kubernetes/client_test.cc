@@ -51,6 +51,19 @@ TEST_F(KubernetesClientTest, TooManyRequestsIsWaitedForAsTheServerSays) {
   EXPECT_EQ(server_->Count("GET", "/jobs/a"), 2);
 }
 
+TEST_F(KubernetesClientTest, ACallThatGivesUpLeavesTheServerItsQuiet) {
+  KubernetesClient::Options options = server_->ClientOptions();
+  options.patience = absl::Milliseconds(100);
+  KubernetesClient impatient(options);
+  server_->Put("jobs", "a", {});
+  server_->Give({"GET", "/jobs/a", 429, /*retry_after=*/"1"});
+  const absl::Time begun = absl::Now();
+  EXPECT_TRUE(absl::IsUnavailable(impatient.Get(jobs_, "a").status()));
+  EXPECT_LT(absl::Now() - begun, absl::Milliseconds(900));
+  EXPECT_TRUE(impatient.Get(jobs_, "a").ok());
+  EXPECT_GE(absl::Now() - begun, absl::Seconds(1));
+}
+
 TEST_F(KubernetesClientTest, ErrorsOfTheServerAreTriedAgainAndThenTold) {
   server_->Put("jobs", "a", {});
   server_->Give({"GET", "/jobs/a", 503, "", false, "etcd leader changed", 2});

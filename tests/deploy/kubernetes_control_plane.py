@@ -104,10 +104,12 @@ class ControlPlane:
         shutil.rmtree(self.memory, ignore_errors=True)
 
     def audit(self):
-        """The audited user's requests: (verb, resource with its subresource, namespace, code)."""
+        """The audited user's requests, but for those of this program: (verb, resource with its subresource, namespace, code)."""
         found = []
         for line in (self.root / "audit.log").read_text().splitlines():
             entry = json.loads(line)
+            if entry["userAgent"].startswith("Python"):
+                continue
             thing = entry.get("objectRef", {})
             resource = thing.get("resource", entry["requestURI"].partition("?")[0])
             resource += f"/{thing['subresource']}" if "subresource" in thing else ""

@@ -52,6 +52,8 @@ class Cluster:
         self.api = self.plane.api
         self.token_number, self._tokens = 0, {}
         self.sec = root / "SEC"
+        self.environment = {"PATH": os.environ["PATH"], "SWITCHYARD_COORDINATOR": "localhost:7070",
+                            "SWITCHYARD_CA": str(self.sec / "ca.crt"), "SWITCHYARD_TOKEN_FILE": str(self.sec / "admin.token")}  # fmt: skip
 
     def start(self):
         """Control plane, nodes, volumes."""
@@ -80,19 +82,16 @@ class Cluster:
         return done.stdout
 
     def install(self):
-        """The commands of docs/operations.md, in its words."""
+        """The commands of docs/operations.md, in its words; those for people are left out, and what needs Prometheus' operator."""
         text = (SOURCE / "docs/operations.md").read_text()
-        block = text[text.index("### Install", text.index("\n## Kubernetes")) :].split("```")[1]
+        blocks = text[text.index("### Install", text.index("\n## Kubernetes")) :].split("```")[1:4:2]
         trial = self.overlay("trial")
-        for command in block.replace("\\\n", " ").splitlines():
-            command = command.partition("#")[0].strip()
-            # The last ones are for people, and monitoring needs the Prometheus operator.
-            if command and "monitoring" not in command and "port-forward" not in command and not command.startswith("export"):
-                say(f"   $ {command}")
-                command = command.replace("=5m", "=90s").replace("-k deploy/kubernetes/gpu-nodes", f"-k {trial}")
-                self.run(command)
-        self.environment = {"PATH": os.environ["PATH"], "SWITCHYARD_COORDINATOR": "localhost:7070",
-                            "SWITCHYARD_CA": str(self.sec / "ca.crt"), "SWITCHYARD_TOKEN_FILE": str(self.sec / "admin.token")}  # fmt: skip
+        for command in "\n".join(blocks).replace("\\\n", " ").splitlines():
+            command = " ".join(command.partition("#")[0].split())
+            if not command or command.startswith("export") or "port-forward" in command or "-k deploy/kubernetes/monitoring" in command:
+                continue
+            say(f"   $ {command}")
+            self.run(command.replace("=5m", "=90s").replace("-k deploy/kubernetes/gpu-nodes", f"-k {trial}"))
 
     def run(self, command):
         """A line of shell, as an administrator types it at the root of the sources."""
@@ -102,7 +101,7 @@ class Cluster:
             for name in ("switchyard", "switchyard-coordinator"):
                 (binaries / name).symlink_to(self.programs / name)
             (binaries / "kubectl").symlink_to(find_kubectl())
-        environment = {**os.environ, "PATH": f"{binaries}:{os.environ['PATH']}", "KUBECONFIG": str(self.plane.kubeconfig)}
+        environment = {**os.environ, **self.environment, "PATH": f"{binaries}:{os.environ['PATH']}", "KUBECONFIG": str(self.plane.kubeconfig)}
         command = command.replace(" deploy/kubernetes/", f" {SOURCE}/deploy/kubernetes/")
         done = subprocess.run(command, shell=True, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}\n{self.logs()}"

@@ -108,7 +108,7 @@ class ControlPlane:
         found = []
         for line in (self.root / "audit.log").read_text().splitlines():
             entry = json.loads(line)
-            if entry["userAgent"].startswith("Python"):
+            if entry.get("userAgent", "").startswith("Python"):
                 continue
             thing = entry.get("objectRef", {})
             resource = thing.get("resource", entry["requestURI"].partition("?")[0])

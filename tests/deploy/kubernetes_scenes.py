@@ -1,6 +1,7 @@
 """What kubernetes_cluster.py shows, scene by scene."""
 
 import hashlib
+import socket
 import ssl
 import time
 
@@ -36,7 +37,23 @@ def install(cluster):
     pods = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster.api.list("pods")}
     say(f"   ready: {pods}")
     assert not cluster.said("kubernetes.rights_missing"), cluster.logs()
+    # As the monitors of deploy/kubernetes/monitoring do it.
+    token = (cluster.root / "prometheus.token").read_text().strip()
+    prometheus = cluster.sec / "clients/prometheus"
+    page = metrics(9464, "switchyard-coordinator.switchyard.svc", prometheus, f"Authorization: Bearer {token}\r\n")
+    assert "switchyard_build_info{" in page, page
+    wait(lambda: "switchyard_agent_connected 1" in metrics(9465, "switchyard-agent", prometheus), 30, cluster.logs)
+    say("   Prometheus' token and certificate open /metrics of coordinator and keeper")
     assert (cluster.root / "volumes/files/outputs").stat().st_mode & 0o020, "made by the prepare container, for its group"
+
+
+def metrics(port, name, directory, header=""):
+    """The page of /metrics by TLS, from whoever has this name; with the authority and the certificate of a directory."""
+    context = ssl.create_default_context(cafile=directory / "ca.crt")
+    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+    with context.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname=name) as connection:
+        connection.sendall(f"GET /metrics HTTP/1.1\r\nHost: {name}\r\n{header}Connection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
 
 
 def play(cluster):

@@ -72,7 +72,7 @@ class Box:
         script += [f"cd {root}; exec chroot {root} {shlex.join(words)}"]
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "sh", "-ec",
+                ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "sh", "-ec",
                  "\n".join(script)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)  # fmt: skip
 
@@ -95,7 +95,9 @@ class Box:
             os.kill(pid, signal.SIGTERM)
 
     def kill(self):
-        """SIGKILL to all of it."""
+        """SIGKILL to all of it: the first process takes its namespace with it."""
+        if (pid := self.pid()) is not None:
+            os.kill(pid, signal.SIGKILL)
         self._process.kill()
         self._process.wait()
 

@@ -64,6 +64,8 @@ def play(cluster):
     rights(cluster)
     rotation(cluster)
     taken_away(cluster)
+    lost_node(cluster)
+    cancelled(cluster)
     name_that_is_taken(cluster)
     waiting(cluster)
     gpus(cluster)
@@ -213,6 +215,26 @@ def taken_away(cluster):
     assert int(now["attempts"][1]["resumed_from_step"]) >= 50, now
     assert now["attempts"][0]["outcome"]["code"] == "PREEMPTED", now["attempts"][0]["outcome"]
     say(f"   attempt 1: PREEMPTED; attempt 2 runs from step {now['attempts'][1]['resumed_from_step']}")
+
+
+def lost_node(cluster):
+    say("== a machine loses its power: Kubernetes waits for it, the job does not")
+    nodes = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster.api.list("pods")}
+    node = next(nodes[name] for name in cluster.lent("pods") if nodes[name] != nodes["switchyard-coordinator-0"])
+    saved, begun = int(cluster.job("adopted")["progress"]["checkpoint_step"]), time.monotonic()
+    cluster.kubelets.kill_node(node)
+    wait(lambda: cluster.job("adopted")["epoch"] == "3", 240, cluster.logs)
+    now = cluster.until("adopted", "JOB_STATE_RUNNING")
+    ended, resumed = now["attempts"][1]["outcome"]["code"], int(now["attempts"][2]["resumed_from_step"])
+    assert ended == "NODE_LOST" and resumed >= saved, now
+    lent = [pod for pod in cluster.api.list("pods") if pod["metadata"]["name"] in cluster.lent("pods")]
+    running = {pod["spec"]["nodeName"] for pod in lent if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]}
+    assert len(running) == 2 and node not in running, running
+    say(f"   {node}: {ended}; attempt 3 runs on {', '.join(sorted(running))} from step {resumed}, {time.monotonic() - begun:.0f} s later")
+    cluster.kubelets.revive_node(node)
+
+
+def cancelled(cluster):
     say("== a job that runs is cancelled")
     cluster.switchyard("cancel", "adopted")
     cluster.until("adopted", "JOB_STATE_CANCELLED")

@@ -53,6 +53,7 @@ class Kubelets:
         self.environment = {"host": api_host, "port": str(api_port)}
         self.service_token = None  # (account name) -> token; None: the one that the token controller made
         self.idle = set()  # nodes whose pods are bound and never started
+        self.dead = set()  # nodes that say nothing any more
         self.pods = {}  # uid -> Pod
         self._nodes = {}
         self._stopping = threading.Event()
@@ -76,6 +77,17 @@ class Kubelets:
         for pod in self.pods.values():
             pod.kill()
 
+    def kill_node(self, name):
+        """Power off: what runs there is gone, and nobody tells."""
+        self.dead.add(name)
+        for pod in self.pods.values():
+            if pod.spec["nodeName"] == name:
+                pod.end(None)
+
+    def revive_node(self, name):
+        """Power on: what the API server still has of it has ended."""
+        self.dead.discard(name)
+
     def pod(self, prefix):
         """The newest running pod whose name begins so."""
         found = [pod for pod in self.pods.values() if pod.name.startswith(prefix) and pod.box]
@@ -92,13 +104,16 @@ class Kubelets:
             with contextlib.suppress(OSError, KubernetesError):
                 if time.monotonic() - renewed > 5:
                     renewed = time.monotonic()
-                    for name in self._nodes:
+                    for name in self._nodes.keys() - self.dead:
                         self._renew(name)
                 self._look()
 
     def _look(self):
-        shown = {pod["metadata"]["uid"]: pod for pod in self.api.list("pods", namespace="") if pod["spec"].get("nodeName") in self._nodes}
+        alive = self._nodes.keys() - self.dead
+        shown = {pod["metadata"]["uid"]: pod for pod in self.api.list("pods", namespace="") if "nodeName" in pod["spec"]}
         for uid, pod in shown.items():
+            if pod["spec"]["nodeName"] not in alive:
+                continue
             if uid not in self.pods and pod["spec"]["nodeName"] not in self.idle and pod["status"].get("phase") == "Pending":
                 self.pods[uid] = Pod(self, pod)
             if "deletionTimestamp" in pod["metadata"]:
@@ -136,7 +151,7 @@ class Pod:
         return self._thread.is_alive()
 
     def end(self, grace):
-        """Ends it, once."""
+        """Ends it, once; without a grace not even a signal comes first."""
         if not self._ending.is_set():
             self._grace = grace
             self._ending.set()
@@ -173,8 +188,9 @@ class Pod:
         ready, told = False, None
         while box.poll() is None:
             if self._ending.is_set():
-                box.terminate()
-                end = time.monotonic() + self._grace
+                if self._grace is not None:
+                    box.terminate()
+                end = time.monotonic() + (self._grace or 0)
                 while box.poll() is None and time.monotonic() < end:
                     time.sleep(0.05)
                 if box.poll() is None:
@@ -201,7 +217,7 @@ class Pod:
         self.box = None
         phase, reason = ("Succeeded", "Completed") if code == 0 else ("Failed", "Error")
         self._tell(phase, {"terminated": {"exitCode": code, "reason": reason, "message": words[-1000:], "finishedAt": now()}}, ready=False)
-        if self._ending.is_set():
+        if self._ending.is_set() and self.spec["nodeName"] not in self.kubelets.dead:
             self.kubelets.gone(self._pod)
 
     def _tell(self, phase, state, ready):
@@ -211,6 +227,8 @@ class Pod:
         status = {"phase": phase, "podIP": self.kubelets.address, "conditions": conditions, "containerStatuses": [
             {"name": container["name"], "image": container["image"], "imageID": "", "ready": ready, "restartCount": self.restarts,
              "state": state}]}  # fmt: skip
+        if self.spec["nodeName"] in self.kubelets.dead:
+            return False
         for _ in range(50):  # the API server may be away
             try:
                 self.kubelets.api.patch_status("pods", self.name, status, self.namespace)

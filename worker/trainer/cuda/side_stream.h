@@ -6,7 +6,7 @@
 //
 // Nothing waits on the host, and the two events make it capturable in a graph. What Run touches
 // must not be touched by others before Join. An exchange needs multiprocessors that the GEMMs leave
-// free: ExchangeDispatcher::set_max_blocks.
+// free: ExchangeBlocks::max_blocks.
 #pragma once
 
 #include <c10/cuda/CUDAGuard.h>

@@ -51,8 +51,7 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
                                                 options.gate == "scattered");
     }
   } else {
-    context->device_groups =
-        GpuBackend()->Join(*mesh, options.rendezvous_id, options.rank, window);
+    context->device_groups = GpuBackend()->Join(*mesh, options.rendezvous_id, options.rank, window);
     if (has_experts) {
       context->dispatcher =
           context->device_groups->MakeDispatcher(shape.num_experts, window, options.gate);
@@ -68,7 +67,8 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
                                       .device = device,
                                       .max_sequences = options.micro_batch_sequences,
                                       .max_sequence_length = options.sequence_length,
-                                      .gradient_accumulation = options.gradient_accumulation});
+                                      .gradient_accumulation = options.gradient_accumulation,
+                                      .activations = options.activations});
   return context;
 }
 

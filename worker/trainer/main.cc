@@ -49,6 +49,11 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   bench->add_option("--sequence-length", options->sequence_length)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  bench
+      ->add_option("--documents", options->documents,
+                   "Packed into each sequence, of random lengths")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   bench->add_option("--micro-batch", options->micro_batch, "Sequences a rank takes at once")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

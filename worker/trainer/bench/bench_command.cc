@@ -1,6 +1,5 @@
 #include "worker/trainer/bench/bench_command.h"
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
@@ -11,6 +10,7 @@
 #include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_format.h"
@@ -44,7 +44,28 @@ ModelShape ReadShape(const BenchOptions& options) {
                                shape->is_moe_layer.empty() || shape->is_moe_layer.back());
     shape->num_layers = options.layers;
   }
+  if (options.documents > options.sequence_length) {
+    throw TrainerError(ExitCode::kConfig,
+                       absl::StrFormat("--documents is %d, but a sequence has only %d tokens",
+                                       options.documents, options.sequence_length));
+  }
   return *shape;
+}
+
+// First token of every document of the batch, and the end of the last.
+std::vector<int32_t> DocumentOffsets(const BenchOptions& options, std::mt19937& random) {
+  std::vector<int32_t> offsets;
+  for (int64_t sequence = 0; sequence < options.micro_batch; ++sequence) {
+    std::set<int64_t> begins = {0};
+    while (static_cast<int64_t>(begins.size()) < options.documents) {
+      begins.insert(
+          static_cast<int64_t>(random() % static_cast<uint64_t>(options.sequence_length)));
+    }
+    for (int64_t begin : begins)
+      offsets.push_back(static_cast<int32_t>(sequence * options.sequence_length + begin));
+  }
+  offsets.push_back(static_cast<int32_t>(options.micro_batch * options.sequence_length));
+  return offsets;
 }
 
 }  // namespace
@@ -55,21 +76,26 @@ Batch RandomBatch(const BenchOptions& options, int64_t vocab_size, uint32_t seed
   batch.sequence_length = options.sequence_length;
   const int64_t tokens = options.micro_batch * options.sequence_length;
   std::mt19937 random(seed);
+  const std::vector<int32_t> offsets = DocumentOffsets(options, random);
+  batch.document_offset = at::zeros({static_cast<int64_t>(offsets.size())}, at::kInt);
+  std::copy(offsets.begin(), offsets.end(), batch.document_offset.mutable_data_ptr<int32_t>());
   batch.input_id_T = at::zeros({tokens}, at::kLong);
   batch.target_T = at::full({tokens}, -100, at::kLong);
+  batch.position_T = at::zeros({tokens}, at::kLong);
   auto* input = batch.input_id_T.mutable_data_ptr<int64_t>();
   auto* target = batch.target_T.mutable_data_ptr<int64_t>();
+  auto* position = batch.position_T.mutable_data_ptr<int64_t>();
   for (int64_t t = 0; t < tokens; ++t)
     input[t] = static_cast<int64_t>(random() % static_cast<uint64_t>(vocab_size));
-  for (int64_t t = 0; t + 1 < tokens; ++t) {
-    if ((t + 1) % options.sequence_length != 0) target[t] = input[t + 1];
+  for (size_t document = 0; document + 1 < offsets.size(); ++document) {
+    for (int64_t t = offsets[document]; t < offsets[document + 1]; ++t) {
+      position[t] = t - offsets[document];
+      if (t + 1 < offsets[document + 1]) target[t] = input[t + 1];
+    }
   }
-  batch.position_T = at::arange(tokens, at::kLong).remainder(options.sequence_length);
   batch.valid_T = at::full({tokens}, true, at::kBool);
-  batch.document_offset =
-      (at::arange(options.micro_batch + 1, at::kLong).mul_(options.sequence_length)).to(at::kInt);
   batch.num_tokens = tokens;
-  batch.num_targets = options.micro_batch * (options.sequence_length - 1);
+  batch.num_targets = tokens - static_cast<int64_t>(offsets.size() - 1);
   return batch;
 }
 
@@ -143,10 +169,11 @@ void Print(const BenchOptions& options, const ModelShape& shape, const StepTimes
               options.ranks, options.expert_parallel, options.gate.c_str(), options.dtype.c_str(),
               options.optimizer.c_str(), options.deterministic ? ", deterministic" : "");
   std::printf(
-      "step         %.1f ms, %d sequences of %d tokens a rank (median of %d; %.1f to %.1f)\n",
+      "step         %.1f ms, %d sequences of %d tokens and %d documents a rank (median of %d; %.1f "
+      "to %.1f)\n",
       median * 1e3, static_cast<int>(options.micro_batch * options.accumulation),
-      static_cast<int>(options.sequence_length), static_cast<int>(seconds.size()), *fastest * 1e3,
-      *slowest * 1e3);
+      static_cast<int>(options.sequence_length), static_cast<int>(options.documents),
+      static_cast<int>(seconds.size()), *fastest * 1e3, *slowest * 1e3);
   std::printf("throughput   %.0f tokens/s, %.0f a rank, %.1f TFLOP/s a rank\n", tokens / median,
               tokens / median / options.ranks,
               tokens * shape.TrainingFlopsPerToken(options.sequence_length) / median / 1e12 /

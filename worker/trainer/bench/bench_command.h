@@ -14,6 +14,7 @@ struct BenchOptions {
   int ranks = 1;
   int expert_parallel = 1;
   int64_t sequence_length = 512;
+  int64_t documents = 1;  // packed into each sequence, of random lengths
   int64_t micro_batch = 1;
   int64_t accumulation = 1;
   int64_t steps = 10;  // measured, after `warmup` others

@@ -11,7 +11,7 @@
 
 namespace switchyard::trainer {
 
-// Full sequences of random tokens, one document each.
+// Full sequences of random tokens, options.documents in each.
 Batch RandomBatch(const BenchOptions& options, int64_t vocab_size, uint32_t seed);
 
 // A whole step, without an optimizer forward and backward only. On a GPU nothing waits for it.

@@ -8,6 +8,8 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/mul.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 

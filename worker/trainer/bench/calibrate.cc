@@ -57,7 +57,7 @@ class Calibration {
  public:
   Calibration(const BenchOptions& options, int rank, std::string rendezvous_id)
       : options_(options), rank_(rank), rendezvous_id_(std::move(rendezvous_id)) {
-    options_.micro_batch = options_.accumulation = 1;
+    options_.micro_batch = options_.accumulation = options_.documents = 1;
     options_.expert_parallel = options_.ranks;
     options_.dtype = gpu() ? "bfloat16" : "float32";
   }

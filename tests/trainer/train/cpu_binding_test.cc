@@ -6,6 +6,8 @@
 #include <numeric>
 #include <thread>
 
+#include "common/cpu_list.h"
+
 namespace switchyard::trainer {
 namespace {
 
@@ -16,15 +18,6 @@ std::vector<int> Range(int first, int last) {
   std::vector<int> cpus(static_cast<size_t>(last - first + 1));
   std::iota(cpus.begin(), cpus.end(), first);
   return cpus;
-}
-
-TEST(CpuListTest, ReadsAndWritesTheKernelsForm) {
-  EXPECT_THAT(ParseCpuList("0-3,8,10-11\n"), ElementsAre(0, 1, 2, 3, 8, 10, 11));
-  EXPECT_THAT(ParseCpuList("5"), ElementsAre(5));
-  EXPECT_EQ(CpuListText({0, 1, 2, 3, 8, 10, 11}), "0-3,8,10-11");
-  EXPECT_EQ(CpuListText({}), "");
-  for (const char* wrong : {"", "\n", "a", "3-1", "-1", "0-", "0-100000000"})
-    EXPECT_THAT(ParseCpuList(wrong), IsEmpty()) << wrong;
 }
 
 TEST(ShareOfCpusTest, GpusOfOneNumaNodeShareItsCoresWithTheirHyperthreads) {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "common/cpu_list.h"
 #include "common/log.h"
 #include "worker/trainer/cuda/cuda_check.h"
 #include "worker/trainer/train/cpu_binding.h"

@@ -9,16 +9,13 @@
 #include <cerrno>
 #include <cstring>
 #include <iterator>
+#include <utility>
 
-#include "absl/strings/ascii.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 
 namespace switchyard::trainer {
 namespace {
 
-constexpr int kMaxCpu = CPU_SETSIZE - 1;
 constexpr int kMaxNode = 1023;
 
 // [begin, end) of runs of consecutive numbers.
@@ -35,33 +32,6 @@ std::vector<std::pair<size_t, size_t>> Runs(const std::vector<int>& cpus) {
 }
 
 }  // namespace
-
-std::vector<int> ParseCpuList(const std::string& text) {
-  std::vector<int> cpus;
-  const std::string list(absl::StripAsciiWhitespace(text));
-  if (list.empty()) return {};
-  for (const auto& part : absl::StrSplit(list, ',')) {
-    const std::vector<std::string> ends = absl::StrSplit(part, absl::MaxSplits('-', 1));
-    int first = 0, last = 0;
-    if (!absl::SimpleAtoi(ends.front(), &first) || !absl::SimpleAtoi(ends.back(), &last) ||
-        first < 0 || last < first || last > kMaxCpu) {
-      return {};
-    }
-    for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
-  }
-  std::sort(cpus.begin(), cpus.end());
-  cpus.erase(std::unique(cpus.begin(), cpus.end()), cpus.end());
-  return cpus;
-}
-
-std::string CpuListText(const std::vector<int>& cpus) {
-  std::string text;
-  for (const auto& [begin, end] : Runs(cpus)) {
-    absl::StrAppend(&text, text.empty() ? "" : ",", cpus[begin]);
-    if (end - begin > 1) absl::StrAppend(&text, "-", cpus[end - 1]);
-  }
-  return text;
-}
 
 std::vector<int> ShareOfCpus(const std::vector<std::vector<int>>& near, size_t index,
                              const std::vector<int>& usable) {
@@ -83,17 +53,6 @@ std::vector<int> ShareOfCpus(const std::vector<std::vector<int>>& near, size_t i
       share.push_back(cpus[begin + i]);
   }
   return share;
-}
-
-std::vector<int> UsableCpus() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cpus;
-  if (sched_getaffinity(0, sizeof(set), &set) != 0) return cpus;
-  for (int cpu = 0; cpu <= kMaxCpu; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
-  }
-  return cpus;
 }
 
 std::string Bind(const std::vector<int>& cpus, int numa_node) {

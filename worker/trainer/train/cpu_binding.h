@@ -7,11 +7,6 @@
 
 namespace switchyard::trainer {
 
-// "0-3,8,10-11" as the kernel writes it, in order; empty for text that is not such a list.
-std::vector<int> ParseCpuList(const std::string& text);
-// The other way round.
-std::string CpuListText(const std::vector<int>& cpus);
-
 // The share of GPU `index`. `near`: by GPU of the machine, in an order that all ranks agree on, the
 // CPUs near it; `usable`: those that this process may use, ascending. Of every run of consecutive
 // CPUs each sharer gets a part, so that hyperthreads of one core, which have equal places in two
@@ -20,8 +15,6 @@ std::string CpuListText(const std::vector<int>& cpus);
 std::vector<int> ShareOfCpus(const std::vector<std::vector<int>>& near, size_t index,
                              const std::vector<int>& usable);
 
-// CPUs that this thread may use.
-std::vector<int> UsableCpus();
 // From now on this thread and those that it starts run on `cpus`, and its memory comes from
 // `numa_node` while that has some (-1: from wherever it runs). Empty when all of it was done, else
 // what the kernel refused.

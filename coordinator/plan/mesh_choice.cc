@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "coordinator/plan/placement.h"
@@ -84,30 +85,53 @@ Site FindSite(const PlanInput& input, const ResolvedJob& job, int ranks, int exp
   return site;
 }
 
-Candidate Evaluate(const PlanInput& input, const ResolvedJob& job, const Site& site, int ranks,
-                   int expert_parallel, int64_t micro_batch) {
+RankMemoryInput RankInput(const PlanInput& input, const ResolvedJob& job, int ranks,
+                          int expert_parallel, int64_t micro_batch) {
+  return {.model = input.model,
+          .ranks = ranks,
+          .expert_parallel = expert_parallel,
+          .micro_batch_sequences = micro_batch,
+          .sequence_length = job.sequence_length,
+          .gradient_accumulation = CeilDivide(CeilDivide(job.global_batch, ranks), micro_batch),
+          .precision = job.precision,
+          .optimizer = job.optimizer,
+          .device = job.device_kind};
+}
+
+// What layers may keep, from least recomputation to most; without a value it is what the trainer
+// takes by itself. On CPU keeping all is taken only where that does: it reserves the rows of the
+// worst routing, which no real one touches.
+std::vector<std::optional<ActivationMemory>> ActivationChoices(const ResolvedJob& job,
+                                                               const RankMemoryInput& rank) {
+  if (job.spec.training().has_activation_memory()) {
+    return {ActivationMemoryByName(job.spec.training().activation_memory())};
+  }
+  std::vector<std::optional<ActivationMemory>> choices = {
+      std::nullopt, ActivationMemory::kRecomputeGateUp, ActivationMemory::kRecomputeLayer};
+  if (job.device_kind == DeviceKind::kCuda &&
+      ComputeRankMemory(rank).activations != ActivationMemory::kSaveAll) {
+    choices.insert(choices.begin(), ActivationMemory::kSaveAll);
+  }
+  return choices;
+}
+
+Candidate Evaluate(const ResolvedJob& job, const Site& site, const RankMemoryInput& rank) {
   Candidate candidate;
-  candidate.ranks = ranks;
-  candidate.expert_parallel = expert_parallel;
-  candidate.micro_batch = micro_batch;
-  candidate.accumulation = CeilDivide(CeilDivide(job.global_batch, ranks), micro_batch);
+  candidate.ranks = static_cast<int>(rank.ranks);
+  candidate.expert_parallel = static_cast<int>(rank.expert_parallel);
+  candidate.micro_batch = rank.micro_batch_sequences;
+  candidate.accumulation = rank.gradient_accumulation;
   candidate.capacity_bytes = site.capacity_bytes;
   candidate.rates = site.rates;
+  candidate.memory = PlanMemory(rank, site.rates.runtime_baseline_bytes);
+  candidate.activations_by_trainer = !rank.activations.has_value();
 
   ThroughputInput throughput;
-  throughput.rank = {.model = input.model,
-                     .ranks = ranks,
-                     .expert_parallel = expert_parallel,
-                     .micro_batch_sequences = micro_batch,
-                     .sequence_length = job.sequence_length,
-                     .gradient_accumulation = candidate.accumulation,
-                     .precision = job.precision,
-                     .optimizer = job.optimizer,
-                     .device = job.device_kind};
+  throughput.rank = rank;
+  throughput.rank.activations = candidate.memory.activations;
   throughput.rates = site.rates;
   throughput.devices = site.devices;
   throughput.nodes = site.nodes;
-  candidate.memory = PlanMemory(throughput.rank, site.rates.runtime_baseline_bytes);
   candidate.step = PredictStep(throughput);
   candidate.tokens_per_second =
       static_cast<double>(job.global_batch * job.sequence_length) / candidate.step.Total();
@@ -125,7 +149,7 @@ bool Better(const Candidate& a, const Candidate& b) {
   }
   const auto order = [](const Candidate& c) {
     return std::make_tuple(c.verdict == Verdict::kFits ? 0 : c.memory.total_bytes, c.ranks,
-                           c.expert_parallel, c.micro_batch);
+                           c.expert_parallel, c.micro_batch, c.memory.activations);
   };
   return order(a) < order(b);
 }
@@ -150,7 +174,12 @@ std::vector<Candidate> ListCandidates(const PlanInput& input, const ResolvedJob&
     for (const int expert_parallel : ExpertParallelSizes(job, input.model, ranks)) {
       const Site site = FindSite(input, job, ranks, expert_parallel);
       for (const int64_t micro_batch : MicroBatches(job, share)) {
-        candidates.push_back(Evaluate(input, job, site, ranks, expert_parallel, micro_batch));
+        RankMemoryInput rank = RankInput(input, job, ranks, expert_parallel, micro_batch);
+        for (const auto& activations : ActivationChoices(job, rank)) {
+          rank.activations = activations;
+          candidates.push_back(Evaluate(job, site, rank));
+          if (candidates.back().verdict != Verdict::kDoesNotFit) break;
+        }
       }
     }
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/model/activation_memory.h"
 #include "worker/trainer/bench/bench_command.h"
 #include "worker/trainer/train/check_command.h"
 #include "worker/trainer/train/run_command.h"
@@ -27,6 +28,14 @@ CLI::App* AddRun(CLI::App& app, RunOptions* options) {
                   "started")
       ->check(CLI::NonNegativeNumber);
   return run;
+}
+
+void AddActivationMemory(CLI::App& command, std::string* value) {
+  command
+      .add_option("--activation-memory", *value,
+                  "What layers keep for the backward; default: all where it costs no memory, else "
+                  "recompute_rows")
+      ->check(CLI::IsMember(switchyard::ActivationMemoryNames()));
 }
 
 CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
@@ -74,6 +83,7 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   bench->add_option("--optimizer", options->optimizer, "Profile; none: forward and backward only")
       ->check(CLI::IsMember({"exact", "compact", "none"}))
       ->capture_default_str();
+  AddActivationMemory(*bench, &options->activation_memory);
   bench->add_option("--aux-loss-coef", options->aux_loss_coef)
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
@@ -114,6 +124,7 @@ CLI::App* AddCheck(CLI::App& app, CheckCommandOptions* options) {
   check->add_option("--dtype", options->dtype)
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
+  AddActivationMemory(*check, &options->activation_memory);
   check->add_option("--steps", o.steps, "AdamW steps on the batch")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -193,7 +193,7 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
           saved.Reset();
           routing = dispatcher.Dispatch(x, expert, weight, saved, rows);
         },
-        [&] { dispatcher.Combine(rows, routing, y); },
+        [&] { dispatcher.Combine(rows, routing, x, y); },
         [&] { dispatcher.Redispatch(x, routing, rows); },
         [&] { dispatcher.DispatchGradient(x, routing, rows); },
         [&] { dispatcher.CombineGradient(rows, grad_R, routing, y, grad_TK); },

@@ -179,9 +179,10 @@ void Print(const BenchOptions& options, const ModelShape& shape, const StepTimes
               tokens * shape.TrainingFlopsPerToken(options.sequence_length) / median / 1e12 /
                   options.ranks);
   PrintPhases(times);
-  std::printf("arenas       %.2f GiB planned, %.2f used\n",
+  std::printf("arenas       %.2f GiB planned, %.2f used, activations %s\n",
               static_cast<double>(arenas.planned) / kGiB,
-              static_cast<double>(arenas.high_water) / kGiB);
+              static_cast<double>(arenas.high_water) / kGiB,
+              ActivationMemoryName(decoder.memory().activations));
   if (GpuBackend() == nullptr) {
     std::printf("memory       peak %.2f GiB a rank, %d threads\n",
                 static_cast<double>(PeakMemoryBytes()) / kGiB, threads);
@@ -214,6 +215,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
   connect.micro_batch_sequences = options.micro_batch;
   connect.sequence_length = options.sequence_length;
   connect.gradient_accumulation = options.accumulation;
+  connect.activations = ActivationMemoryByName(options.activation_memory);
   connect.job_uid = "bench";
   const int threads = SetThreads(options.threads, options.ranks);
   connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks, options.device);

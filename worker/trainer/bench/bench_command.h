@@ -22,6 +22,7 @@ struct BenchOptions {
   std::string device = "cpu";
   std::string dtype;                // "float32", "bfloat16"; empty: the device's usual one
   std::string optimizer = "exact";  // profile, or "none": forward and backward only
+  std::string activation_memory;    // common/model/activation_memory.h; empty: as the plan prefers
   bool deterministic = false;
   double aux_loss_coef = 0;
   std::string trace;    // file for a Chrome trace of one more step on rank 0; empty for none

@@ -265,7 +265,7 @@ class Calibration {
     const auto exchange = [&] {
       saved.Reset();
       const Routing routing = dispatcher.Dispatch(x, expert, weight, saved, rows);
-      dispatcher.Combine(rows, routing, y);
+      dispatcher.Combine(rows, routing, x, y);
       dispatcher.DispatchGradient(x, routing, rows);
       dispatcher.CombineGradient(rows, grad_rows, routing, y, grad_weight);
     };

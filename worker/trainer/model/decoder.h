@@ -11,9 +11,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/mesh.h"
+#include "common/model/activation_memory.h"
 #include "common/model/model_shape.h"
 #include "common/model/rank_memory.h"
 #include "worker/trainer/comm/communicator.h"
@@ -36,6 +38,7 @@ struct DecoderOptions {
   int64_t max_sequences = 1;        // B of the largest micro-batch
   int64_t max_sequence_length = 1;  // S; on CPU only B * S limits a batch
   int64_t gradient_accumulation = 1;
+  std::optional<ActivationMemory> activations = std::nullopt;  // as in RankMemoryInput
 };
 
 // How a micro-batch counts in the step's loss.

@@ -23,8 +23,9 @@ class RoutingOverride final : public TokenDispatcher {
   void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override {
     dispatcher_->Redispatch(x_TD, routing, rows_RD);
   }
-  void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
-    dispatcher_->Combine(rows_RD, routing, y_TD);
+  void Combine(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor& residual_TD,
+               at::Tensor y_TD) override {
+    dispatcher_->Combine(rows_RD, routing, residual_TD, y_TD);
   }
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
                         at::Tensor grad_rows_RD) override {

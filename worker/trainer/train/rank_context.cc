@@ -70,7 +70,8 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
                                       .device = device,
                                       .max_sequences = options.micro_batch_sequences,
                                       .max_sequence_length = options.sequence_length,
-                                      .gradient_accumulation = options.gradient_accumulation});
+                                      .gradient_accumulation = options.gradient_accumulation,
+                                      .activations = options.activations});
   return context;
 }
 

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/model/cuda_dispatch_window.h"
-#include "common/model/dispatch_window.h"
 #include "common/model/parameter_list.h"
 
 namespace switchyard {
@@ -247,6 +246,20 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   const RankMemory base = Compute(in, ActivationMemory::kRecomputeRows);
   const Bytes first = Rows(MakeSizes(in, ActivationMemory::kSaveAll));
   return all.Total() <= base.Total() + first.value ? all : base;
+}
+
+int64_t ExchangeRoutingBytes(const DispatchWindowShape& shape, int64_t num_experts,
+                             int64_t tokens) {
+  Sizes s{};
+  s.T = tokens;
+  s.D = shape.hidden_size;
+  s.K = shape.experts_per_token;
+  s.L = num_experts / shape.expert_parallel;
+  s.element = shape.element_bytes;
+  s.ep = shape.expert_parallel;
+  s.max_rows = s.ep * s.T * std::min(s.K, s.L);
+  s.cuda = true;
+  return Routing(s).value;
 }
 
 }  // namespace switchyard

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "common/model/activation_memory.h"
+#include "common/model/dispatch_window.h"
 #include "common/model/model_shape.h"
 
 namespace switchyard {
@@ -72,5 +73,9 @@ inline constexpr int64_t kTooManyBytes = int64_t{1} << 60;
 // `input` must be consistent: positive sizes, ep divides W and the number of experts (1 without
 // experts).
 RankMemory ComputeRankMemory(const RankMemoryInput& input);
+
+// Bytes that the dispatchers of an ep group of GPUs keep of one layer's routing of `tokens` tokens
+// until its backward; `shape` as the dispatcher was made with.
+int64_t ExchangeRoutingBytes(const DispatchWindowShape& shape, int64_t num_experts, int64_t tokens);
 
 }  // namespace switchyard

@@ -209,9 +209,13 @@ std::string ExplainDisk(const PlanInput& input, const ResolvedJob& job, int64_t 
 std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob& job,
                                       const Candidate& chosen) {
   std::vector<std::string> warnings;
-  warnings.push_back(absl::StrCat("predicted speed comes from ", chosen.rates.source,
-                                  ", not from this machine; measured speed replaces it once the "
-                                  "job runs"));
+  warnings.push_back(
+      chosen.rates.calibrated
+          ? absl::StrCat("predicted speed comes from ", chosen.rates.source,
+                         "; measured speed replaces it once the job runs")
+          : absl::StrCat("predicted speed comes from ", chosen.rates.source,
+                         ", not from this machine (see switchyard-trainer bench --calibrate); "
+                         "measured speed replaces it once the job runs"));
   const int64_t covered = chosen.ranks * chosen.micro_batch * chosen.accumulation;
   if (covered > job.global_batch) {
     warnings.push_back(absl::StrCat("training.global_batch_sequences (", job.global_batch,

@@ -64,14 +64,15 @@ Site FindSite(const PlanInput& input, const ResolvedJob& job, int ranks, int exp
   const auto placement = PlaceOnLargestSlots(input.slots, job.device, ranks, expert_parallel);
   Site site;
   if (!placement) {
-    site.rates = RatesFor(job.device_kind, "", job.precision);
+    site.rates = RatesFor(job.device_kind, "", job.precision, input.calibrated);
     return site;
   }
   site.placed = true;
   site.capacity_bytes = SmallestSlotBytes(*placement);
   site.nodes = CountNodes(*placement);
   for (const PlannerSlot& slot : *placement) {
-    const DeviceRates rates = RatesFor(job.device_kind, slot.product, job.precision);
+    const DeviceRates rates =
+        RatesFor(job.device_kind, slot.product, job.precision, input.calibrated);
     if (site.rates.name.empty() ||
         rates.memory_bytes_per_second < site.rates.memory_bytes_per_second) {
       site.rates = rates;

@@ -84,14 +84,25 @@ double ExchangeSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
 // Reduce-scatter of gradients and all-gather of parameters; gradients are float32 once accumulated.
 double ReductionSeconds(const ThroughputInput& input, double replicated, double experts) {
   const RankMemoryInput& rank = input.rank;
-  const double speed =
-      input.nodes > 1 ? input.rates.network_bytes_per_second : input.rates.link_bytes_per_second;
+  const double speed = input.nodes > 1 ? input.rates.network_bytes_per_second
+                                       : input.rates.collective_bytes_per_second;
   const auto share = [](double members) { return members > 1 ? (members - 1) / members : 0; };
   const auto world = static_cast<double>(rank.ranks);
   const double replicas = world / static_cast<double>(rank.expert_parallel);
   const double gradient = rank.gradient_accumulation > 1 ? 4 : ElementBytes(rank.precision);
   return (replicated * share(world) + experts * share(replicas)) *
          (gradient + ElementBytes(rank.precision)) / speed;
+}
+
+// What the host needs to enqueue a step. It runs ahead of the device, so a step takes the longer of
+// the two.
+double LaunchSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
+  const auto layers = static_cast<double>(rank.model.num_layers);
+  const double enqueued = static_cast<double>(rank.gradient_accumulation) *
+                          (layers * rates.launch_layer_seconds + rates.launch_rest_seconds);
+  // A reduce-scatter and an all-gather of each layer, and a few for the rest.
+  const double collectives = rank.ranks > 1 ? 2 * layers + 4 : 0;
+  return enqueued + collectives * rates.launch_collective_seconds;
 }
 
 }  // namespace
@@ -142,6 +153,7 @@ StepTime PredictStep(const ThroughputInput& input) {
   if (rank.ranks > 1) {
     time.overhead += (2 * static_cast<double>(model.num_layers) + 4) * rates.barrier_seconds;
   }
+  time.launch = std::max(0.0, LaunchSeconds(rank, rates) - time.Total());
   return time;
 }
 

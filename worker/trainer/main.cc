@@ -41,8 +41,15 @@ void AddActivationMemory(CLI::App& command, std::string* value) {
 CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   CLI::App* bench =
       app.add_subcommand("bench", "Measure training speed with random weights and tokens");
-  bench->add_option("--model-config", options->model_config, "config.json, or a directory with one")
-      ->required();
+  CLI::Option_group* what = bench->add_option_group("what to measure");
+  what->require_option(1);
+  what->add_option("--model-config", options->model_config,
+                   "Whole steps of this model: config.json, or a directory with one");
+  CLI::Option* calibrate =
+      what->add_flag("--calibrate", options->calibrate,
+                     "The device's rates, for the planner's predictions (takes seconds)");
+  bench->add_option("--out", options->out, "Put the rates into this JSON file (--calibrate)")
+      ->needs(calibrate);
   bench->add_option("--layers", options->layers, "Decoder layers; default: the configuration's");
   bench->add_option("--ranks", options->ranks)->check(CLI::PositiveNumber)->capture_default_str();
   bench->add_option("--expert-parallel", options->expert_parallel)
@@ -82,6 +89,10 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
       ->capture_default_str();
   bench->add_option("--trace", options->trace,
                     "Write a Chrome trace of one more step of rank 0 here (cuda)");
+  bench->add_option("--checkpoint", options->checkpoint,
+                    "Save into a new directory under this one and load from it, instead of steps; "
+                    "--model-config is then a whole model directory");
+  bench->add_flag("--phases", options->phases, "Also tell where a step's time goes, by phase");
   bench->add_flag("--deterministic", options->deterministic,
                   "The same bytes from run to run (cuda; always so on cpu)");
   bench->add_option("--gate", options->gate, "Who routes: the router, or positions, evenly")

@@ -8,6 +8,8 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/mul.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -17,10 +19,11 @@
 #include <vector>
 
 #include "common/model/cuda_dispatch_window.h"
+#include "common/model/rank_memory.h"
 #include "tests/trainer/cuda/gpu_ranks.h"
 #include "worker/trainer/cuda/cuda_dispatcher.h"
+#include "worker/trainer/cuda/cuda_ops.h"
 #include "worker/trainer/cuda/nccl_dispatcher.h"
-#include "worker/trainer/cuda/side_stream.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -136,10 +139,10 @@ struct Round {
 };
 
 // Enqueues a round; nothing here waits for the device.
-// With `side` the gradients go back beside other work.
+// With `beside` the gradients go back beside other work.
 // With `dispatch_again` what Dispatch saved is not used: it is called again, with that arena.
 Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& saved,
-              SideStream* side = nullptr, Arena* dispatch_again = nullptr) {
+              ops::DeviceOps* beside = nullptr, Arena* dispatch_again = nullptr) {
   const auto options = in.x_TD.options();
   const int64_t max_rows = dispatcher.MaxRows(c.tokens);
   Round r;
@@ -163,12 +166,13 @@ Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& save
   const auto back = [&] {
     dispatcher.CombineGradient(sums, grad_R, r.routing, r.grad_x, r.grad_weight);
   };
-  if (side == nullptr) {
+  if (beside == nullptr) {
     back();
   } else {
-    side->Run(back);
+    beside->MarkBeside();
+    beside->Beside(back);
     dispatcher.Redispatch(r.in.x_TD, r.routing, r.rows_again);  // beside it
-    side->Join();
+    beside->JoinBeside();
   }
   return r;
 }
@@ -210,6 +214,10 @@ DispatchWindowShape Shape(const Case& c, int ranks) {
   return {ranks, c.tokens, c.hidden, c.top_k, 2};
 }
 
+int64_t SavedBytes(const Case& c, int ranks) {
+  return ExchangeRoutingBytes(Shape(c, ranks), c.num_experts, c.tokens);
+}
+
 std::unique_ptr<ExchangeDispatcher> Make(bool window, CudaMeshGroups& groups, const Case& c,
                                          int ranks) {
   const ExchangeBlocks blocks = {.max_blocks = c.max_blocks};
@@ -244,10 +252,10 @@ void CheckCase(const Case& c, bool window, int rank, int ranks, int rounds,
     for (int r = 0; r < ranks; ++r) inputs[set].push_back(MakeInputs(cases[set], r, set));
     own.push_back(OnGpu(inputs[set][rank], device));
   }
-  Arena saved("saved", rounds * dispatcher->SavedBytes(c.tokens), device);
-  Arena again("again", rounds * dispatcher->SavedBytes(c.tokens), device);
+  Arena saved("saved", rounds * SavedBytes(c, ranks), device);
+  Arena again("again", rounds * SavedBytes(c, ranks), device);
   std::vector<Round> done;
-  SideStream side;
+  const std::unique_ptr<ops::DeviceOps> operations = cuda::MakeCudaOps({});
   std::mt19937 random(rank);
   c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR);
   for (int round = 0; round < rounds; ++round) {
@@ -255,8 +263,9 @@ void CheckCase(const Case& c, bool window, int rank, int ranks, int rounds,
     const int set = round % kInputSets;
     const int64_t before = saved.used();
     done.push_back(Enqueue(cases[set], *dispatcher, own[set], saved,
-                           c.max_blocks > 0 ? &side : nullptr, round % 2 == 1 ? &again : nullptr));
-    EXPECT_EQ(saved.used() - before, dispatcher->SavedBytes(cases[set].tokens));
+                           c.max_blocks > 0 ? operations.get() : nullptr,
+                           round % 2 == 1 ? &again : nullptr));
+    EXPECT_EQ(saved.used() - before, SavedBytes(cases[set], ranks));
   }
   c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -316,7 +325,7 @@ TEST(CudaWindowDispatcherTest, ACapturedRoundCanBeReplayed) {
         JoinOnGpu(id, rank, 2, 2, 32, CudaDispatchWindowLayout(Shape(c, 2)).bytes);
     const auto dispatcher = Make(/*window=*/true, groups, c, 2);
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(rank));
-    Arena saved("saved", dispatcher->SavedBytes(c.tokens), device);
+    Arena saved("saved", SavedBytes(c, 2), device);
     Inputs in = OnGpu(MakeInputs(c, rank, 0), device);
     at::Tensor rows = at::full({dispatcher->MaxRows(c.tokens), c.hidden}, 7, in.x_TD.options());
     at::Tensor y = at::empty_like(in.x_TD);
@@ -362,7 +371,7 @@ TEST(CudaWindowDispatcherTest, AKilledPeerEndsInPeerLost) {
         JoinOnGpu(id, rank, 2, 2, 16, CudaDispatchWindowLayout(Shape(c, 2)).bytes, kLimit);
     const auto dispatcher = Make(/*window=*/true, groups, c, 2);
     const Inputs in = OnGpu(MakeInputs(c, rank, 0), device);
-    Arena saved("saved", dispatcher->SavedBytes(c.tokens), device);
+    Arena saved("saved", SavedBytes(c, 2), device);
     const auto start = std::chrono::steady_clock::now();
     try {
       for (int i = 0; std::chrono::steady_clock::now() - start < 4 * kLimit; ++i) {

@@ -34,7 +34,8 @@ struct Saved {
   at::ScalarType type;
 };
 
-// What Dispatch keeps: the private tensors, then the offsets and weights of the rows.
+// What Dispatch keeps: the private tensors, then the offsets and weights of the rows. Their bytes
+// are ExchangeRoutingBytes (common/model/rank_memory.h).
 std::vector<Saved> SavedTensors(const DispatchWindowShape& shape, int64_t tokens, int64_t rows,
                                 int64_t num_experts) {
   const int64_t ranks = shape.expert_parallel, k = shape.experts_per_token;
@@ -85,16 +86,6 @@ ExchangeDispatcher::ExchangeDispatcher(int rank, int64_t num_experts,
 
 int64_t ExchangeDispatcher::MaxRows(int64_t num_tokens) const {
   return size() * num_tokens * std::min(shape_.experts_per_token, num_experts_ / size());
-}
-
-int64_t ExchangeDispatcher::SavedBytes(int64_t num_tokens) const {
-  int64_t bytes = 0;
-  for (const Saved& saved : SavedTensors(shape_, num_tokens, MaxRows(num_tokens), num_experts_)) {
-    int64_t size = static_cast<int64_t>(c10::elementSize(saved.type));
-    for (int64_t extent : saved.sizes) size *= extent;
-    bytes += (size + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
-  }
-  return bytes;
 }
 
 void ExchangeDispatcher::CheckTokens(const at::Tensor& x_TD) const {

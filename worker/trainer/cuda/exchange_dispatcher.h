@@ -35,8 +35,6 @@ class ExchangeDispatcher : public TokenDispatcher {
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override;
   int64_t MaxRows(int64_t num_tokens) const override;
-  // Bytes that Dispatch takes from `saved`.
-  int64_t SavedBytes(int64_t num_tokens) const;
 
  protected:
   // `shape`: the largest micro-batch. Throws c10::Error for shapes that the kernels do not take.

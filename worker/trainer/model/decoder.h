@@ -99,10 +99,9 @@ class Decoder {
   // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the
   // ranks' gradients is the gradient of the global loss. Activations take the place of the
   // gradients of the step before, so without accumulation those must be used up. `phases`, when
-  // `final_gradients` is called with a layer whose gradients will not change any more in this
-  // micro-batch, while the backward of another runs and work beside it costs least; not for every
-  // layer.
-  // given, is told of forward, backward, dispatch and combine.
+  // given, is told of forward, backward, dispatch and combine. `final_gradients` is called with a
+  // layer whose gradients will not change any more in this micro-batch, while the backward of
+  // another runs and work beside it costs least; not for every layer.
   MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale,
                                    PhaseTimer* phases = nullptr,
                                    const std::function<void(int layer)>& final_gradients = {});

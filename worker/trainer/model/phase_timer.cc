@@ -9,8 +9,8 @@ constexpr std::array<const char*, 9> kNames = {
     "other", "data",  "forward", "backward", "dispatch", "combine", "reduce_gradients",
     "agree", "update"};
 // Changes of phase: into and out of dispatch and combine, forward and backward, and of a dispatch
-// that the backward repeats; into and out of
-// forward and backward; and those of a step around its micro-batches.
+// that the backward repeats; into and out of forward and backward; and those of a step around its
+// micro-batches.
 constexpr int64_t kMarksOfLayer = 10;
 constexpr int64_t kMarksOfMicroBatch = 6;
 constexpr int64_t kMarksOfStep = 16;

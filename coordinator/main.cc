@@ -16,6 +16,7 @@
 #include "coordinator/kubernetes/allocator.h"
 #include "coordinator/kubernetes/config.h"
 #include "coordinator/launch/slurm_allocator.h"
+#include "coordinator/plan/rates_file.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -91,7 +92,7 @@ absl::StatusOr<std::unique_ptr<NodeAllocator>> MakeAllocator(const Clusters& clu
 }
 
 int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir,
-        const AccessOptions& access, const Clusters& clusters) {
+        const AccessOptions& access, const Clusters& clusters, const std::string& rates) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -103,11 +104,16 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
 
   absl::StatusOr<std::unique_ptr<NodeAllocator>> allocator = MakeAllocator(clusters);
   if (!allocator.ok()) return Fail(allocator.status());
+  ServerOptions options;
+  if (!rates.empty()) {
+    absl::StatusOr<std::vector<CalibratedRates>> calibrated = ReadRatesFile(rates);
+    if (!calibrated.ok()) return Fail(calibrated.status());
+    options.calibrated = *std::move(calibrated);
+  }
   telemetry::Registry registry;
   const SystemClock clock;
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
   const ServiceSeries series(registry);
-  ServerOptions options;
   if (metrics != "off" && !metrics.empty()) {
     http::Options pages;
     pages.address = metrics;
@@ -199,6 +205,7 @@ int main(int argc, char** argv) {
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;
   switchyard::coordinator::Clusters clusters;
+  std::string rates;
   switchyard::coordinator::AccessOptions access;
   std::function<absl::Status()> command;
   app.require_subcommand(0, 1);
@@ -216,6 +223,9 @@ int main(int argc, char** argv) {
   app.add_option("--kubernetes", clusters.kubernetes,
                  "Run jobs in pods of Kubernetes as this JSON file says (docs/operations.md)")
       ->excludes(slurm);
+  app.add_option("--rates", rates,
+                 "File that switchyard-trainer bench --calibrate wrote: what devices were measured "
+                 "to do, for predicted speeds");
   switchyard::coordinator::AddAccessOptions(app, access);
   switchyard::coordinator::AddSecurityCommands(app, command);
   try {
@@ -239,5 +249,5 @@ int main(int argc, char** argv) {
   switchyard::rpc::AdoptGrpcLog();
   // No core dump and no debugger of the same user gets at the server's key.
   if (!access.security_dir.empty()) prctl(PR_SET_DUMPABLE, 0);
-  return switchyard::coordinator::Run(listen, metrics, state_dir, access, clusters);
+  return switchyard::coordinator::Run(listen, metrics, state_dir, access, clusters, rates);
 }

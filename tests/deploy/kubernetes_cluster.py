@@ -3,8 +3,8 @@
 
 Installs the single-node overlay as docs/operations.md says, on nodes whose kubelets are a stand-in (stand_in_kubelet.py),
 and shows a gang over two nodes, rights, a coordinator killed before it heard that its Job was made, an API server that
-crashes, a name that is taken, tokens and certificates that rotate, pods that are taken away, cancelling, and GPUs that are
-asked for. Needs root (namespaces of its own: nothing is left, no port is taken) and, the first time, a network and
+crashes, a name that is taken, tokens and certificates that rotate, pods that are taken away, a machine without power,
+cancelling, and GPUs that are asked for. Needs root (namespaces of its own: nothing is left, no port is taken) and, the first time, a network and
 dpkg-dev to build the control plane.
 
     tests/deploy/kubernetes_cluster.py [--programs DIR]     default: build/bin

@@ -181,6 +181,18 @@ void ReadJobFailure(NodeView& view, const Json& job) {
   }
 }
 
+std::string WhyNoPod(const Json& job, absl::Time now) {
+  const std::string who = absl::StrCat("Kubernetes Job ", NameOf(job));
+  if (At(job, {"spec", "suspend"}) == Json(true)) {
+    return absl::StrCat(who, " is suspended, by a queue or by hand",
+                        Said(TextAt(Condition(job, "Suspended"), {"message"})));
+  }
+  const absl::Time made = TimeAt(job, {"metadata", "creationTimestamp"});
+  if (now < made + kPodPatience) return absl::StrCat(who, " has no pod yet");
+  return absl::StrCat(who, " has no pod yet: `kubectl describe job ", NameOf(job),
+                      "` says why (a quota, an admission rule)");
+}
+
 }  // namespace
 
 bool IsBeingDeleted(const Json& object) {
@@ -215,12 +227,7 @@ NodeView ViewNode(const Json* job, const std::vector<const Json*>& pods, absl::T
   }
   if (pods.empty() && !over) {
     stage = Stage::kWaiting;
-    const absl::Time made = TimeAt(*job, {"metadata", "creationTimestamp"});
-    view.detail = absl::StrCat("Kubernetes Job ", NameOf(*job), " has no pod yet");
-    if (now > made + kPodPatience) {
-      absl::StrAppend(&view.detail, ": `kubectl describe job ", NameOf(*job),
-                      "` says why (a quota, an admission rule)");
-    }
+    view.detail = WhyNoPod(*job, now);
   }
   view.stage = stage;
   view.live = !over && !view.deleted && stage != Stage::kEnded;

@@ -58,6 +58,16 @@ TEST(NodeViewTest, AJobWithoutAPodSaysWhereToLookAfterAWhile) {
   EXPECT_THAT(ViewNode(&old, {}, kNow).detail, HasSubstr("kubectl describe job j-0"));
 }
 
+TEST(NodeViewTest, ASuspendedJobWaitsForItsQueue) {
+  Json job = Job(R"([{"type": "Suspended", "status": "True", "message": "quota of team is used"}])",
+                 kNow - absl::Hours(1));
+  job["spec"]["suspend"] = true;
+  const NodeView view = ViewNode(&job, {}, kNow);
+  EXPECT_EQ(view.stage, Stage::kWaiting);
+  EXPECT_EQ(view.detail,
+            "Kubernetes Job j-0 is suspended, by a queue or by hand: quota of team is used");
+}
+
 TEST(NodeViewTest, AnImageThatCannotBePulledIsToldAndOneThatNeverCanIsRefused) {
   const auto waiting = [](const char* reason) {
     Json pod = Pod(R"({"phase": "Pending", "containerStatuses": [{"name": "agent", "state":

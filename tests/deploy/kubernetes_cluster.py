@@ -4,8 +4,8 @@
 Installs the single-node overlay as docs/operations.md says, on nodes whose kubelets are a stand-in (stand_in_kubelet.py),
 and shows a gang over two nodes, rights, a coordinator killed before it heard that its Job was made, an API server that
 crashes, a name that is taken, tokens and certificates that rotate, pods that are taken away, a machine without power,
-cancelling, and GPUs that are asked for. Needs root (namespaces of its own: nothing is left, no port is taken) and, the first time, a network and
-dpkg-dev to build the control plane.
+cancelling, and GPUs that are asked for. Needs root (namespaces of its own: nothing is left, no port is taken) and, the
+first time, a network and dpkg-dev to build the control plane.
 
     tests/deploy/kubernetes_cluster.py [--programs DIR]     default: build/bin
 """
@@ -101,7 +101,8 @@ class Cluster:
             for name in ("switchyard", "switchyard-coordinator"):
                 (binaries / name).symlink_to(self.programs / name)
             (binaries / "kubectl").symlink_to(find_kubectl())
-        environment = {**os.environ, **self.environment, "PATH": f"{binaries}:{os.environ['PATH']}", "KUBECONFIG": str(self.plane.kubeconfig)}
+        path = f"{binaries}:{os.environ['PATH']}"
+        environment = {**os.environ, **self.environment, "PATH": path, "KUBECONFIG": str(self.plane.kubeconfig)}
         command = command.replace(" deploy/kubernetes/", f" {SOURCE}/deploy/kubernetes/")
         done = subprocess.run(command, shell=True, cwd=self.root, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}\n{self.logs()}"

@@ -227,8 +227,9 @@ def lost_node(cluster):
     now = cluster.until("adopted", "JOB_STATE_RUNNING")
     ended, resumed = now["attempts"][1]["outcome"]["code"], int(now["attempts"][2]["resumed_from_step"])
     assert ended == "NODE_LOST" and resumed >= saved, now
-    lent = [pod for pod in cluster.api.list("pods") if pod["metadata"]["name"] in cluster.lent("pods")]
-    running = {pod["spec"]["nodeName"] for pod in lent if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]}
+    lent = [pod for pod in cluster.api.list("pods") if "switchyard.dev/store" in pod["metadata"]["labels"]]
+    stays = [pod for pod in lent if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]]
+    running = {pod["spec"]["nodeName"] for pod in stays}
     assert len(running) == 2 and node not in running, running
     say(f"   {node}: {ended}; attempt 3 runs on {', '.join(sorted(running))} from step {resumed}, {time.monotonic() - begun:.0f} s later")
     cluster.kubelets.revive_node(node)

@@ -99,8 +99,8 @@ RankMemoryInput RankInput(const PlanInput& input, const ResolvedJob& job, int ra
 }
 
 // What layers may keep, from least recomputation to most; without a value it is what the trainer
-// takes by itself. On CPU keeping all is taken only where that does: it reserves the rows of the
-// worst routing, which no real one touches.
+// takes by itself. With expert parallelism, and on CPU, all is kept only where it does that: room
+// for the rows of the worst routing would be reserved, and steps are no faster for it.
 std::vector<std::optional<ActivationMemory>> ActivationChoices(const ResolvedJob& job,
                                                                const RankMemoryInput& rank) {
   if (job.spec.training().has_activation_memory()) {
@@ -108,7 +108,7 @@ std::vector<std::optional<ActivationMemory>> ActivationChoices(const ResolvedJob
   }
   std::vector<std::optional<ActivationMemory>> choices = {
       std::nullopt, ActivationMemory::kRecomputeGateUp, ActivationMemory::kRecomputeLayer};
-  if (job.device_kind == DeviceKind::kCuda &&
+  if (job.device_kind == DeviceKind::kCuda && rank.expert_parallel == 1 &&
       ComputeRankMemory(rank).activations != ActivationMemory::kSaveAll) {
     choices.insert(choices.begin(), ActivationMemory::kSaveAll);
   }

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-600}
 shift $(($# > 0 ? 1 : 0))
 targets=("$@")
-trap 'rm -rf /dev/shm/switchyard-fuzz-*' EXIT  # libFuzzer ends without cleaning up
+trap 'rm -rf /dev/shm/switchyard-fuzz-$$-*' EXIT  # libFuzzer ends without cleaning up; $$ is its parent
 [ ${#targets[@]} -gt 0 ] || targets=(job_spec safetensors token_shard trainer_lines tokens)
 command -v clang++-14 >/dev/null || die "clang++-14 is not installed." "Run: tools/setup.sh --fuzz"
 

@@ -19,6 +19,7 @@
 #include "worker/trainer/cuda/attention_plans.h"
 #include "worker/trainer/cuda/batch_upload.h"
 #include "worker/trainer/cuda/cuda_check.h"
+#include "worker/trainer/cuda/dense_gemms.h"
 #include "worker/trainer/cuda/grouped_gemms.h"
 
 namespace switchyard::trainer::cuda {
@@ -68,6 +69,14 @@ class CudaOps final : public ops::DeviceOps {
   void JoinBeside() override {
     Check(cudaEventRecord(after_beside_, beside_.stream()), "cudaEventRecord");
     Check(cudaStreamWaitEvent(Stream(), after_beside_), "cudaStreamWaitEvent");
+  }
+
+  void LeaveMultiprocessors(int count) override {
+    const int limit = count == 0 ? 0 : Multiprocessors() - count;
+    TORCH_CHECK(count >= 0 && (count == 0 || limit > 0), count, " multiprocessors left free of ",
+                Multiprocessors());
+    grouped_.LimitMultiprocessors(limit);
+    LimitDenseGemms(limit);
   }
 
   void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps,

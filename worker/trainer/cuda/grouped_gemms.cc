@@ -32,7 +32,7 @@ void GroupedGemms::Run(kernels::GroupedProduct product, kernels::GroupedOutput o
   params.offset_L1 = Data<int32_t>(offset_L1);
   params.max_rows = a.size(0);
   Check(kernels::PrepareGroupedGemms(params, Stream()), "PrepareGroupedGemms");
-  Check(entry.gemm.Run(Stream()), "GroupedGemm::Run");
+  Check(entry.gemm.Run(Stream(), limit_), "GroupedGemm::Run");
 }
 
 }  // namespace switchyard::trainer::cuda

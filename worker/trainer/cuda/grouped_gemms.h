@@ -20,6 +20,8 @@ class GroupedGemms {
            const at::Tensor& offset_L1, const at::Tensor& a, const at::Tensor& b,
            const at::Tensor& out, int64_t out_features, int64_t in_features,
            const kernels::SwigluOperands& swiglu = {});
+  // Multiprocessors that Run may take from here on; 0: all.
+  void LimitMultiprocessors(int limit) { limit_ = limit; }
 
  private:
   struct Entry {
@@ -29,6 +31,7 @@ class GroupedGemms {
   using Key =
       std::tuple<kernels::GroupedProduct, kernels::GroupedOutput, int64_t, int64_t, int64_t>;
   std::map<Key, Entry> entries_;
+  int limit_ = 0;
 };
 
 }  // namespace switchyard::trainer::cuda

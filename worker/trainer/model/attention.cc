@@ -4,6 +4,7 @@
 #include <ATen/ops/mm.h>
 
 #include "absl/strings/str_cat.h"
+#include "worker/trainer/ops/device_products.h"
 #include "worker/trainer/ops/rms_norm.h"
 
 namespace switchyard::trainer {
@@ -64,7 +65,11 @@ void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_T
   ops::CausalAttention(shape_, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                        qkv_.narrow(1, query + key, key), context.batch.document_offset, out_,
                        log_sum_exp_);
-  at::addmm_out(h_TD, x_TD, out_, o_proj_.t());
+  if (x_TD.is_cpu()) {
+    at::addmm_out(h_TD, x_TD, out_, o_proj_.t());
+  } else {
+    ops::Products().AddProduct(x_TD, out_, o_proj_, h_TD);
+  }
   if (o_bias_.defined()) h_TD.add_(o_bias_);
 }
 

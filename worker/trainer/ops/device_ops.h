@@ -62,9 +62,6 @@ class DeviceOps {
   virtual void Beside(const std::function<void()>& enqueue) = 0;
   // What is enqueued from here on starts when all that was enqueued Beside is done.
   virtual void JoinBeside() = 0;
-  // Products enqueued on the current stream from here on leave `count` multiprocessors to what runs
-  // beside; 0: none. Grouped products never take those, dense ones are chosen not to.
-  virtual void LeaveMultiprocessors(int count) = 0;
 
   virtual void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps,
                        const at::Tensor& out_TD) = 0;

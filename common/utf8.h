@@ -16,5 +16,7 @@ inline constexpr char kUtf8Replacement[] = "\xEF\xBF\xBD";  // U+FFFD
 size_t Utf8SequenceLength(const std::string& text, size_t i);
 // `text` with every byte that belongs to no sequence replaced by U+FFFD.
 std::string ToUtf8(const std::string& text);
+// The first `bytes` bytes of `text`, which is UTF-8, or a few less: no sequence is cut.
+std::string Utf8Prefix(const std::string& text, size_t bytes);
 
 }  // namespace switchyard

@@ -13,6 +13,7 @@
 #include "common/telemetry/metrics_page.h"
 #include "coordinator/access/security_commands.h"
 #include "coordinator/launch/slurm_allocator.h"
+#include "coordinator/plan/rates_file.h"
 #include "coordinator/report/metrics_sink.h"
 #include "coordinator/report/rpc_metrics.h"
 #include "coordinator/server.h"
@@ -67,7 +68,7 @@ int WaitForSignal(const sigset_t& signals, const Server& server, MetricsSink& si
 }
 
 int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir,
-        const AccessOptions& access, const std::string& slurm) {
+        const AccessOptions& access, const std::string& slurm, const std::string& rates) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -83,11 +84,16 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
     if (!config.ok()) return Fail(config.status());
     allocator = std::make_unique<SlurmAllocator>(*std::move(config));
   }
+  ServerOptions options;
+  if (!rates.empty()) {
+    absl::StatusOr<std::vector<CalibratedRates>> calibrated = ReadRatesFile(rates);
+    if (!calibrated.ok()) return Fail(calibrated.status());
+    options.calibrated = *std::move(calibrated);
+  }
   telemetry::Registry registry;
   const SystemClock clock;
   MetricsSink sink(registry, clock, SWITCHYARD_VERSION);
   const ServiceSeries series(registry);
-  ServerOptions options;
   if (metrics != "off" && !metrics.empty()) {
     http::Options pages;
     pages.address = metrics;
@@ -179,6 +185,7 @@ int main(int argc, char** argv) {
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;
   std::string slurm;
+  std::string rates;
   switchyard::coordinator::AccessOptions access;
   std::function<absl::Status()> command;
   app.require_subcommand(0, 1);
@@ -192,6 +199,9 @@ int main(int argc, char** argv) {
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing");
   app.add_option("--slurm", slurm,
                  "Run jobs in a Slurm cluster as this JSON file says (docs/operations.md)");
+  app.add_option("--rates", rates,
+                 "File that switchyard-trainer bench --calibrate wrote: what devices were measured "
+                 "to do, for predicted speeds");
   switchyard::coordinator::AddAccessOptions(app, access);
   switchyard::coordinator::AddSecurityCommands(app, command);
   try {
@@ -215,5 +225,5 @@ int main(int argc, char** argv) {
   switchyard::rpc::AdoptGrpcLog();
   // No core dump and no debugger of the same user gets at the server's key.
   if (!access.security_dir.empty()) prctl(PR_SET_DUMPABLE, 0);
-  return switchyard::coordinator::Run(listen, metrics, state_dir, access, slurm);
+  return switchyard::coordinator::Run(listen, metrics, state_dir, access, slurm, rates);
 }

@@ -134,6 +134,7 @@ struct Server::Parts {
         metrics(std::move(metrics_store)),
         logs(state_dir.logs()),
         log_remover(logs),
+        planner(options.calibrated),
         published([this] { watches.Notify(); }),
         watches(published, *metrics),
         log_hub(published, logs),

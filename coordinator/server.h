@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "common/http/http_server.h"
 #include "coordinator/access/access_setup.h"
+#include "coordinator/plan/device_rates.h"
 #include "coordinator/reconcile/core_context.h"
 #include "coordinator/report/job_observer.h"
 #include "coordinator/report/service_series.h"
@@ -22,9 +23,10 @@ struct ServerOptions {
   std::string version;  // of the program, noted in the store
   AccessOptions access;
   CoreOptions core;
-  std::vector<JobObserver*> observers;    // borrowed; outlive the server
-  NodeAllocator* allocator = nullptr;     // borrowed; null: jobs run where agents dial in
-  const ServiceSeries* series = nullptr;  // borrowed; null for none
+  std::vector<JobObserver*> observers;      // borrowed; outlive the server
+  std::vector<CalibratedRates> calibrated;  // of devices, for predictions
+  NodeAllocator* allocator = nullptr;       // borrowed; null: jobs run where agents dial in
+  const ServiceSeries* series = nullptr;    // borrowed; null for none
   // Bound, not yet served; the coordinator adds its pages. Null: no HTTP.
   std::unique_ptr<http::Server> http;
   // Around every RPC.

@@ -120,13 +120,14 @@ struct ExchangeBackParams {
   const uint32_t* flag_from[kMaxExchangeRanks];
   const int32_t* slot_PT;   // of the plan
   const int32_t* place_TK;  // of the plan
-  // y[t] = sum in rank order and float32 of each rank's part: the sum in choice order and float32
-  // of its rows, rounded to bfloat16.
-  nv_bfloat16* y_TD;      // [T, D]
-  float* grad_weight_TK;  // [T, K], 0 for padding; null for none
-  int64_t num_tokens;     // T
-  int32_t hidden;         // D, multiple of 8
-  int32_t top_k;          // K
+  // y[t] = residual[t] + sum in rank order and float32 of each rank's part: the sum in choice order
+  // and float32 of its rows, rounded to bfloat16.
+  const nv_bfloat16* residual_TD;  // [T, D]; null for none; may alias y
+  nv_bfloat16* y_TD;               // [T, D]
+  float* grad_weight_TK;           // [T, K], 0 for padding; null for none
+  int64_t num_tokens;              // T
+  int32_t hidden;                  // D, multiple of 8
+  int32_t top_k;                   // K
   int32_t send_blocks, receive_blocks;
 };
 

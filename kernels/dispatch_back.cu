@@ -166,16 +166,18 @@ __device__ void ReceiveTokens(const ExchangeBackParams& p, uint32_t completed) {
     SumRows(p.rows_RD, p.hidden, first, parts.row, sum);
     uint4 own[kUnroll];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) own[u] = Round8(sum[u]);
+    for (int u = 0; u < kUnroll; ++u) {
+      own[u] = Round8(sum[u]);
+#pragma unroll
+      for (int j = 0; j < kVec; ++j) sum[u][j] = 0.0f;
+      if (p.residual_TD != nullptr && first + 32 * u < vectors) {  // read while parts arrive
+        Load8(p.residual_TD + token * p.hidden + (first + 32 * u) * kVec, sum[u]);
+      }
+    }
     const bool there = parts.slot < 0 || lane == c.rank || p.flag_from[lane] == nullptr ||
                        WaitFor(p.flag_from[lane] + parts.slot / kBackTile * chunks + chunk,
                                completed + 1, c, ExchangeFailure::kBackLate, lane);
     if (!__all_sync(~0u, there)) return;
-#pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-#pragma unroll
-      for (int j = 0; j < kVec; ++j) sum[u][j] = 0.0f;
-    }
     for (int rank = 0; rank < c.size; ++rank) {
       const int32_t at = __shfl_sync(~0u, parts.slot, rank);
       if (at < 0) continue;

@@ -25,26 +25,11 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwa
   for (int i = 0; i < kMaxVectorsPerThread; ++i) {
     const int vector = threadIdx.x + i * blockDim.x;
     if (vector >= vectors) continue;
-    const int64_t at = row + vector * kVec;
-    Load8(p.x_TD + at, v[i]);
-#pragma unroll
-    for (int a = 0; a < kMaxAddends; ++a) {
-      if (a >= p.num_addends) break;
-      float add[kVec];
-      Load8(p.addend_TD[a] + at, add);
-#pragma unroll
-      for (int j = 0; j < kVec; ++j) v[i][j] += add[j];
-    }
-    if (p.num_addends > 0) {
-      Store8(p.sum_TD + at, v[i]);
-#pragma unroll
-      for (int j = 0; j < kVec; ++j) v[i][j] = RoundBf16(v[i][j]);
-    }
+    Load8(p.x_TD + row + vector * kVec, v[i]);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) square += v[i][j] * v[i][j];
   }
   const float rstd = rsqrtf(BlockSum(square) / p.hidden + p.eps);
-  if (threadIdx.x == 0 && p.rstd_T != nullptr) p.rstd_T[blockIdx.x] = rstd;
 #pragma unroll
   for (int i = 0; i < kMaxVectorsPerThread; ++i) {
     const int vector = threadIdx.x + i * blockDim.x;
@@ -92,7 +77,7 @@ __global__ void __launch_bounds__(kMaxThreads)
       }
     }
     sums = BlockSum(sums);
-    const float rstd = p.rstd_T != nullptr ? p.rstd_T[token] : rsqrtf(sums.x / p.hidden + p.eps);
+    const float rstd = rsqrtf(sums.x / p.hidden + p.eps);
     const float mean = sums.y * rstd / p.hidden;
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
@@ -141,10 +126,7 @@ int Threads(int32_t hidden) {
 }  // namespace
 
 cudaError_t RmsNormForward(const RmsNormForwardParams& p, cudaStream_t stream) {
-  if (!Valid(p.hidden, p.num_tokens) || p.num_addends < 0 || p.num_addends > kMaxAddends ||
-      (p.num_addends > 0 && p.sum_TD == nullptr)) {
-    return cudaErrorInvalidValue;
-  }
+  if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
   if (p.num_tokens == 0) return cudaSuccess;
   return LaunchBehind(RmsNormForwardKernel, dim3(p.num_tokens), dim3(Threads(p.hidden)), 0, stream,
                       p);

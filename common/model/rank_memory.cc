@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "common/model/cuda_dispatch_window.h"
-#include "common/model/dispatch_window.h"
 #include "common/model/parameter_list.h"
 
 namespace switchyard {
@@ -35,14 +34,15 @@ Bytes Tensor(std::initializer_list<int64_t> sizes, int64_t element) {
 struct Sizes {
   int64_t T, S, D, H, G, C, E, K, L, F, I, V;
   int64_t element;       // bytes of a parameter or activation
-  int64_t row_capacity;  // rows whose gate/up is saved
+  int64_t row_capacity;  // rows whose gate/up is at hand at once
   int64_t max_rows;
   int64_t chunk;  // rows of a logits chunk
   int64_t ep;
   bool cuda;
+  SavedParts saved;
 };
 
-Sizes MakeSizes(const RankMemoryInput& in) {
+Sizes MakeSizes(const RankMemoryInput& in, ActivationMemory activations) {
   const ModelShape& m = in.model;
   Sizes s{};
   // More tokens than this exceed any memory; the bound keeps the products below exact.
@@ -63,6 +63,7 @@ Sizes MakeSizes(const RankMemoryInput& in) {
   s.element = in.precision == Precision::kFloat32 ? 4 : 2;
   s.ep = in.expert_parallel;
   s.cuda = in.device == DeviceKind::kCuda;
+  s.saved = SavedUnder(activations);
   s.max_rows = in.expert_parallel * s.T * std::min(s.K, s.L);
   // Without expert parallelism every routing has the same number of rows. With it a quarter is
   // allowed for imbalance; a layer that gets more recomputes gate/up of the rest instead of saving
@@ -77,12 +78,18 @@ Sizes MakeSizes(const RankMemoryInput& in) {
 // Scratch of the other kernels: partial sums by block, and the sort of the embedding's gradient.
 Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 
+Bytes If(bool condition, Bytes bytes) { return condition ? bytes : Bytes{}; }
+
+Bytes Hidden(const Sizes& s) { return Tensor({s.T, s.D}, s.element); }
+
+// Queries, keys and values before norm and rope.
+Bytes Qkv(const Sizes& s) { return Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element); }
+
 Bytes SavedAttention(const Sizes& s) {
-  return Tensor({s.T, s.D}, s.element) +                    // residual input
-         Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +  // qkv before norm and rope
-         Tensor({s.T, s.H * s.C}, s.element) +              // attention output
-         Tensor({s.H, s.T}, kFloat) +                       // log-sum-exp
-         Tensor({s.T, s.D}, s.element);                     // residual between attention and FFN
+  return Hidden(s) +                             // residual input
+         Tensor({s.T, s.H * s.C}, s.element) +   // attention output
+         Tensor({s.H, s.T}, kFloat) +            // log-sum-exp
+         If(s.saved.layer, Qkv(s) + Hidden(s));  // and the residual between attention and FFN
 }
 
 // What a dispatcher keeps of one layer's routing: on CPU outside the arenas.
@@ -97,47 +104,45 @@ Bytes Routing(const Sizes& s) {
          Tensor({(s.ep - 1) * s.T, s.D}, s.element);  // rows of other ranks
 }
 
-// What `saves_rows` adds to a layer.
-Bytes SavedRows(const Sizes& s) {
-  return Tensor({s.max_rows, s.D}, s.element) + Tensor({s.T, s.D}, s.element);
-}
+// The routed rows and the normed tokens that they were made of.
+Bytes Rows(const Sizes& s) { return Tensor({s.max_rows, s.D}, s.element) + Hidden(s); }
 
 Bytes SavedMoe(const Sizes& s) {
-  return Tensor({s.T, s.E}, s.element) + Tensor({s.T, s.K}, s.cuda ? kInt : kInt64) +
-         Tensor({s.T, s.K}, kFloat) + Tensor({s.row_capacity, 2 * s.F}, s.element) +
-         (s.cuda ? Routing(s) : Bytes{});
+  return Tensor({s.T, s.E}, s.element) +               // router logits
+         Tensor({s.T, s.K}, s.cuda ? kInt : kInt64) +  // choices
+         Tensor({s.T, s.K}, kFloat) +                  // and their weights
+         If(s.saved.gate_up, Tensor({s.row_capacity, 2 * s.F}, s.element)) +
+         If(s.saved.layer && s.cuda, Routing(s)) + If(s.saved.rows, Rows(s));
 }
 
-Bytes SavedDense(const Sizes& s) { return Tensor({s.T, 2 * s.I}, s.element); }
+Bytes SavedDense(const Sizes& s) { return If(s.saved.gate_up, Tensor({s.T, 2 * s.I}, s.element)); }
 
 Bytes AttentionBackward(const Sizes& s) {
-  return Tensor({s.T, s.D}, s.element) +                    // normed input
-         Tensor({s.T, (s.H + s.G) * s.C}, s.element) +      // q, k after norm and rope
-         Tensor({s.T, s.H * s.C}, s.element) +              // gradient of the attention output
-         Tensor({s.T, (s.H + 2 * s.G) * s.C}, s.element) +  // gradient of qkv
-         Tensor({s.T, s.D}, s.element) +                    // gradient of the normed input
-         (s.cuda ? Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // gradient of q, k
-                       Tensor({s.T, s.H * s.C}, kAttentionScratch)
-                 : Bytes{});
+  return Hidden(s) + If(!s.saved.layer, Qkv(s)) +       // normed input, its projections
+         Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // q, k after norm and rope
+         Tensor({s.T, s.H * s.C}, s.element) +          // gradient of the attention output
+         Qkv(s) + Hidden(s) +                           // gradients of qkv and the normed input
+         If(s.cuda, Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // gradient of q, k
+                        Tensor({s.T, s.H * s.C}, kAttentionScratch));
 }
 
 Bytes MoeBackward(const Sizes& s) {
-  const Bytes rows = Tensor({s.max_rows, s.D}, s.element);
   const Bytes hidden = Tensor({s.cuda ? s.max_rows : s.row_capacity, s.F}, s.element);
   // On a GPU the gradient of gate/up is of all rows at once, since nobody knows how many there are.
-  const bool recomputes = s.cuda && s.row_capacity < s.max_rows;
-  return (recomputes ? Tensor({s.max_rows, 2 * s.F}, s.element) : Bytes{}) +
-         Tensor({s.T, s.D}, s.element) +  // normed input
-         Tensor({s.T, s.D}, s.element) +  // its gradient
-         rows + rows +                    // routed rows, gradients of rows
-         Tensor({s.max_rows}, kFloat) +   // gradients of router weights, by row
-         Tensor({s.T, s.K}, kFloat) +     // and by choice
-         hidden + hidden;                 // activations and their gradient
+  const bool gate_up = !s.saved.gate_up || (s.cuda && s.row_capacity < s.max_rows);
+  return If(!s.saved.layer, Hidden(s) + If(s.cuda, Routing(s))) +  // residual, new routing
+         If(!s.saved.rows, Rows(s)) +                              // normed input, routed rows
+         If(gate_up, Tensor({s.cuda ? s.max_rows : s.row_capacity, 2 * s.F}, s.element)) +
+         Hidden(s) + Tensor({s.max_rows, s.D}, s.element) +  // gradients of normed input and rows
+         Tensor({s.max_rows}, kFloat) +                      // gradients of router weights, by row
+         Tensor({s.T, s.K}, kFloat) +                        // and by choice
+         hidden + hidden;                                    // activations and their gradient
 }
 
 Bytes DenseBackward(const Sizes& s) {
   const Bytes hidden = Tensor({s.T, s.I}, s.element);
-  return Tensor({s.T, s.D}, s.element) + Tensor({s.T, s.D}, s.element) + hidden + hidden;
+  return If(!s.saved.layer, Hidden(s)) + If(!s.saved.gate_up, Tensor({s.T, 2 * s.I}, s.element)) +
+         Hidden(s) + Hidden(s) + hidden + hidden;
 }
 
 // Rows with targets, normed, and the gradient of that; a float32 sum of the head's gradient when
@@ -147,22 +152,15 @@ Bytes Head(const Sizes& s, bool sum_in_float) {
   return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
 }
 
-}  // namespace
-
-int64_t RankMemory::Total() const {
-  return (Bytes{parameters} + Bytes{gradients} + Bytes{optimizer} + Bytes{saved_activations} +
-          Bytes{workspace} + Bytes{windows} + Bytes{logits})
-      .value;
-}
-
-RankMemory ComputeRankMemory(const RankMemoryInput& in) {
-  const Sizes s = MakeSizes(in);
+RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
+  const Sizes s = MakeSizes(in, activations);
   const ModelShape& m = in.model;
   const bool accumulates = in.gradient_accumulation > 1;
   const bool bfloat16 = in.precision == Precision::kBfloat16;
   RankMemory out;
   out.max_rows = s.max_rows;
-  out.saved_row_capacity = s.row_capacity;
+  out.activations = activations;
+  out.row_capacity = s.row_capacity;
   out.logits_chunk_rows = s.chunk;
 
   // Parameters by block, as the registry lays them out.
@@ -190,24 +188,20 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
   out.optimizer = Tensor({shards}, optimizer_element).value;
 
   // Slots: activations of layer i, later gradients of layer i - 1.
-  out.saves_rows = s.cuda && !accumulates && m.num_moe_layers() == m.num_layers;
-  for (const Bytes& gradient : layer_gradient) {
-    const Bytes wanted = SavedAttention(s) + SavedMoe(s) + SavedRows(s);
-    out.saves_rows = out.saves_rows && wanted.value <= gradient.value;
-  }
   Bytes saved, extra;
+  // On CPU outside the arenas: of every MoE layer, or of the one whose turn it is.
+  if (!s.cuda && !s.saved.layer && m.num_moe_layers() > 0) saved += Routing(s);
   for (int64_t i = 0; i <= m.num_layers; ++i) {
-    Bytes activations = Tensor({s.T, s.D}, s.element);  // the last slot: the last layer's output
+    Bytes content = Hidden(s);  // the last slot: the last layer's output
     if (i < m.num_layers) {
-      activations = SavedAttention(s) + (m.is_moe_layer[i] ? SavedMoe(s) : SavedDense(s));
-      if (out.saves_rows) activations += SavedRows(s);
-      if (m.is_moe_layer[i] && !s.cuda) saved += Routing(s);
+      content = SavedAttention(s) + (m.is_moe_layer[i] ? SavedMoe(s) : SavedDense(s));
+      if (m.is_moe_layer[i] && !s.cuda && s.saved.layer) saved += Routing(s);
     }
     const Bytes gradient = i > 0 && !accumulates ? layer_gradient[i - 1] : Bytes{};
-    const Bytes slot = Max(activations, gradient);
+    const Bytes slot = Max(content, gradient);
     out.slot_bytes.push_back(slot.value);
-    saved += activations;
-    extra += Bytes{slot.value - activations.value};
+    saved += content;
+    extra += Bytes{slot.value - content.value};
   }
   out.saved_activations = saved.value;
   if (accumulates) out.persistent_gradient_bytes = Tensor({total}, kFloat).value;
@@ -235,6 +229,37 @@ RankMemory ComputeRankMemory(const RankMemoryInput& in) {
                                                : DispatchWindowLayout(window).bytes;
   }
   return out;
+}
+
+}  // namespace
+
+int64_t RankMemory::Total() const {
+  return (Bytes{parameters} + Bytes{gradients} + Bytes{optimizer} + Bytes{saved_activations} +
+          Bytes{workspace} + Bytes{windows} + Bytes{logits})
+      .value;
+}
+
+RankMemory ComputeRankMemory(const RankMemoryInput& in) {
+  if (in.activations) return Compute(in, *in.activations);
+  // Gradients come where the activations of all layers but the first lay.
+  const RankMemory all = Compute(in, ActivationMemory::kSaveAll);
+  const RankMemory base = Compute(in, ActivationMemory::kRecomputeRows);
+  const Bytes first = Rows(MakeSizes(in, ActivationMemory::kSaveAll));
+  return all.Total() <= base.Total() + first.value ? all : base;
+}
+
+int64_t ExchangeRoutingBytes(const DispatchWindowShape& shape, int64_t num_experts,
+                             int64_t tokens) {
+  Sizes s{};
+  s.T = tokens;
+  s.D = shape.hidden_size;
+  s.K = shape.experts_per_token;
+  s.L = num_experts / shape.expert_parallel;
+  s.element = shape.element_bytes;
+  s.ep = shape.expert_parallel;
+  s.max_rows = s.ep * s.T * std::min(s.K, s.L);
+  s.cuda = true;
+  return Routing(s).value;
 }
 
 }  // namespace switchyard

@@ -5,15 +5,18 @@
 // of weight. Slot i holds what decoder layer i saves for its backward; once layer i is through its
 // backward, the parameter gradients of layer i - 1 take its place. The last slot, num_layers, first
 // holds the output of the last layer. With gradient accumulation gradients have float32 buffers of
-// their own.
+// their own. So saving less makes a slot smaller only while it is larger than those gradients.
 //
 // Pure; knows nothing of nodes, free memory or time. What a process needs before any model
 // (libraries, CUDA context) is the planner's "runtime_baseline".
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "common/model/activation_memory.h"
+#include "common/model/dispatch_window.h"
 #include "common/model/model_shape.h"
 
 namespace switchyard {
@@ -32,6 +35,9 @@ struct RankMemoryInput {
   Precision precision = Precision::kFloat32;
   OptimizerProfile optimizer = OptimizerProfile::kExact;
   DeviceKind device = DeviceKind::kCpu;
+  // What layers save. Without a value: kSaveAll where that needs no more bytes than
+  // kRecomputeRows (the rows then lie where gradients come anyway), else kRecomputeRows.
+  std::optional<ActivationMemory> activations = std::nullopt;
 };
 
 // All in bytes. Sums saturate at kTooManyBytes instead of overflowing.
@@ -50,12 +56,12 @@ struct RankMemory {
   std::vector<int64_t> slot_bytes;        // [num_layers + 1]
   int64_t outer_gradient_bytes = 0;       // embedding, final norm, head; 0 with accumulation
   int64_t persistent_gradient_bytes = 0;  // float32, all parameters; 0 without accumulation
-  int64_t saved_row_capacity = 0;  // rows whose gate/up a MoE layer saves; more are recomputed
-  int64_t max_rows = 0;            // rows of the worst routing
+  ActivationMemory activations = ActivationMemory::kRecomputeRows;  // what the sizes are for
+  // Rows whose gate/up is at hand at once: saved, or recomputed together. Those beyond are
+  // recomputed whatever `activations` says.
+  int64_t row_capacity = 0;
+  int64_t max_rows = 0;  // rows of the worst routing
   int64_t logits_chunk_rows = 0;
-  // On a GPU: layers keep the routed rows and the normed tokens for the backward, since they fit
-  // where the gradients lie anyway; otherwise these are made once more.
-  bool saves_rows = false;
 };
 
 // Planned scratch of attention's backward on a GPU, bytes an element of the attention output.
@@ -67,5 +73,9 @@ inline constexpr int64_t kTooManyBytes = int64_t{1} << 60;
 // `input` must be consistent: positive sizes, ep divides W and the number of experts (1 without
 // experts).
 RankMemory ComputeRankMemory(const RankMemoryInput& input);
+
+// Bytes that the dispatchers of an ep group of GPUs keep of one layer's routing of `tokens` tokens
+// until its backward; `shape` as the dispatcher was made with.
+int64_t ExchangeRoutingBytes(const DispatchWindowShape& shape, int64_t num_experts, int64_t tokens);
 
 }  // namespace switchyard

@@ -208,6 +208,10 @@ absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
   std::vector<std::string> coordinator = {"--listen",    listen,
                                           "--metrics",   arguments.metrics,
                                           "--state-dir", absl::StrCat(state, "/coordinator")};
+  // Where a calibration of this machine may be put.
+  const std::string rates = absl::StrCat(state, "/rates.json");
+  if (std::error_code error; fs::exists(rates, error))
+    coordinator.insert(coordinator.end(), {"--rates", rates});
   std::vector<std::string> agent = {
       "--coordinator", endpoint.address,        "--node",     kNode,
       "--metrics",     arguments.agent_metrics, "--work-dir", absl::StrCat(state, "/agent")};

@@ -46,12 +46,13 @@ void MakeAbsolute(const char* field, const std::string& directory, std::string* 
 }
 
 // 1-based line of the first byte that is no UTF-8, 0 when there is none. A message with such a text
-// would be dropped whole by who receives it.
+// would be dropped whole by who receives it. Zero bytes, of which YAML has none, are foreign too:
+// yaml-cpp takes them for UTF-16 and makes halves of characters out of them.
 int LineOfForeignBytes(const std::string& text) {
   int line = 1;
   for (size_t i = 0; i < text.size();) {
     const size_t length = Utf8SequenceLength(text, i);
-    if (length == 0) return line;
+    if (length == 0 || text[i] == '\0') return line;
     line += text[i] == '\n';
     i += length;
   }

@@ -10,6 +10,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/utf8.h"
 #include "coordinator/cli/suggest.h"
 
 namespace switchyard::coordinator {
@@ -24,7 +25,7 @@ std::string KindOf(const YAML::Node& node) {
   if (node.IsMap()) return "a mapping";
   if (node.IsNull()) return "null";
   const std::string text = node.Scalar();
-  return absl::StrCat("\"", text.size() <= 60 ? text : text.substr(0, 57) + "...", "\"");
+  return absl::StrCat("\"", text.size() <= 60 ? text : Utf8Prefix(text, 57) + "...", "\"");
 }
 
 const char* Wanted(const FieldDescriptor& field) {

@@ -56,6 +56,7 @@ absl::StatusOr<v1::Plan> ModelPlanner::Plan(const v1::JobSpec& spec,
   }
   input.train_sequences = train_sequences;
   input.slots = slots;
+  input.calibrated = calibrated_;
   if (!train_sequences) input.disk_free_bytes = FreeBytes(spec.checkpoint().output());
   return MakePlan(input);
 }

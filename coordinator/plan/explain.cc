@@ -36,7 +36,8 @@ std::string LargestParts(const MemoryPlan& memory) {
 
 std::string Shape(const Candidate& candidate) {
   return absl::StrCat("ranks ", candidate.ranks, ", expert_parallel ", candidate.expert_parallel,
-                      ", micro_batch_sequences ", candidate.micro_batch);
+                      ", micro_batch_sequences ", candidate.micro_batch, ", activation_memory ",
+                      ActivationMemoryName(candidate.memory.activations));
 }
 
 std::string SlotsByNode(const PlanInput& input, const std::string& device) {
@@ -148,23 +149,25 @@ v1::PlanAlternative MakeAlternative(const ResolvedJob& job, const Candidate& can
   alternative.set_expert_parallel(candidate.expert_parallel);
   alternative.set_micro_batch_sequences(static_cast<int32_t>(candidate.micro_batch));
   alternative.set_memory_bytes_per_rank(candidate.memory.total_bytes);
+  const char* activations = ActivationMemoryName(candidate.memory.activations);
+  alternative.set_activation_memory(activations);
   switch (candidate.verdict) {
     case Verdict::kFits: {
       const double ratio = candidate.tokens_per_second / chosen.tokens_per_second;
       alternative.set_tokens_per_second(candidate.tokens_per_second);
       alternative.set_reason_code("SLOWER");
       alternative.set_reason(absl::StrFormat(
-          "predicted %s tokens/s, %.1f %% less than %s",
+          "%s: predicted %s tokens/s, %.1f %% less than %s", activations,
           FormatGrouped(std::llround(candidate.tokens_per_second)), 100 * (1 - ratio),
           FormatGrouped(std::llround(chosen.tokens_per_second))));
       break;
     }
     case Verdict::kDoesNotFit:
       alternative.set_reason_code("DOES_NOT_FIT");
-      alternative.set_reason(absl::StrCat("needs ", Bytes(candidate.memory.total_bytes),
-                                          " a rank, of ", Bytes(candidate.capacity_bytes), " only ",
-                                          Bytes(UsableBytes(candidate.capacity_bytes)),
-                                          " may be used (", LargestParts(candidate.memory), ")"));
+      alternative.set_reason(absl::StrCat(
+          activations, " needs ", Bytes(candidate.memory.total_bytes), " a rank, of ",
+          Bytes(candidate.capacity_bytes), " only ", Bytes(UsableBytes(candidate.capacity_bytes)),
+          " may be used (", LargestParts(candidate.memory), ")"));
       break;
     case Verdict::kCannotBePlaced:
       alternative.set_reason_code("CANNOT_BE_PLACED");
@@ -206,9 +209,13 @@ std::string ExplainDisk(const PlanInput& input, const ResolvedJob& job, int64_t 
 std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob& job,
                                       const Candidate& chosen) {
   std::vector<std::string> warnings;
-  warnings.push_back(absl::StrCat("predicted speed comes from ", chosen.rates.source,
-                                  ", not from this machine; measured speed replaces it once the "
-                                  "job runs"));
+  warnings.push_back(
+      chosen.rates.calibrated
+          ? absl::StrCat("predicted speed comes from ", chosen.rates.source,
+                         "; measured speed replaces it once the job runs")
+          : absl::StrCat("predicted speed comes from ", chosen.rates.source,
+                         ", not from this machine (see switchyard-trainer bench --calibrate); "
+                         "measured speed replaces it once the job runs"));
   const int64_t covered = chosen.ranks * chosen.micro_batch * chosen.accumulation;
   if (covered > job.global_batch) {
     warnings.push_back(absl::StrCat("training.global_batch_sequences (", job.global_batch,
@@ -235,14 +242,17 @@ std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob&
 std::vector<v1::PlanAlternative> ListRejected(const ResolvedJob& job,
                                               const std::vector<Candidate>& candidates,
                                               const Candidate& chosen) {
-  std::vector<v1::PlanAlternative> rejected;
-  // One slower and one that does not fit for each mesh: the rest differ only in the micro-batch.
+  std::vector<v1::PlanAlternative> rejected, passed_over;
+  // One slower and one that does not fit for each mesh: the rest differ only in the micro-batch and
+  // what is recomputed. Of the chosen micro-batch all that was passed over.
   std::set<std::tuple<int, int, Verdict>> seen;
   std::map<Verdict, size_t> room = {
       {Verdict::kFits, 6}, {Verdict::kDoesNotFit, 4}, {Verdict::kCannotBePlaced, 2}};
   for (const Candidate& candidate : candidates) {
     if (candidate.ranks == chosen.ranks && candidate.expert_parallel == chosen.expert_parallel &&
         candidate.micro_batch == chosen.micro_batch) {
+      if (candidate.memory.activations != chosen.memory.activations)
+        passed_over.push_back(MakeAlternative(job, candidate, chosen));
       continue;
     }
     if (room[candidate.verdict] == 0 || rejected.size() == kMaxRejected) continue;
@@ -251,6 +261,7 @@ std::vector<v1::PlanAlternative> ListRejected(const ResolvedJob& job,
     --room[candidate.verdict];
     rejected.push_back(MakeAlternative(job, candidate, chosen));
   }
+  rejected.insert(rejected.begin(), passed_over.begin(), passed_over.end());
   return rejected;
 }
 

@@ -20,8 +20,8 @@ std::string ExplainDisk(const PlanInput& input, const ResolvedJob& job, int64_t 
 std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob& job,
                                       const Candidate& chosen);
 
-// What was not taken, best first: at most one choice a mesh, and the runner-up micro-batch of the
-// chosen one.
+// What was not taken, best first: of the chosen mesh and micro-batch the activation memories that
+// did not fit, then at most one choice a mesh, and the runner-up micro-batch of the chosen one.
 std::vector<v1::PlanAlternative> ListRejected(const ResolvedJob& job,
                                               const std::vector<Candidate>& candidates,
                                               const Candidate& chosen);

@@ -7,6 +7,7 @@ namespace switchyard::coordinator {
 MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_bytes) {
   const RankMemory memory = ComputeRankMemory(input);
   MemoryPlan plan;
+  plan.activations = memory.activations;
   plan.categories = {
       {"parameters", memory.parameters}, {"gradients", memory.gradients},
       {"optimizer", memory.optimizer},   {"saved_activations", memory.saved_activations},

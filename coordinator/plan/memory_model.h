@@ -19,6 +19,7 @@ struct MemoryPlan {
   std::vector<std::pair<std::string, int64_t>>
       categories;           // in the order of v1.MemoryCategory.name
   int64_t total_bytes = 0;  // saturates at kTooManyBytes
+  ActivationMemory activations = ActivationMemory::kRecomputeRows;  // what the bytes are for
 };
 
 MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_bytes);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <tuple>
 
 #include "coordinator/plan/placement.h"
@@ -63,14 +64,15 @@ Site FindSite(const PlanInput& input, const ResolvedJob& job, int ranks, int exp
   const auto placement = PlaceOnLargestSlots(input.slots, job.device, ranks, expert_parallel);
   Site site;
   if (!placement) {
-    site.rates = RatesFor(job.device_kind, "", job.precision);
+    site.rates = RatesFor(job.device_kind, "", job.precision, input.calibrated);
     return site;
   }
   site.placed = true;
   site.capacity_bytes = SmallestSlotBytes(*placement);
   site.nodes = CountNodes(*placement);
   for (const PlannerSlot& slot : *placement) {
-    const DeviceRates rates = RatesFor(job.device_kind, slot.product, job.precision);
+    const DeviceRates rates =
+        RatesFor(job.device_kind, slot.product, job.precision, input.calibrated);
     if (site.rates.name.empty() ||
         rates.memory_bytes_per_second < site.rates.memory_bytes_per_second) {
       site.rates = rates;
@@ -83,30 +85,53 @@ Site FindSite(const PlanInput& input, const ResolvedJob& job, int ranks, int exp
   return site;
 }
 
-Candidate Evaluate(const PlanInput& input, const ResolvedJob& job, const Site& site, int ranks,
-                   int expert_parallel, int64_t micro_batch) {
+RankMemoryInput RankInput(const PlanInput& input, const ResolvedJob& job, int ranks,
+                          int expert_parallel, int64_t micro_batch) {
+  return {.model = input.model,
+          .ranks = ranks,
+          .expert_parallel = expert_parallel,
+          .micro_batch_sequences = micro_batch,
+          .sequence_length = job.sequence_length,
+          .gradient_accumulation = CeilDivide(CeilDivide(job.global_batch, ranks), micro_batch),
+          .precision = job.precision,
+          .optimizer = job.optimizer,
+          .device = job.device_kind};
+}
+
+// What layers may keep, from least recomputation to most; without a value it is what the trainer
+// takes by itself. With expert parallelism, and on CPU, all is kept only where it does that: room
+// for the rows of the worst routing would be reserved, and steps are no faster for it.
+std::vector<std::optional<ActivationMemory>> ActivationChoices(const ResolvedJob& job,
+                                                               const RankMemoryInput& rank) {
+  if (job.spec.training().has_activation_memory()) {
+    return {ActivationMemoryByName(job.spec.training().activation_memory())};
+  }
+  std::vector<std::optional<ActivationMemory>> choices = {
+      std::nullopt, ActivationMemory::kRecomputeGateUp, ActivationMemory::kRecomputeLayer};
+  if (job.device_kind == DeviceKind::kCuda && rank.expert_parallel == 1 &&
+      ComputeRankMemory(rank).activations != ActivationMemory::kSaveAll) {
+    choices.insert(choices.begin(), ActivationMemory::kSaveAll);
+  }
+  return choices;
+}
+
+Candidate Evaluate(const ResolvedJob& job, const Site& site, const RankMemoryInput& rank) {
   Candidate candidate;
-  candidate.ranks = ranks;
-  candidate.expert_parallel = expert_parallel;
-  candidate.micro_batch = micro_batch;
-  candidate.accumulation = CeilDivide(CeilDivide(job.global_batch, ranks), micro_batch);
+  candidate.ranks = static_cast<int>(rank.ranks);
+  candidate.expert_parallel = static_cast<int>(rank.expert_parallel);
+  candidate.micro_batch = rank.micro_batch_sequences;
+  candidate.accumulation = rank.gradient_accumulation;
   candidate.capacity_bytes = site.capacity_bytes;
   candidate.rates = site.rates;
+  candidate.memory = PlanMemory(rank, site.rates.runtime_baseline_bytes);
+  candidate.activations_by_trainer = !rank.activations.has_value();
 
   ThroughputInput throughput;
-  throughput.rank = {.model = input.model,
-                     .ranks = ranks,
-                     .expert_parallel = expert_parallel,
-                     .micro_batch_sequences = micro_batch,
-                     .sequence_length = job.sequence_length,
-                     .gradient_accumulation = candidate.accumulation,
-                     .precision = job.precision,
-                     .optimizer = job.optimizer,
-                     .device = job.device_kind};
+  throughput.rank = rank;
+  throughput.rank.activations = candidate.memory.activations;
   throughput.rates = site.rates;
   throughput.devices = site.devices;
   throughput.nodes = site.nodes;
-  candidate.memory = PlanMemory(throughput.rank, site.rates.runtime_baseline_bytes);
   candidate.step = PredictStep(throughput);
   candidate.tokens_per_second =
       static_cast<double>(job.global_batch * job.sequence_length) / candidate.step.Total();
@@ -124,7 +149,7 @@ bool Better(const Candidate& a, const Candidate& b) {
   }
   const auto order = [](const Candidate& c) {
     return std::make_tuple(c.verdict == Verdict::kFits ? 0 : c.memory.total_bytes, c.ranks,
-                           c.expert_parallel, c.micro_batch);
+                           c.expert_parallel, c.micro_batch, c.memory.activations);
   };
   return order(a) < order(b);
 }
@@ -149,7 +174,12 @@ std::vector<Candidate> ListCandidates(const PlanInput& input, const ResolvedJob&
     for (const int expert_parallel : ExpertParallelSizes(job, input.model, ranks)) {
       const Site site = FindSite(input, job, ranks, expert_parallel);
       for (const int64_t micro_batch : MicroBatches(job, share)) {
-        candidates.push_back(Evaluate(input, job, site, ranks, expert_parallel, micro_batch));
+        RankMemoryInput rank = RankInput(input, job, ranks, expert_parallel, micro_batch);
+        for (const auto& activations : ActivationChoices(job, rank)) {
+          rank.activations = activations;
+          candidates.push_back(Evaluate(job, site, rank));
+          if (candidates.back().verdict != Verdict::kDoesNotFit) break;
+        }
       }
     }
   }

@@ -1,5 +1,6 @@
 // Every mesh and micro-batch that the spec and the slots allow, each with its memory and predicted
-// speed.
+// speed. Of the choices of activation memory each takes the one that recomputes least and fits;
+// those that it had to pass over are candidates that do not fit.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,7 @@ struct Candidate {
   int64_t accumulation = 1;  // micro-batches a step
   Verdict verdict = Verdict::kFits;
   MemoryPlan memory;
+  bool activations_by_trainer = true;  // memory.activations is what it takes by itself
   int64_t capacity_bytes = 0;  // smallest slot of the best placement; 0 when it cannot be placed
   DeviceRates rates;           // of the slowest device in it
   StepTime step;

@@ -27,6 +27,9 @@ Changes FewerRanks(const PlanInput& input, const ResolvedJob& job) {
 // Freeing what the user fixed; the planner then chooses it.
 Changes FreeMesh(const v1::JobSpec& spec) {
   Changes changes;
+  if (spec.training().has_activation_memory()) {
+    changes.push_back({"training.activation_memory", spec.training().activation_memory(), kUnset});
+  }
   if (spec.training().has_micro_batch_sequences()) {
     changes.push_back({"training.micro_batch_sequences",
                        absl::StrCat(spec.training().micro_batch_sequences()), kUnset});
@@ -135,6 +138,7 @@ Changes Settle(const PlanInput& input, Changes changes) {
     if (change.to != kUnset) continue;
     if (change.field == "mesh.ranks") change.to = absl::StrCat(plan.ranks());
     if (change.field == "mesh.expert_parallel") change.to = absl::StrCat(plan.expert_parallel());
+    if (change.field == "training.activation_memory") change.to = plan.activation_memory();
     if (change.field == "training.micro_batch_sequences") {
       change.to = absl::StrCat(plan.micro_batch_sequences());
     }
@@ -169,6 +173,10 @@ void ApplyChange(const SpecChange& change, PlanInput& input) {
   if (change.field == "training.micro_batch_sequences") {
     spec.mutable_training()->clear_micro_batch_sequences();
     if (numeric) spec.mutable_training()->set_micro_batch_sequences(small);
+  }
+  if (change.field == "training.activation_memory") {
+    spec.mutable_training()->clear_activation_memory();
+    if (change.to != kUnset) spec.mutable_training()->set_activation_memory(change.to);
   }
   if (change.field == "training.optimizer") spec.mutable_training()->set_optimizer(change.to);
   if (change.field == "training.precision") spec.mutable_training()->set_precision(change.to);

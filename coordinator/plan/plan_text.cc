@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/model/activation_memory.h"
 #include "common/units.h"
 
 namespace switchyard::coordinator {
@@ -68,6 +69,28 @@ std::string BatchText(const v1::Plan& plan) {
                       FormatGrouped(plan.sequence_length()), " tokens a step; a rank takes ",
                       plan.micro_batch_sequences(), " at once, ", plan.gradient_accumulation(),
                       plan.gradient_accumulation() == 1 ? " time" : " times");
+}
+
+// "recompute_gate_up: ..."; empty for a plan made before there was a choice.
+std::string ActivationText(const v1::Plan& plan) {
+  const auto activations = ActivationMemoryByName(plan.activation_memory());
+  if (!activations) return "";
+  const char* meaning = "";
+  switch (*activations) {
+    case ActivationMemory::kSaveAll:
+      meaning = "kept for the backward, rows of the experts too";
+      break;
+    case ActivationMemory::kRecomputeRows:
+      meaning = "kept, but rows are brought to the experts again";
+      break;
+    case ActivationMemory::kRecomputeGateUp:
+      meaning = "first products of the networks are computed again";
+      break;
+    case ActivationMemory::kRecomputeLayer:
+      meaning = "layers are computed again, attention is not";
+      break;
+  }
+  return absl::StrCat(plan.activation_memory(), ": ", meaning);
 }
 
 std::string RateText(const v1::Plan& plan) {
@@ -154,6 +177,8 @@ std::string RenderPlan(const v1::Plan& plan, const PlanTextOptions& options) {
   if (plan.ranks() > 0) {
     writer.Row("mesh", MeshText(plan));
     writer.Row("batch", BatchText(plan));
+    if (const std::string text = ActivationText(plan); !text.empty())
+      writer.Row("activations", text);
   }
   writer.Row(
       "model",

@@ -17,6 +17,8 @@ void FillMesh(const Candidate& candidate, v1::Plan& plan) {
   plan.set_expert_data_parallel(candidate.ranks / candidate.expert_parallel);
   plan.set_micro_batch_sequences(static_cast<int32_t>(candidate.micro_batch));
   plan.set_gradient_accumulation(static_cast<int32_t>(candidate.accumulation));
+  plan.set_activation_memory(ActivationMemoryName(candidate.memory.activations));
+  plan.set_activation_memory_by_trainer(candidate.activations_by_trainer);
   for (const auto& [name, bytes] : candidate.memory.categories) {
     auto* category = plan.add_memory();
     category->set_name(name);

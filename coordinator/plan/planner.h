@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/model/model_shape.h"
+#include "coordinator/plan/device_rates.h"
 #include "switchyard/v1/job.pb.h"
 #include "switchyard/v1/plan.pb.h"
 
@@ -32,7 +33,8 @@ struct PlanInput {
   int64_t checkpoint_model_bytes = 0;  // bytes of the input's *.safetensors; the output is as large
   std::optional<int64_t> train_sequences;  // packed sequences, when the data is prepared
   std::vector<PlannerSlot> slots;
-  int64_t disk_free_bytes = -1;  // under checkpoint.output; -1 unknown
+  int64_t disk_free_bytes = -1;             // under checkpoint.output; -1 unknown
+  std::vector<CalibratedRates> calibrated;  // come before the built-in table
 };
 
 // Always returns a plan: feasible, or with problems and the nearest feasible choice.

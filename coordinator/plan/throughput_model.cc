@@ -31,20 +31,52 @@ double MatrixSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
          2.5 * attention / rates.attention_backward_flops;
 }
 
+// What the backward computes again; without a value nothing is.
+SavedParts Kept(const RankMemoryInput& rank) {
+  return SavedUnder(rank.activations.value_or(ActivationMemory::kSaveAll));
+}
+
+// Seconds a token spends in products that are computed a second time: 2 FLOPs a parameter.
+double RecomputeSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
+  const ModelShape& model = rank.model;
+  const auto layers = static_cast<double>(model.num_layers);
+  const auto moe_layers = static_cast<double>(model.num_moe_layers());
+  const auto hidden = static_cast<double>(model.hidden_size);
+  const auto heads = static_cast<double>((model.num_heads + model.num_kv_heads) * model.head_dim);
+  double seconds = 0;
+  if (!Kept(rank).gate_up) {
+    const double routed =
+        static_cast<double>(model.experts_per_token * model.moe_intermediate_size);
+    const auto dense = static_cast<double>(model.intermediate_size);
+    seconds += 2 * moe_layers * 2 * hidden * routed / rates.expert_flops +
+               2 * (layers - moe_layers) * 2 * hidden * dense / rates.dense_flops;
+  }
+  if (!Kept(rank).layer) seconds += 2 * layers * 2 * hidden * heads / rates.dense_flops;
+  return seconds;
+}
+
 // Bytes a token moves through memory outside GEMMs: about 79 rows of the hidden size a layer with 8
-// experts, fused as the engine fuses them.
+// experts, fused as the engine fuses them; when rows are brought once more, these read and written,
+// and the norm before.
 double ElementwiseSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
-  const double rows = static_cast<double>(rank.model.num_layers) * 79;
+  double rows = static_cast<double>(rank.model.num_layers) * 79;
+  if (!Kept(rank).rows) {
+    rows +=
+        static_cast<double>(rank.model.num_moe_layers() * (2 * rank.model.experts_per_token + 2));
+  }
   return rows * static_cast<double>(rank.model.hidden_size) * ElementBytes(rank.precision) /
          rates.memory_bytes_per_second;
 }
 
-// One row a token and destination rank; dispatch and combine, forward and backward.
+// Dispatch and combine, forward and backward; and dispatch once more where its outcome is not kept.
+double Exchanges(const RankMemoryInput& rank) { return Kept(rank).layer ? 4 : 5; }
+
+// One row a token and destination rank.
 double ExchangeSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
   const ModelShape& model = rank.model;
   const double rows =
       ExpectedRemoteRanks(model.num_experts, model.experts_per_token, rank.expert_parallel);
-  return 4 * static_cast<double>(model.num_moe_layers()) * rows *
+  return Exchanges(rank) * static_cast<double>(model.num_moe_layers()) * rows *
          static_cast<double>(model.hidden_size) * ElementBytes(rank.precision) /
          rates.link_bytes_per_second;
 }
@@ -52,14 +84,25 @@ double ExchangeSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
 // Reduce-scatter of gradients and all-gather of parameters; gradients are float32 once accumulated.
 double ReductionSeconds(const ThroughputInput& input, double replicated, double experts) {
   const RankMemoryInput& rank = input.rank;
-  const double speed =
-      input.nodes > 1 ? input.rates.network_bytes_per_second : input.rates.link_bytes_per_second;
+  const double speed = input.nodes > 1 ? input.rates.network_bytes_per_second
+                                       : input.rates.collective_bytes_per_second;
   const auto share = [](double members) { return members > 1 ? (members - 1) / members : 0; };
   const auto world = static_cast<double>(rank.ranks);
   const double replicas = world / static_cast<double>(rank.expert_parallel);
   const double gradient = rank.gradient_accumulation > 1 ? 4 : ElementBytes(rank.precision);
   return (replicated * share(world) + experts * share(replicas)) *
          (gradient + ElementBytes(rank.precision)) / speed;
+}
+
+// What the host needs to enqueue a step. It runs ahead of the device, so a step takes the longer of
+// the two.
+double LaunchSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
+  const auto layers = static_cast<double>(rank.model.num_layers);
+  const double enqueued = static_cast<double>(rank.gradient_accumulation) *
+                          (layers * rates.launch_layer_seconds + rates.launch_rest_seconds);
+  // A reduce-scatter and an all-gather of each layer, and a few for the rest.
+  const double collectives = rank.ranks > 1 ? 2 * layers + 4 : 0;
+  return enqueued + collectives * rates.launch_collective_seconds;
 }
 
 }  // namespace
@@ -87,8 +130,10 @@ StepTime PredictStep(const ThroughputInput& input) {
   const double local_experts = expert_parameters / static_cast<double>(rank.expert_parallel);
 
   StepTime time;
-  time.compute =
-      tokens * (MatrixSeconds(rank, rates) + ElementwiseSeconds(rank, rates)) / input.devices;
+  time.compute = tokens *
+                 (MatrixSeconds(rank, rates) + RecomputeSeconds(rank, rates) +
+                  ElementwiseSeconds(rank, rates)) /
+                 input.devices;
   time.exchange = tokens * ExchangeSeconds(rank, rates) / std::min(1.0, input.devices);
   time.reduction = ReductionSeconds(input, replicated, local_experts);
   // Gradient read twice (clip, update); weight, moments and master read and written.
@@ -104,10 +149,11 @@ StepTime PredictStep(const ThroughputInput& input) {
                    moe_layers * experts_here * rates.expert_seconds) /
                   std::min(1.0, input.devices);
   if (rank.expert_parallel > 1)
-    time.overhead += micro_batches * 8 * moe_layers * rates.barrier_seconds;
+    time.overhead += micro_batches * 2 * Exchanges(rank) * moe_layers * rates.barrier_seconds;
   if (rank.ranks > 1) {
     time.overhead += (2 * static_cast<double>(model.num_layers) + 4) * rates.barrier_seconds;
   }
+  time.launch = std::max(0.0, LaunchSeconds(rank, rates) - time.Total());
   return time;
 }
 

@@ -22,8 +22,9 @@ struct StepTime {
   double exchange = 0;   // dispatch and combine of tokens
   double reduction = 0;  // gradients and parameters of ZeRO-1
   double optimizer = 0;
-  double overhead = 0;  // fixed cost of launches and meetings
-  double Total() const { return compute + exchange + reduction + optimizer + overhead; }
+  double overhead = 0;  // fixed cost of layers and meetings
+  double launch = 0;    // for which the device waits for the host to enqueue
+  double Total() const { return compute + exchange + reduction + optimizer + overhead + launch; }
 };
 
 StepTime PredictStep(const ThroughputInput& input);

@@ -33,6 +33,9 @@ void FillTraining(const v1::JobSpec& spec, const v1::Plan& plan, int64_t train_s
   out.set_router_aux_loss_coef(training.router_aux_loss_coef());
   out.set_deterministic(training.deterministic() || plan.device() == "cpu");
   out.set_eval_interval_steps(training.eval_interval_steps());
+  // A trainer of the release before knows no such field, and none is needed most often.
+  if (!plan.activation_memory_by_trainer() && !plan.activation_memory().empty())
+    out.set_activation_memory(plan.activation_memory());
 }
 
 }  // namespace

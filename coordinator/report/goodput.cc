@@ -24,6 +24,17 @@ GoodputSeries::GoodputSeries(telemetry::Registry& registry)
           "Time from the failure of an attempt until every rank of the next one trained.",
           telemetry::DurationBuckets(), {"project", "job"})) {}
 
+void GoodputSeries::Start(const telemetry::LabelValues& labels) const {
+  for (const char* bucket : {"queue", "recovery", "startup", "checkpoint", "evaluation", "repeated",
+                             "productive", "paused", "stopping"}) {
+    telemetry::LabelValues all = labels;
+    all.emplace_back(bucket);
+    seconds.Increment(0, all);
+  }
+  queue_seconds.Touch(labels);
+  recovery_seconds.Touch(labels);
+}
+
 std::string GoodputTimer::BucketOf(const v1::Job& job) const {
   switch (job.state()) {
     case v1::JOB_STATE_QUEUED:
@@ -61,10 +72,6 @@ void GoodputTimer::Move(const v1::Job& job, Clock::SteadyTime now, const Goodput
     step_ = job.attempts().empty() ? 0 : job.attempts().rbegin()->resumed_from_step();
   }
   const v1::JobState before = state_;
-  if (before == v1::JOB_STATE_UNSPECIFIED) {
-    series.queue_seconds.Touch(labels);
-    series.recovery_seconds.Touch(labels);
-  }
   state_ = job.state();
   if (state_ != before) {
     if (state_ == v1::JOB_STATE_QUEUED) queued_at_ = now;

@@ -17,6 +17,9 @@ class GoodputSeries {
  public:
   explicit GoodputSeries(telemetry::Registry& registry);
 
+  // The series of a job are there from now on, as 0.
+  void Start(const telemetry::LabelValues& labels) const;
+
   telemetry::Counter seconds;             // by bucket
   telemetry::Histogram queue_seconds;     // from queued to reserved
   telemetry::Histogram recovery_seconds;  // from the failure to running again

@@ -86,6 +86,14 @@ JobSeries::JobSeries(telemetry::Registry& r) {
                      {0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60}, job);
 }
 
+void JobSeries::Start(const v1::Job& job) const {
+  const LabelValues labels = JobLabels(job.name());
+  for (const auto* counter : {&tokens, &skipped_steps, &restarts, &checkpoints}) {
+    counter->Increment(0, labels);
+  }
+  step_seconds.Touch(labels);
+}
+
 LabelValues JobSeries::InfoLabels(const v1::Job& job) const {
   const v1::Plan& plan = job.plan();
   LabelValues labels = JobLabels(job.name());

@@ -15,6 +15,9 @@ telemetry::LabelValues JobLabels(const std::string& name);
 struct JobSeries {
   explicit JobSeries(telemetry::Registry& registry);
 
+  // The counters and histograms of a job are there from now on, as 0: Prometheus counts the first
+  // event only if it saw the series before.
+  void Start(const v1::Job& job) const;
   telemetry::LabelValues InfoLabels(const v1::Job& job) const;
   void SetState(const v1::Job& job) const;
   void SetPlan(const v1::Job& job) const;

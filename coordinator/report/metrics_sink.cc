@@ -141,9 +141,9 @@ void MetricsSink::ExpireLocked() {
 MetricsSink::Tracked* MetricsSink::Track(const v1::Job& job) {
   auto it = jobs_.find(job.name());
   if (!job.terminal()) {
-    Tracked& tracked = jobs_[job.name()];
-    tracked.forget_at.reset();  // also a job that was retried
-    return &tracked;
+    if (it == jobs_.end()) it = Start(job);
+    it->second.forget_at.reset();  // also a job that was retried
+    return &it->second;
   }
   if (it != jobs_.end() && it->second.forget_at.has_value()) return &it->second;
   // A coordinator that starts hears of jobs that ended long ago.
@@ -154,10 +154,16 @@ MetricsSink::Tracked* MetricsSink::Track(const v1::Job& job) {
     Forget(job.name());
     return nullptr;
   }
-  Tracked& tracked = jobs_[job.name()];
-  tracked.forget_at =
+  if (it == jobs_.end()) it = Start(job);
+  it->second.forget_at =
       clock_.Steady() + (kKeepSeriesAfterEnd - std::chrono::duration_cast<Seconds>(since));
-  return &tracked;
+  return &it->second;
+}
+
+std::map<std::string, MetricsSink::Tracked>::iterator MetricsSink::Start(const v1::Job& job) {
+  series_.Start(job);
+  goodput_.Start(JobLabels(job.name()));
+  return jobs_.try_emplace(job.name()).first;
 }
 
 void MetricsSink::Forget(const std::string& name) {

@@ -52,6 +52,9 @@ class MetricsSink final : public JobObserver {
 
   // Null when the job ended so long ago that it has no series any more.
   Tracked* Track(const v1::Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Tracks a job that is not tracked.
+  std::map<std::string, Tracked>::iterator Start(const v1::Job& job)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Forget(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CountNodes() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

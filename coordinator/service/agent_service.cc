@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/rpc/status.h"
 #include "common/rpc/violations.h"
+#include "common/utf8.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -115,11 +116,12 @@ class AgentServiceImpl::Session final
       // the names that the attempt's agents have.
       const bool lent = !message->hello().allocation().empty();
       if (proven_ && !lent && *proven_ != message->hello().node()) {
-        End(rpc::ToGrpcStatus(rpc::Error(
-            absl::StatusCode::kPermissionDenied, "NOT_YOUR_NODE",
-            absl::StrCat("the certificate is of node \"", *proven_, "\", not of \"",
-                         message->hello().node().substr(0, 63), "\"; start the agent with --node ",
-                         *proven_, ", or issue a certificate for its node"))));
+        End(rpc::ToGrpcStatus(
+            rpc::Error(absl::StatusCode::kPermissionDenied, "NOT_YOUR_NODE",
+                       absl::StrCat("the certificate is of node \"", *proven_, "\", not of \"",
+                                    Utf8Prefix(message->hello().node(), 63),
+                                    "\"; start the agent with --node ", *proven_,
+                                    ", or issue a certificate for its node"))));
         return true;
       }
       node_ = message->hello().node();

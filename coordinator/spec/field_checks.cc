@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/units.h"
+#include "common/utf8.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -33,7 +34,7 @@ std::string RangeText(const Range& range) {
 
 std::string Quote(const std::string& value) {
   if (value.size() <= kMaxQuoted) return absl::StrCat("\"", absl::Utf8SafeCEscape(value), "\"");
-  return absl::StrCat("\"", absl::Utf8SafeCEscape(value.substr(0, kMaxQuoted)), "...\" (",
+  return absl::StrCat("\"", absl::Utf8SafeCEscape(Utf8Prefix(value, kMaxQuoted)), "...\" (",
                       FormatGrouped(static_cast<int64_t>(value.size())), " bytes)");
 }
 

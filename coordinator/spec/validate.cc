@@ -5,6 +5,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/model/activation_memory.h"
 #include "common/units.h"
 #include "coordinator/spec/field_checks.h"
 
@@ -168,6 +169,10 @@ void CheckNumerics(const v1::JobSpec& spec, FieldChecks& checks) {
   }
   if (training.has_precision()) {
     checks.CheckChoice("training.precision", training.precision(), {"float32", "bfloat16"});
+  }
+  if (training.has_activation_memory()) {
+    checks.CheckChoice("training.activation_memory", training.activation_memory(),
+                       ActivationMemoryNames());
   }
   const bool float32 =
       training.has_precision() ? training.precision() == "float32" : spec.mesh().device() == "cpu";

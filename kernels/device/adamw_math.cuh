@@ -78,40 +78,71 @@ SWITCHYARD_HOST_DEVICE inline void AdamwUpdate(const AdamwParams& p, const Adamw
 }
 
 #ifdef __CUDACC__
+// What one update has for all elements of a tensor.
+struct AdamwFactors {
+  float decay;        // of the weight
+  float grad_first;   // of the gradient in the first moment
+  float grad_second;  // of the gradient before it is squared
+  float root;         // of the second moment's root
+  float step;
+};
+
 // The same with approximate division and square root (relative error about 2^-22): for values that
 // are rounded to bfloat16 next, where IEEE division would cost more than the memory traffic.
-__device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, float decay_factor,
-                                                       float step_size, float inverse_correction2,
+__device__ __forceinline__ void AdamwUpdateApproximate(const AdamwParams& p, const AdamwFactors& f,
                                                        float grad, float& weight, float& exp_avg,
                                                        float& exp_avg_sq) {
-  exp_avg = p.beta1 * exp_avg + (1.0f - p.beta1) * grad;
-  exp_avg_sq = p.beta2 * exp_avg_sq + (1.0f - p.beta2) * (grad * grad);
-  float root;
-  asm("sqrt.approx.f32 %0, %1;" : "=f"(root) : "f"(exp_avg_sq * inverse_correction2));
-  weight = weight * decay_factor - __fdividef(step_size * exp_avg, root + p.eps);
+  const float second = grad * f.grad_second;
+  exp_avg = fmaf(grad, f.grad_first, p.beta1 * exp_avg);
+  exp_avg_sq = fmaf(second, second, p.beta2 * exp_avg_sq);
+  float root, inverse;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(exp_avg_sq));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(fmaf(root, f.root, p.eps)));
+  weight = fmaf(-f.step, exp_avg * inverse, weight * f.decay);
 }
 #endif
 
 // Random bits for eight neighbouring elements: 16 an element. Its weight is rounded by them as they
-// are, its two moments by other permutations of the 2^16 values, so that each rounding by itself is
+// are, its two moments by other permutations of the values, so that each rounding by itself is
 // unbiased: drawing three times as many would cost more than the memory traffic. `offset` is the
 // first element's place in its checkpoint tensor; a multiple of 8 on any mesh.
 struct AdamwRandom {
-  uint32_t word[4];
-  SWITCHYARD_HOST_DEVICE uint32_t weight(int j) const {
-    return j % 2 == 0 ? word[j / 2] : word[j / 2] >> 16;
+  uint32_t word[4];  // two elements each, the first in the low half
+  // Odd factors permute 2^32 values, and the low halves among themselves.
+  SWITCHYARD_HOST_DEVICE static uint32_t ForExpAvg(uint32_t word) {
+    return word * 0x9E3779B1u + 0x3C6EF372u;
   }
-  SWITCHYARD_HOST_DEVICE uint32_t exp_avg(int j) const { return weight(j) * 40503u + 12345u; }
-  SWITCHYARD_HOST_DEVICE uint32_t exp_avg_sq(int j) const { return weight(j) * 30805u + 54321u; }
+  SWITCHYARD_HOST_DEVICE static uint32_t ForExpAvgSq(uint32_t word) {
+    return word * 0x85EBCA77u + 0x27D4EB2Fu;
+  }
+  SWITCHYARD_HOST_DEVICE static uint32_t Half(uint32_t word, int j) {
+    return j % 2 == 0 ? word & 0xffffu : word >> 16;
+  }
+  SWITCHYARD_HOST_DEVICE uint32_t weight(int j) const { return Half(word[j / 2], j); }
+  SWITCHYARD_HOST_DEVICE uint32_t exp_avg(int j) const { return Half(ForExpAvg(word[j / 2]), j); }
+  SWITCHYARD_HOST_DEVICE uint32_t exp_avg_sq(int j) const {
+    return Half(ForExpAvgSq(word[j / 2]), j);
+  }
 };
 
-SWITCHYARD_HOST_DEVICE inline AdamwRandom DrawAdamw(uint64_t seed, uint32_t step,
-                                                    uint32_t tensor_id, int64_t offset) {
+// Draws of one tensor in one step.
+struct AdamwKey {
+  uint32_t key, mask;
+};
+
+SWITCHYARD_HOST_DEVICE inline AdamwKey MakeAdamwKey(uint64_t seed, uint32_t step,
+                                                    uint32_t tensor_id) {
+  const PhiloxWords words = Philox4x32({{tensor_id, step, 0, 0}}, static_cast<uint32_t>(seed),
+                                       static_cast<uint32_t>(seed >> 32));
+  return {words.word[0], words.word[1]};
+}
+
+// 64 random bits and, as their odd multiples, 64 more: each word by itself is as good as drawn.
+SWITCHYARD_HOST_DEVICE inline AdamwRandom DrawAdamw(const AdamwKey& key, int64_t offset) {
   const uint64_t group = static_cast<uint64_t>(offset) / 8;
-  const PhiloxWords words = Philox4x32(
-      {{static_cast<uint32_t>(group), static_cast<uint32_t>(group >> 32), tensor_id, step}},
-      static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-  return {{words.word[0], words.word[1], words.word[2], words.word[3]}};
+  uint32_t a = static_cast<uint32_t>(group), b = static_cast<uint32_t>(group >> 32) ^ key.mask;
+  Philox2x32(a, b, key.key);
+  return {{a, b, a * 0xC2B2AE35u + b, b * 0x2545F491u + a}};
 }
 
 }  // namespace switchyard::kernels

@@ -130,6 +130,7 @@ void ExchangeBack(const ExchangeBackParams& p) {
   std::vector<nv_bfloat16> own(p.hidden);
   for (int64_t t = 0; p.receive_blocks > 0 && t < p.num_tokens; ++t) {
     std::vector<const nv_bfloat16*> parts;
+    if (p.residual_TD != nullptr) parts.push_back(p.residual_TD + t * p.hidden);
     for (int s = 0; s < c.size; ++s) {
       const int64_t slot = p.slot_PT[s * p.num_tokens + t];
       if (slot < 0) continue;

@@ -8,22 +8,11 @@ namespace switchyard::kernels::reference {
 void RmsNormForward(const RmsNormForwardParams& p) {
   for (int64_t t = 0; t < p.num_tokens; ++t) {
     const int64_t row = t * p.hidden;
-    std::vector<double> sum(p.hidden);
     double square = 0;
-    for (int d = 0; d < p.hidden; ++d) {
-      double v = ToFloat(p.x_TD[row + d]);
-      for (int a = 0; a < p.num_addends; ++a) v += ToFloat(p.addend_TD[a][row + d]);
-      if (p.num_addends > 0) {
-        p.sum_TD[row + d] = ToBf16(v);
-        v = ToFloat(p.sum_TD[row + d]);
-      }
-      sum[d] = v;
-      square += v * v;
-    }
+    for (int d = 0; d < p.hidden; ++d) square += std::pow(ToFloat(p.x_TD[row + d]), 2);
     const double rstd = 1 / std::sqrt(square / p.hidden + p.eps);
-    if (p.rstd_T != nullptr) p.rstd_T[t] = static_cast<float>(rstd);
     for (int d = 0; d < p.hidden; ++d)
-      p.y_TD[row + d] = ToBf16(sum[d] * rstd * ToFloat(p.gamma_D[d]));
+      p.y_TD[row + d] = ToBf16(ToFloat(p.x_TD[row + d]) * rstd * ToFloat(p.gamma_D[d]));
   }
 }
 
@@ -33,8 +22,7 @@ void RmsNormBackward(const RmsNormBackwardParams& p) {
     const int64_t row = t * p.hidden;
     double square = 0, dot = 0;
     for (int d = 0; d < p.hidden; ++d) square += std::pow(ToFloat(p.x_TD[row + d]), 2);
-    const double rstd =
-        p.rstd_T != nullptr ? p.rstd_T[t] : 1 / std::sqrt(square / p.hidden + p.eps);
+    const double rstd = 1 / std::sqrt(square / p.hidden + p.eps);
     for (int d = 0; d < p.hidden; ++d) {
       const double n = ToFloat(p.x_TD[row + d]) * rstd, dy = ToFloat(p.grad_y_TD[row + d]);
       dot += dy * ToFloat(p.gamma_D[d]) * n;

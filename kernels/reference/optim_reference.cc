@@ -43,7 +43,7 @@ void AdamwCompact(const AdamwParams& p) {
     AdamwUpdate(p, *p.scalars, segment.weight_decay, Gradient(p, i), weight, m, v);
     const int64_t offset = segment.tensor_offset + (i - segment.begin);
     const AdamwRandom random =
-        DrawAdamw(p.seed, p.scalars->step, segment.tensor_id, offset / 8 * 8);
+        DrawAdamw(MakeAdamwKey(p.seed, p.scalars->step, segment.tensor_id), offset / 8 * 8);
     const int j = static_cast<int>(offset % 8);
     p.weight[i] = FromBits(RoundStochastic(weight, random.weight(j)));
     p.compact_exp_avg[i] = FromBits(RoundStochastic(m, random.exp_avg(j)));

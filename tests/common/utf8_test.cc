@@ -17,5 +17,14 @@ TEST(Utf8Test, ReplacesOtherBytesOneByOne) {
   EXPECT_EQ(ToUtf8("\xED\xA0\x80"), "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD") << "a surrogate";
 }
 
+TEST(Utf8Test, APrefixCutsNoSequence) {
+  const std::string text = "a\xC3\xA9\xF0\x9F\x9A\x82z";
+  EXPECT_EQ(Utf8Prefix(text, 8), text);
+  EXPECT_EQ(Utf8Prefix(text, 7), "a\xC3\xA9\xF0\x9F\x9A\x82");
+  for (size_t bytes : {3, 4, 5, 6}) EXPECT_EQ(Utf8Prefix(text, bytes), "a\xC3\xA9") << bytes;
+  EXPECT_EQ(Utf8Prefix(text, 2), "a");
+  EXPECT_EQ(Utf8Prefix(text, 0), "");
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -22,8 +22,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
-sys.path[:0] = [str(HERE), str(SOURCE / "tests" / "e2e")]
+sys.path.insert(0, str(HERE))
 from bare_root import BareRoot, need, say  # noqa: E402
+from tiny_job import write_job  # noqa: E402
 
 INSIDE = "SWITCHYARD_INSIDE_NAMESPACES"
 TARGETS = ("coordinator", "node")
@@ -88,21 +89,9 @@ def build_images(buildah, packages):
 
 def run_job(buildah, directory):
     """A coordinator and a node from the images; the command line is in the coordinator's."""
-    from support import inputs
-
     data = directory / "data"
     data.mkdir()
-    inputs.write_data(data / "train.jsonl", 300, seed=1)
-    inputs.write_model(data / "model", data / "train.jsonl")
-    spec = {
-        "name": "tiny",
-        "model": "/data/model",
-        "data": {"train": "/data/train.jsonl", "sequence_length": 64},
-        "training": {"steps": "12", "global_batch_sequences": 8, "learning_rate": 3e-3},
-        "mesh": {"device": "cpu", "ranks": 2, "expert_parallel": 2},
-        "checkpoint": {"output": "/data/out"},
-    }
-    (data / "job.json").write_text(json.dumps(spec))
+    write_job(data, inside="/data")
     subprocess.run(["chown", "-R", USER, data], check=True)
     containers = {target: buildah("from", "--pull=never", f"switchyard-{target}") for target in TARGETS}
     started = []
@@ -123,7 +112,7 @@ def run_job(buildah, directory):
         watched = buildah.start(containers["coordinator"], "/usr/bin/switchyard", "--coordinator", address.read_text(),
                                 "submit", "--watch", "/data/job.json", volumes=volumes)  # fmt: skip
         assert watched.wait(300) == 0, "the job failed"
-        owner = (data / "out" / "final" / "config.json").stat()
+        owner = (data / "out" / "tiny" / "final" / "config.json").stat()
         assert f"{owner.st_uid}:{owner.st_gid}" == USER, owner
     finally:
         for process in reversed(started):
@@ -144,7 +133,6 @@ def main():
         # Whatever a container leaves running ends with this process.
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, *sys.argv])
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     directory = pathlib.Path(tempfile.mkdtemp(prefix="switchyard-images."))
     store = arguments.store or directory / "store"
     store.mkdir(parents=True, exist_ok=True)

@@ -19,8 +19,9 @@ import tempfile
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 BUILD = SOURCE / "build-packages"
-sys.path[:0] = [str(HERE), str(SOURCE / "tests" / "e2e")]
+sys.path.insert(0, str(HERE))
 from bare_root import BareRoot, need, say  # noqa: E402
+from tiny_job import write_job  # noqa: E402
 
 UNITS = ("switchyard-coordinator", "switchyard-agent")
 # Worst score of `systemd-analyze security` that a unit may have: 0 is perfect, 10 is naked.
@@ -74,26 +75,6 @@ def install_runtime(root):
     say("   " + json.dumps(json.loads((root / "/opt/switchyard/runtime/current/runtime.json").read_text())))
 
 
-def write_job(root):
-    """A tiny model, data and a spec below /srv/switchyard, which belongs to the service's user."""
-    from support import inputs
-
-    home = root / "/srv/switchyard"
-    home.mkdir()
-    inputs.write_data(home / "train.jsonl", 300, seed=1)
-    inputs.write_model(home / "model", home / "train.jsonl")
-    spec = {
-        "name": "tiny",
-        "model": "/srv/switchyard/model",
-        "data": {"train": "/srv/switchyard/train.jsonl", "sequence_length": 64},
-        "training": {"steps": "12", "global_batch_sequences": 8, "learning_rate": 3e-3},
-        "mesh": {"device": "cpu", "ranks": 2, "expert_parallel": 2},
-        "checkpoint": {"output": "/srv/switchyard/out", "interval_steps": "6"},
-    }
-    (home / "job.json").write_text(json.dumps(spec))
-    root.run("chown", "-R", "switchyard:switchyard", "/srv/switchyard")
-
-
 def run_job(root):
     """Daemons by their units' words, in namespaces of their own: nothing of them can be left."""
     flags = root / "/etc/default/switchyard-agent"
@@ -126,7 +107,6 @@ def main():
     parser.add_argument("--keep", type=pathlib.Path, help="leave the root in this new directory")
     arguments = parser.parse_args()
     need(("debootstrap", "debootstrap"), ("dpkg-shlibdeps", "dpkg-dev"), ("unshare", "util-linux"), ("ip", "iproute2"))
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     say("== packages")
     packages = build_packages()
     path = arguments.keep or pathlib.Path(tempfile.mkdtemp(prefix="switchyard-root.")) / "root"
@@ -139,7 +119,10 @@ def main():
             say("== runtime")
             install_runtime(root)
             say("== a job")
-            write_job(root)
+            home = root / "/srv/switchyard"
+            home.mkdir()
+            write_job(home, inside="/srv/switchyard")
+            root.run("chown", "-R", "switchyard:switchyard", "/srv/switchyard")
             run_job(root)
             say("== upgrade and removal")
             check_upgrade(root, packages)

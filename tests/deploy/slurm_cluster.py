@@ -10,6 +10,7 @@ is left, no port is taken) and Debian's slurmctld, slurmd, slurm-client and mung
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(SOURCE / "tests" / "e2e")]
+import tiny_job  # noqa: E402
 from bare_root import need, say  # noqa: E402
 
 INSIDE = "SWITCHYARD_INSIDE_NAMESPACES"
@@ -192,7 +194,7 @@ def run(cluster, tiny):
     store = name.split("-")[1]
 
     say("== a coordinator that is killed adopts what runs; what is over is ended")
-    job = cluster.create(tiny("adopted", steps="100000", interval="50"))
+    job = cluster.create(tiny("adopted", steps=100000, interval=50))
     cluster.until(job["name"], "JOB_STATE_RUNNING")
     before = cluster.alive()
     cluster.daemons["coordinator"].send_signal(signal.SIGKILL)
@@ -247,28 +249,14 @@ def main():
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts", "--mount-proc",
                               "sh", "-c", inside, sys.executable, *sys.argv])  # fmt: skip
-    from support import inputs
-
     root = pathlib.Path(tempfile.mkdtemp(prefix="switchyard-slurm."))
     try:
-        inputs.write_data(root / "train.jsonl", 300, seed=1)
-        inputs.write_model(root / "model", root / "train.jsonl")
-
-        def tiny(name, steps="12", interval="6"):
-            return {
-                "name": name,
-                "model": f"{root}/model",
-                "data": {"train": f"{root}/train.jsonl", "sequence_length": 64},
-                "training": {"steps": steps, "global_batch_sequences": 8, "learning_rate": 3e-3},
-                "mesh": {"device": "cpu", "ranks": 4, "expert_parallel": 2},
-                "checkpoint": {"output": f"{root}/out/{name}", "interval_steps": interval},
-            }
-
+        tiny_job.write_inputs(root)
         cluster = Cluster(root, programs)
         say("== Slurm")
         cluster.start_slurm()
         cluster.start_coordinator()
-        run(cluster, tiny)
+        run(cluster, functools.partial(tiny_job.spec, root, ranks=4))
         say("== all is well")
     finally:
         for process in pathlib.Path("/proc").glob("[0-9]*"):

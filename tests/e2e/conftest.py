@@ -49,10 +49,10 @@ def start_cluster(tmp_path, request):
     """Starts clusters; at the end of the test each is closed and must leave nothing behind."""
     clusters = []
 
-    def start(nodes=1, slots=2):
+    def start(nodes=1, slots=2, coordinator_arguments=()):
         directory = tmp_path / f"cluster-{len(clusters)}"
         directory.mkdir()
-        clusters.append(Cluster(directory, nodes, slots))
+        clusters.append(Cluster(directory, nodes, slots, coordinator_arguments))
         return clusters[-1]
 
     yield start

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/../.."
 seconds=${1:-600}
 shift $(($# > 0 ? 1 : 0))
 targets=("$@")
-trap 'rm -rf /dev/shm/switchyard-fuzz-*' EXIT  # libFuzzer ends without cleaning up
+trap 'rm -rf /dev/shm/switchyard-fuzz-$$-*' EXIT  # libFuzzer ends without cleaning up; $$ is its parent
 [ ${#targets[@]} -gt 0 ] || targets=(job_spec safetensors token_shard trainer_lines tokens)
 command -v clang++-14 >/dev/null || die "clang++-14 is not installed." "Run: tools/setup.sh --fuzz"
 
@@ -25,5 +25,8 @@ for target in "${targets[@]}"; do
     -print_final_stats=1 -verbosity=0 "-artifact_prefix=build-fuzz/findings/$target-" \
     "build-fuzz/corpus/$target" "tests/fuzz/corpus/$target" ||
     die "$target has a finding." "The input is in build-fuzz/findings; add it to tests/fuzz/corpus/$target with the fix."
+  # Edges (cov) and features (ft) that the collected inputs (corp) reach.
+  "build-fuzz/bin/fuzz_$target" -runs=0 "build-fuzz/corpus/$target" "tests/fuzz/corpus/$target" 2>&1 |
+    grep -o 'cov: .* corp: [^ ]*' | tail -n 1
 done
 echo "no finding"

@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "coordinator/spec/model_files.h"
 #include "tests/fuzz/fuzz_targets.h"
@@ -15,7 +16,8 @@ namespace {
 // A model directory of this process, with one file that changes.
 const std::string& ModelDirectory() {
   static const std::string& directory = *[] {
-    auto* path = new std::string("/dev/shm/switchyard-fuzz-XXXXXX");
+    // By its parent's number, so that run.sh can remove its own and no other's.
+    auto* path = new std::string(absl::StrCat("/dev/shm/switchyard-fuzz-", ::getppid(), "-XXXXXX"));
     SWITCHYARD_CHECK(::mkdtemp(path->data()) != nullptr, "cannot make a directory in /dev/shm");
     std::ofstream(*path + "/tokenizer.json") << "{}";
     std::atexit([] { std::filesystem::remove_all(ModelDirectory()); });

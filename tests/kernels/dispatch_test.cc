@@ -182,6 +182,7 @@ class Group {
     }
     p.slot_PT = At<int32_t>(r, o.slot, device);
     p.place_TK = At<int32_t>(r, o.place, device);
+    if (s.ranks > 2) p.residual_TD = At<nv_bfloat16>(r, o.x, device);
     p.y_TD = At<nv_bfloat16>(r, o.y, device);
     p.grad_weight_TK = At<float>(r, o.grad_weight, device);
     p.num_tokens = s.tokens;

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "common/model/activation_memory.h"
 #include "worker/trainer/bench/bench_command.h"
 #include "worker/trainer/train/check_command.h"
 #include "worker/trainer/train/run_command.h"
@@ -29,17 +30,37 @@ CLI::App* AddRun(CLI::App& app, RunOptions* options) {
   return run;
 }
 
+void AddActivationMemory(CLI::App& command, std::string* value) {
+  command
+      .add_option("--activation-memory", *value,
+                  "What layers keep for the backward; default: all where it costs no memory, else "
+                  "recompute_rows")
+      ->check(CLI::IsMember(switchyard::ActivationMemoryNames()));
+}
+
 CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   CLI::App* bench =
       app.add_subcommand("bench", "Measure training speed with random weights and tokens");
-  bench->add_option("--model-config", options->model_config, "config.json, or a directory with one")
-      ->required();
+  CLI::Option_group* what = bench->add_option_group("what to measure");
+  what->require_option(1);
+  what->add_option("--model-config", options->model_config,
+                   "Whole steps of this model: config.json, or a directory with one");
+  CLI::Option* calibrate =
+      what->add_flag("--calibrate", options->calibrate,
+                     "The device's rates, for the planner's predictions (takes seconds)");
+  bench->add_option("--out", options->out, "Put the rates into this JSON file (--calibrate)")
+      ->needs(calibrate);
   bench->add_option("--layers", options->layers, "Decoder layers; default: the configuration's");
   bench->add_option("--ranks", options->ranks)->check(CLI::PositiveNumber)->capture_default_str();
   bench->add_option("--expert-parallel", options->expert_parallel)
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   bench->add_option("--sequence-length", options->sequence_length)
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  bench
+      ->add_option("--documents", options->documents,
+                   "Packed into each sequence, of random lengths")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   bench->add_option("--micro-batch", options->micro_batch, "Sequences a rank takes at once")
@@ -62,11 +83,16 @@ CLI::App* AddBench(CLI::App& app, BenchOptions* options) {
   bench->add_option("--optimizer", options->optimizer, "Profile; none: forward and backward only")
       ->check(CLI::IsMember({"exact", "compact", "none"}))
       ->capture_default_str();
+  AddActivationMemory(*bench, &options->activation_memory);
   bench->add_option("--aux-loss-coef", options->aux_loss_coef)
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   bench->add_option("--trace", options->trace,
                     "Write a Chrome trace of one more step of rank 0 here (cuda)");
+  bench->add_option("--checkpoint", options->checkpoint,
+                    "Save into a new directory under this one and load from it, instead of steps; "
+                    "--model-config is then a whole model directory");
+  bench->add_flag("--phases", options->phases, "Also tell where a step's time goes, by phase");
   bench->add_flag("--deterministic", options->deterministic,
                   "The same bytes from run to run (cuda; always so on cpu)");
   bench->add_option("--gate", options->gate, "Who routes: the router, or positions, evenly")
@@ -98,6 +124,7 @@ CLI::App* AddCheck(CLI::App& app, CheckCommandOptions* options) {
   check->add_option("--dtype", options->dtype)
       ->check(CLI::IsMember({"float32", "bfloat16"}))
       ->capture_default_str();
+  AddActivationMemory(*check, &options->activation_memory);
   check->add_option("--steps", o.steps, "AdamW steps on the batch")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <fstream>
 
+#include "common/cpu_list.h"
 #include "tests/agent/support/temporary_directory.h"
 
 namespace switchyard::agent {
@@ -104,6 +106,37 @@ TEST(MachineChecksTest, ATrainerMustStartAndBeOfThisVersion) {
   EXPECT_THAT(CheckTrainer(trainer).message, HasSubstr("does not start: libtorch.so"));
   write("echo " SWITCHYARD_VERSION);
   EXPECT_EQ(CheckTrainer(trainer).health, Health::kOk);
+}
+
+// A machine's PCI devices as sysfs shows them.
+void AddPciDevice(const std::string& sysfs, const std::string& address, const std::string& vendor,
+                  const std::string& device_class, const std::string& cpus) {
+  const std::string directory = sysfs + "/bus/pci/devices/" + address;
+  std::filesystem::create_directories(directory);
+  std::ofstream(directory + "/vendor") << vendor << "\n";
+  std::ofstream(directory + "/class") << device_class << "\n";
+  std::ofstream(directory + "/local_cpulist") << cpus << "\n";
+}
+
+TEST(GpuCpusTest, AGpuWhoseCpusThisProcessMayNotUseIsNamed) {
+  const TemporaryDirectory directory;
+  const std::string sysfs = directory.path();
+  EXPECT_EQ(CheckGpuCpus(sysfs).health, Health::kSkipped);
+  AddPciDevice(sysfs, "0000:00:05.0", "0x10de", "0x020000", "1000-1001");  // a network card
+  AddPciDevice(sysfs, "0000:00:06.0", "0x8086", "0x030000", "1000-1001");
+  EXPECT_EQ(CheckGpuCpus(sysfs).health, Health::kSkipped);
+
+  AddPciDevice(sysfs, "0000:1b:00.0", "0x10de", "0x030200", "0-1023");
+  AddPciDevice(sysfs, "0000:2b:00.0", "0x10de", "0x030200", "");
+  const HealthCheck good = CheckGpuCpus(sysfs);
+  EXPECT_EQ(good.health, Health::kOk);
+  EXPECT_THAT(good.message, HasSubstr("0000:1b:00.0: " + CpuListText(UsableCpus())));
+
+  AddPciDevice(sysfs, "0000:9b:00.0", "0x10de", "0x030200", "1000-1001");
+  const HealthCheck bad = CheckGpuCpus(sysfs);
+  EXPECT_EQ(bad.health, Health::kWarning);
+  EXPECT_THAT(bad.message, HasSubstr("no CPU near 0000:9b:00.0 (1000-1001)"));
+  EXPECT_THAT(bad.fix, HasSubstr("CPUAffinity"));
 }
 
 }  // namespace

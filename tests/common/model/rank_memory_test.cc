@@ -33,7 +33,7 @@ TEST(RankMemoryTest, OneRankHoldsEveryParameterAndItsMoments) {
   EXPECT_EQ(memory.optimizer, 8 * parameters);
   EXPECT_EQ(memory.windows, 0);
   EXPECT_EQ(memory.max_rows, 4 * 1024);
-  EXPECT_EQ(memory.saved_row_capacity, memory.max_rows);
+  EXPECT_EQ(memory.row_capacity, memory.max_rows);
   EXPECT_EQ(memory.slot_bytes.size(), 9u);
 }
 
@@ -58,7 +58,7 @@ TEST(RankMemoryTest, ExpertParallelismDividesExpertsAndTheirMoments) {
   EXPECT_EQ(one.optimizer, four.optimizer);  // ZeRO-1 over 4 ranks either way
   EXPECT_GT(four.windows, 0);
   EXPECT_EQ(four.max_rows, 4 * 1024 * 4);
-  EXPECT_LT(four.saved_row_capacity, four.max_rows);
+  EXPECT_LT(four.row_capacity, four.max_rows);
 }
 
 TEST(RankMemoryTest, ProfilesHaveTheirBytesPerParameter) {
@@ -88,6 +88,54 @@ TEST(RankMemoryTest, MoreTokensNeverNeedLess) {
     EXPECT_GT(now, before);
     before = now;
   }
+}
+
+TEST(RankMemoryTest, SavingLessMakesSlotsSmallerDownToTheGradients) {
+  for (const int64_t accumulation : {1, 2}) {
+    RankMemory before;
+    for (const ActivationMemory activations : kActivationMemories) {
+      const RankMemory now = With([&](auto& in) {
+        in.activations = activations;
+        in.gradient_accumulation = accumulation;
+        in.sequence_length = 2048;
+        in.device = DeviceKind::kCuda;
+        in.precision = Precision::kBfloat16;
+      });
+      EXPECT_EQ(now.activations, activations);
+      if (!before.slot_bytes.empty()) {
+        EXPECT_LT(now.saved_activations, before.saved_activations);
+        EXPECT_LT(now.Total(), before.Total());
+        EXPECT_LT(now.slot_bytes[1], before.slot_bytes[1]);
+        EXPECT_EQ(now.max_rows, before.max_rows);
+      }
+      before = now;
+    }
+  }
+  // Few tokens: slots are as large as gradients whatever is saved, and recomputing needs room.
+  const auto few = [](ActivationMemory activations) {
+    return With([&](auto& in) {
+      in.activations = activations;
+      in.micro_batch_sequences = 1;
+      in.sequence_length = 64;
+    });
+  };
+  const RankMemory most = few(ActivationMemory::kRecomputeRows);
+  const RankMemory least = few(ActivationMemory::kRecomputeLayer);
+  EXPECT_EQ(most.slot_bytes[1], least.slot_bytes[1]);
+  EXPECT_LT(most.workspace, least.workspace);
+}
+
+TEST(RankMemoryTest, WithoutAChoiceAllIsSavedWhereGradientsComeAnyway) {
+  const auto choice = [](int64_t length, int64_t accumulation) {
+    return With([&](auto& in) {
+             in.sequence_length = length;
+             in.gradient_accumulation = accumulation;
+           })
+        .activations;
+  };
+  EXPECT_EQ(choice(32, 1), ActivationMemory::kSaveAll);
+  EXPECT_EQ(choice(32, 2), ActivationMemory::kRecomputeRows);
+  EXPECT_EQ(choice(4096, 1), ActivationMemory::kRecomputeRows);
 }
 
 TEST(RankMemoryTest, AbsurdSizesSaturate) {

@@ -167,6 +167,8 @@ TEST(SpecFileTest, RefusesWhatIsNotOneMapping) {
 
 TEST(SpecFileTest, RefusesTextThatIsNotUtf8) {
   EXPECT_THAT(Refusal("name: a\nmodel: /m\xff\n"), HasSubstr("line 2: is not UTF-8"));
+  const std::string utf16("n\0:\0 \0a\0", 8);
+  EXPECT_THAT(Refusal(utf16), HasSubstr("line 1: is not UTF-8"));
 }
 
 TEST(SpecFileTest, RefusesATildeThatNoShellExpanded) {

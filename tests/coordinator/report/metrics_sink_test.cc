@@ -75,6 +75,20 @@ TEST_F(MetricsSinkTest, TheStateIsOneAndEveryOtherZero) {
                             HasSubstr("switchyard_queue_depth{project=\"p\"} 1\n")));
 }
 
+TEST_F(MetricsSinkTest, CountersAndHistogramsOfAJobAreZeroBeforeTheirFirstEvent) {
+  sink.OnJobChanged(Job(v1::JOB_STATE_QUEUED));
+  for (const telemetry::MetricInfo& info : registry.Describe()) {
+    if (info.type == telemetry::MetricType::kGauge) continue;
+    if (info.labels == std::vector<std::string>{"project", "job"}) {
+      const char* count = info.type == telemetry::MetricType::kHistogram ? "_count" : "";
+      EXPECT_THAT(Text(),
+                  HasSubstr(absl::StrCat(info.name, count, "{job=\"a\",project=\"p\"} 0\n")));
+    } else if (info.name != "switchyard_job_phase_seconds_total") {  // the trainer names the phases
+      EXPECT_THAT(Text(), HasSubstr(absl::StrCat(info.name, "{bucket=\"productive\",job=\"a\"")));
+    }
+  }
+}
+
 TEST_F(MetricsSinkTest, AStepThatComesAgainWithItsHeldOutLossIsCountedOnce) {
   const v1::Job job = Job(v1::JOB_STATE_RUNNING);
   sink.OnStep(job, Step(1));

@@ -148,6 +148,16 @@ TEST(ValidateSpecTest, RefusesAMicroBatchAboveTheGlobalBatch) {
                                             "training.global_batch_sequences (8)"));
 }
 
+TEST(ValidateSpecTest, RefusesAnUnknownActivationMemory) {
+  v1::JobSpec spec = GoodSpec();
+  spec.mutable_training()->set_activation_memory("recompute_gate_up");
+  EXPECT_THAT(Violations(spec), IsEmpty());
+  spec.mutable_training()->set_activation_memory("auto");
+  EXPECT_THAT(Violations(spec),
+              ElementsAre("training.activation_memory: is \"auto\"; must be one of save_all, "
+                          "recompute_rows, recompute_gate_up, recompute_layer"));
+}
+
 TEST(ValidateSpecTest, RefusesCompactOptimizerUnderFloat32) {
   const std::string message =
       "training.optimizer: is \"compact\"; under float32 weights only \"exact\" exists, set "

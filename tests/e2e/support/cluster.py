@@ -16,11 +16,12 @@ TERMINAL = {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
 class Cluster:
     """Starts, kills and starts again the programs of one installation; `close` proves that nothing is left."""
 
-    def __init__(self, directory, nodes=1, slots=2):
+    def __init__(self, directory, nodes=1, slots=2, coordinator_arguments=()):
         self.directory = pathlib.Path(directory)
         self.port, self.metrics_port = free_port(), free_port()
         self.address = f"127.0.0.1:{self.port}"
         self.slots = slots
+        self.coordinator_arguments = coordinator_arguments
         self.coordinator, self.agents, self.agent_metrics = None, {}, {}
         self.uids = set()
         self.start_coordinator()
@@ -36,7 +37,7 @@ class Cluster:
         self.coordinator = Daemon(
             "coordinator",
             [program("switchyard-coordinator"), "--listen", self.address, "--metrics", f"127.0.0.1:{self.metrics_port}",
-             "--state-dir", self.directory / "coordinator"],
+             "--state-dir", self.directory / "coordinator", *self.coordinator_arguments],
             self.directory / "coordinator.log",
         )  # fmt: skip
         wait_until(self._healthy, 20, lambda: f"coordinator healthy\n{self.coordinator.tail()}")

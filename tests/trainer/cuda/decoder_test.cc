@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,7 +39,8 @@ ModelShape Shape(int64_t head_dim, bool tied) {
 }
 
 std::unique_ptr<RankContext> Rank(const ModelShape& shape, const std::string& device,
-                                  int64_t sequences, int64_t length, int64_t accumulation) {
+                                  int64_t sequences, int64_t length, int64_t accumulation,
+                                  std::optional<ActivationMemory> activations = {}) {
   RankOptions options;
   options.shape = shape;
   options.device = device;
@@ -47,6 +49,7 @@ std::unique_ptr<RankContext> Rank(const ModelShape& shape, const std::string& de
   options.micro_batch_sequences = sequences;
   options.sequence_length = length;
   options.gradient_accumulation = accumulation;
+  options.activations = activations;
   return ConnectRank(options);
 }
 
@@ -134,6 +137,37 @@ INSTANTIATE_TEST_SUITE_P(Models, CudaDecoderTest,
                                            Case{"accumulated", 64, false, true, 2},
                                            Case{"tied_accumulated", 64, true, false, 2}),
                          [](const auto& test) { return test.param.name; });
+
+TEST_P(CudaDecoderTest, RecomputationGivesTheSameBytesInArenasAsLargeAsPlanned) {
+  SWITCHYARD_REQUIRE_GPU();
+  const Case& c = GetParam();
+  at::manual_seed(7);
+  const Batch batch = MakeRows(c.packed);
+  std::vector<at::Tensor> kept;
+  for (const ActivationMemory activations : kActivationMemories) {
+    SCOPED_TRACE(ActivationMemoryName(activations));
+    const auto gpu = Rank(Shape(c.head_dim, c.tied), "cuda", 2, 64, c.accumulation, activations);
+    Decoder& decoder = *gpu->decoder;
+    decoder.InitializeRandom(3);
+    decoder.ZeroGradients();
+    decoder.ForwardBackward(batch, {1.0 / 100, 0.01});
+    GpuBackend()->Synchronize();
+    const DeviceMemory before = GpuBackend()->Memory();
+    GpuBackend()->ForbidWaiting(true);
+    decoder.ZeroGradients();
+    decoder.ForwardBackward(batch, {1.0 / 100, 0.01});
+    GpuBackend()->ForbidWaiting(false);
+    GpuBackend()->Synchronize();
+    EXPECT_EQ(GpuBackend()->Memory().allocations, before.allocations);
+    EXPECT_LE(decoder.arena_use().high_water, decoder.arena_use().planned);
+    std::vector<at::Tensor> gradients;
+    for (size_t b = 0; b < decoder.parameters().blocks().size(); ++b)
+      gradients.push_back(decoder.BlockGradient(static_cast<int>(b)).cpu());
+    if (kept.empty()) kept = gradients;
+    for (size_t b = 0; b < kept.size(); ++b)
+      EXPECT_TRUE(gradients[b].equal(kept[b])) << "block " << b;
+  }
+}
 
 class CudaStepTest : public ::testing::TestWithParam<OptimizerProfile> {};
 

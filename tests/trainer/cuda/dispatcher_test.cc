@@ -8,6 +8,8 @@
 #include <ATen/ops/full_like.h>
 #include <ATen/ops/mul.h>
 #include <c10/cuda/CUDAFunctions.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <gtest/gtest.h>
 
@@ -17,10 +19,11 @@
 #include <vector>
 
 #include "common/model/cuda_dispatch_window.h"
+#include "common/model/rank_memory.h"
 #include "tests/trainer/cuda/gpu_ranks.h"
 #include "worker/trainer/cuda/cuda_dispatcher.h"
+#include "worker/trainer/cuda/cuda_ops.h"
 #include "worker/trainer/cuda/nccl_dispatcher.h"
-#include "worker/trainer/cuda/side_stream.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -96,15 +99,18 @@ std::vector<Row> ExpectedRows(const Case& c, const std::vector<Inputs>& all, int
   return rows;
 }
 
-// sum over ranks of bfloat16(sum over choices on that rank of the row times its weight, each
-// rounded to bfloat16).
-at::Tensor ExpectedCombine(const Case& c, int ranks, const Inputs& in, const at::Tensor& from_TD) {
+// residual (if defined) + sum over ranks of bfloat16(sum over choices on that rank of the row times
+// its weight, each rounded to bfloat16).
+at::Tensor ExpectedCombine(const Case& c, int ranks, const Inputs& in, const at::Tensor& from_TD,
+                           const at::Tensor& residual_TD = {}) {
   const int64_t local = c.num_experts / ranks;
   at::Tensor out = at::empty({c.tokens, c.hidden}, at::kBFloat16);
   const auto* from = from_TD.const_data_ptr<at::BFloat16>();
   auto* to = out.mutable_data_ptr<at::BFloat16>();
   for (int64_t t = 0; t < c.tokens; ++t) {
     std::vector<float> total(c.hidden, 0.0f);
+    for (int64_t d = 0; residual_TD.defined() && d < c.hidden; ++d)
+      total[d] = residual_TD.const_data_ptr<at::BFloat16>()[t * c.hidden + d];
     for (int rank = 0; rank < ranks; ++rank) {
       std::vector<float> part(c.hidden, 0.0f);
       for (int64_t k = 0; k < c.top_k; ++k) {
@@ -133,9 +139,10 @@ struct Round {
 };
 
 // Enqueues a round; nothing here waits for the device.
-// With `side` the gradients go back beside other work.
+// With `beside` the gradients go back beside other work.
+// With `dispatch_again` what Dispatch saved is not used: it is called again, with that arena.
 Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& saved,
-              SideStream* side = nullptr) {
+              ops::DeviceOps* beside = nullptr, Arena* dispatch_again = nullptr) {
   const auto options = in.x_TD.options();
   const int64_t max_rows = dispatcher.MaxRows(c.tokens);
   Round r;
@@ -143,9 +150,14 @@ Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& save
   r.rows = at::full({max_rows, c.hidden}, 7, options);
   r.routing = dispatcher.Dispatch(r.in.x_TD, r.in.expert_TK, r.in.weight_TK, saved, r.rows);
   r.y = at::full({c.tokens, c.hidden}, 7, options);
-  dispatcher.Combine(Weighted(r.rows, r.routing), r.routing, r.y);
+  dispatcher.Combine(Weighted(r.rows, r.routing), r.routing, r.in.grad_TD, r.y);
   r.rows_again = at::full({max_rows, c.hidden}, 7, options);
-  dispatcher.Redispatch(r.in.x_TD, r.routing, r.rows_again);
+  if (dispatch_again != nullptr) {  // a layer that did not save its routing
+    r.routing = dispatcher.Dispatch(r.in.x_TD, r.in.expert_TK, r.in.weight_TK, *dispatch_again,
+                                    r.rows_again);
+  } else {
+    dispatcher.Redispatch(r.in.x_TD, r.routing, r.rows_again);
+  }
   r.grad_rows = at::full({max_rows, c.hidden}, 7, options);
   dispatcher.DispatchGradient(r.in.grad_TD, r.routing, r.grad_rows);
   r.grad_x = at::full({c.tokens, c.hidden}, 7, options);
@@ -154,12 +166,13 @@ Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& save
   const auto back = [&] {
     dispatcher.CombineGradient(sums, grad_R, r.routing, r.grad_x, r.grad_weight);
   };
-  if (side == nullptr) {
+  if (beside == nullptr) {
     back();
   } else {
-    side->Run(back);
+    beside->MarkBeside();
+    beside->Beside(back);
     dispatcher.Redispatch(r.in.x_TD, r.routing, r.rows_again);  // beside it
-    side->Join();
+    beside->JoinBeside();
   }
   return r;
 }
@@ -190,7 +203,8 @@ void Check(const Case& c, const std::vector<Inputs>& all, int rank, const Round&
   const auto count = static_cast<int64_t>(expected.size());
   EXPECT_TRUE(at::equal(r.rows_again.narrow(0, 0, count), r.rows.narrow(0, 0, count)));
   const int ranks = static_cast<int>(all.size());
-  EXPECT_TRUE(at::equal(r.y.cpu(), ExpectedCombine(c, ranks, all[rank], all[rank].x_TD)));
+  EXPECT_TRUE(at::equal(r.y.cpu(),
+                        ExpectedCombine(c, ranks, all[rank], all[rank].x_TD, all[rank].grad_TD)));
   EXPECT_TRUE(at::equal(r.grad_x.cpu(), ExpectedCombine(c, ranks, all[rank], all[rank].grad_TD)));
   EXPECT_TRUE(at::equal(r.grad_weight.cpu(),
                         at::mul(all[rank].weight_TK, 2).masked_fill(all[rank].expert_TK < 0, 0)));
@@ -198,6 +212,10 @@ void Check(const Case& c, const std::vector<Inputs>& all, int rank, const Round&
 
 DispatchWindowShape Shape(const Case& c, int ranks) {
   return {ranks, c.tokens, c.hidden, c.top_k, 2};
+}
+
+int64_t SavedBytes(const Case& c, int ranks) {
+  return ExchangeRoutingBytes(Shape(c, ranks), c.num_experts, c.tokens);
 }
 
 std::unique_ptr<ExchangeDispatcher> Make(bool window, CudaMeshGroups& groups, const Case& c,
@@ -234,18 +252,20 @@ void CheckCase(const Case& c, bool window, int rank, int ranks, int rounds,
     for (int r = 0; r < ranks; ++r) inputs[set].push_back(MakeInputs(cases[set], r, set));
     own.push_back(OnGpu(inputs[set][rank], device));
   }
-  Arena saved("saved", rounds * dispatcher->SavedBytes(c.tokens), device);
+  Arena saved("saved", rounds * SavedBytes(c, ranks), device);
+  Arena again("again", rounds * SavedBytes(c, ranks), device);
   std::vector<Round> done;
-  SideStream side;
+  const std::unique_ptr<ops::DeviceOps> operations = cuda::MakeCudaOps({});
   std::mt19937 random(rank);
   c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_ERROR);
   for (int round = 0; round < rounds; ++round) {
     if (random() % 3 == 0) at::cuda::sleep(random() % 400000);
     const int set = round % kInputSets;
     const int64_t before = saved.used();
-    done.push_back(
-        Enqueue(cases[set], *dispatcher, own[set], saved, c.max_blocks > 0 ? &side : nullptr));
-    EXPECT_EQ(saved.used() - before, dispatcher->SavedBytes(cases[set].tokens));
+    done.push_back(Enqueue(cases[set], *dispatcher, own[set], saved,
+                           c.max_blocks > 0 ? operations.get() : nullptr,
+                           round % 2 == 1 ? &again : nullptr));
+    EXPECT_EQ(saved.used() - before, SavedBytes(cases[set], ranks));
   }
   c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_DISABLED);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -305,7 +325,7 @@ TEST(CudaWindowDispatcherTest, ACapturedRoundCanBeReplayed) {
         JoinOnGpu(id, rank, 2, 2, 32, CudaDispatchWindowLayout(Shape(c, 2)).bytes);
     const auto dispatcher = Make(/*window=*/true, groups, c, 2);
     const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(rank));
-    Arena saved("saved", dispatcher->SavedBytes(c.tokens), device);
+    Arena saved("saved", SavedBytes(c, 2), device);
     Inputs in = OnGpu(MakeInputs(c, rank, 0), device);
     at::Tensor rows = at::full({dispatcher->MaxRows(c.tokens), c.hidden}, 7, in.x_TD.options());
     at::Tensor y = at::empty_like(in.x_TD);
@@ -318,7 +338,7 @@ TEST(CudaWindowDispatcherTest, ACapturedRoundCanBeReplayed) {
       ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
       const Routing routing =
           dispatcher->Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, rows);
-      dispatcher->Combine(rows, routing, y);
+      dispatcher->Combine(rows, routing, in.x_TD, y);
       ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
     }
     ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
@@ -333,7 +353,7 @@ TEST(CudaWindowDispatcherTest, ACapturedRoundCanBeReplayed) {
       groups.Check();
       Inputs plain = host;
       plain.weight_TK = at::full_like(host.weight_TK, 1);
-      EXPECT_TRUE(at::equal(y.cpu(), ExpectedCombine(c, 2, plain, host.x_TD))) << round;
+      EXPECT_TRUE(at::equal(y.cpu(), ExpectedCombine(c, 2, plain, host.x_TD, host.x_TD))) << round;
     }
     cudaGraphExecDestroy(replay);
     cudaGraphDestroy(graph);
@@ -351,7 +371,7 @@ TEST(CudaWindowDispatcherTest, AKilledPeerEndsInPeerLost) {
         JoinOnGpu(id, rank, 2, 2, 16, CudaDispatchWindowLayout(Shape(c, 2)).bytes, kLimit);
     const auto dispatcher = Make(/*window=*/true, groups, c, 2);
     const Inputs in = OnGpu(MakeInputs(c, rank, 0), device);
-    Arena saved("saved", dispatcher->SavedBytes(c.tokens), device);
+    Arena saved("saved", SavedBytes(c, 2), device);
     const auto start = std::chrono::steady_clock::now();
     try {
       for (int i = 0; std::chrono::steady_clock::now() - start < 4 * kLimit; ++i) {

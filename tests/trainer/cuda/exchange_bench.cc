@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "common/model/cuda_dispatch_window.h"
+#include "common/model/rank_memory.h"
 #include "tests/trainer/cuda/gpu_ranks.h"
 #include "worker/trainer/cuda/nccl_dispatcher.h"
 #include "worker/trainer/cuda/window_dispatcher.h"
@@ -182,7 +183,7 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
   groups.window.reset();
   map();
   const auto run = [&](const char* name, ExchangeDispatcher& dispatcher) {
-    Arena saved("saved", dispatcher.SavedBytes(tokens), device);
+    Arena saved("saved", ExchangeRoutingBytes(shape, kExperts, tokens), device);
     at::Tensor rows = at::empty({dispatcher.MaxRows(tokens), kHidden}, bf16), y = at::empty_like(x);
     at::Tensor grad_R = at::rand({rows.size(0)}, bf16.dtype(at::kFloat));
     at::Tensor grad_TK = at::empty_like(weight);
@@ -192,7 +193,7 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
           saved.Reset();
           routing = dispatcher.Dispatch(x, expert, weight, saved, rows);
         },
-        [&] { dispatcher.Combine(rows, routing, y); },
+        [&] { dispatcher.Combine(rows, routing, x, y); },
         [&] { dispatcher.Redispatch(x, routing, rows); },
         [&] { dispatcher.DispatchGradient(x, routing, rows); },
         [&] { dispatcher.CombineGradient(rows, grad_R, routing, y, grad_TK); },

@@ -92,6 +92,52 @@ void CheckOnMesh(const std::string& name, MeshShape mesh, int64_t steps) {
 }
 
 using MeshCase = std::tuple<std::string, MeshShape, int64_t>;
+// `check` with every activation memory on a mesh: all that rank 0 writes must be the same.
+void ExpectTheSameBytes(const std::string& name, MeshShape mesh, Precision precision) {
+  const std::string unique = UniqueName("recompute");
+  const std::filesystem::path directory = std::filesystem::temp_directory_path() / unique;
+  std::filesystem::create_directories(directory);
+  std::vector<std::string> tokens;
+  for (size_t i = 0; i < kActivationMemories.size(); ++i) tokens.push_back(NewRendezvousToken());
+  RunRanks(mesh.ranks, [&](int rank) {
+    at::set_num_threads(1);
+    const Golden golden = LoadGolden(name);
+    CheckOptions options;
+    options.model = golden.directory;
+    std::filesystem::create_directories(directory / std::to_string(rank));
+    options.batch = WriteBatch(golden, directory / std::to_string(rank));
+    options.ranks = mesh.ranks;
+    options.expert_parallel = mesh.expert_parallel;
+    options.rank = rank;
+    options.precision = precision;
+    options.steps = 2;
+    NamedTensors kept;
+    for (size_t i = 0; i < kActivationMemories.size(); ++i) {
+      options.activations = kActivationMemories[i];
+      options.out = directory / (std::to_string(i) + ".safetensors");
+      options.job_uid = unique + std::to_string(i);
+      options.rendezvous_id = tokens[i];
+      RunCheck(options);
+      if (rank != 0) continue;
+      const NamedTensors tensors = ReadTensors(options.out).value();
+      if (i == 0) kept = tensors;
+      ASSERT_EQ(tensors.size(), kept.size());
+      for (size_t t = 0; t < kept.size(); ++t) {
+        EXPECT_TRUE(tensors[t].second.equal(kept[t].second))
+            << ActivationMemoryName(kActivationMemories[i]) << ' ' << kept[t].first;
+      }
+    }
+  });
+  std::filesystem::remove_all(directory);
+}
+
+TEST(CheckRecomputeTest, GivesTheSameBytesOnAMesh) {
+  ExpectTheSameBytes("plain", {4, 2}, Precision::kFloat32);
+  ExpectTheSameBytes("plain", {2, 2}, Precision::kBfloat16);
+  ExpectTheSameBytes("dense_layers", {4, 4}, Precision::kFloat32);
+  ExpectTheSameBytes("packed_documents", {2, 2}, Precision::kFloat32);
+}
+
 class CheckTest : public testing::TestWithParam<MeshCase> {};
 
 TEST_P(CheckTest, AgreesWithTransformers) {

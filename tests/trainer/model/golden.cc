@@ -52,7 +52,7 @@ double RelativeError(const at::Tensor& a, const at::Tensor& b) {
 }
 
 SingleRank::SingleRank(const ModelShape& shape, Precision precision, int64_t tokens,
-                       int64_t accumulation)
+                       int64_t accumulation, std::optional<ActivationMemory> activations)
     : communicators(MakeSingleMeshCommunicators()),
       dispatcher(MakeLocalDispatcher(shape.num_experts, shape.experts_per_token)) {
   at::set_num_threads(1);  // on a busy machine waiting threads cost more than these small models
@@ -62,6 +62,7 @@ SingleRank::SingleRank(const ModelShape& shape, Precision precision, int64_t tok
   options.precision = precision;
   options.max_sequence_length = tokens;
   options.gradient_accumulation = accumulation;
+  options.activations = activations;
   decoder = Decoder::Create(options);
 }
 

@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,8 +32,8 @@ double RelativeError(const at::Tensor& a, const at::Tensor& b);
 
 // A decoder on one rank with all it borrows.
 struct SingleRank {
-  SingleRank(const ModelShape& shape, Precision precision, int64_t tokens,
-             int64_t accumulation = 1);
+  SingleRank(const ModelShape& shape, Precision precision, int64_t tokens, int64_t accumulation = 1,
+             std::optional<ActivationMemory> activations = {});
   MeshCommunicators communicators;
   std::unique_ptr<TokenDispatcher> dispatcher;
   std::unique_ptr<Decoder> decoder;

@@ -16,10 +16,18 @@ class GoldenTest : public testing::TestWithParam<std::string> {
   GoldenTest() : golden_(LoadGolden(GetParam())), batch_(golden_.FullBatch()) {}
 
   // A decoder with the case's weights.
-  SingleRank Load(int64_t accumulation = 1) {
-    SingleRank rank(golden_.shape, Precision::kFloat32, batch_.input_id_T.numel(), accumulation);
+  SingleRank Load(int64_t accumulation = 1, std::optional<ActivationMemory> activations = {},
+                  Precision precision = Precision::kFloat32) {
+    SingleRank rank(golden_.shape, precision, batch_.input_id_T.numel(), accumulation, activations);
     EXPECT_TRUE(LoadModel(golden_.directory, rank.decoder->parameters(), nullptr).ok());
     return rank;
+  }
+  // Copies of all gradients.
+  static std::vector<at::Tensor> Gradients(Decoder& decoder) {
+    std::vector<at::Tensor> blocks;
+    for (size_t b = 0; b < decoder.parameters().blocks().size(); ++b)
+      blocks.push_back(decoder.BlockGradient(static_cast<int>(b)).clone());
+    return blocks;
   }
   LossScale Scale(double share = 1) const {
     return {1.0 / static_cast<double>(batch_.num_targets),
@@ -51,24 +59,42 @@ TEST_P(GoldenTest, LogitsAgree) {
   EXPECT_LT(RelativeError(logits.mul(valid), expected.flatten(0, 1).mul(valid)), kOutputTolerance);
 }
 
-TEST_P(GoldenTest, LossAuxiliaryLossAndEveryGradientAgree) {
-  SingleRank rank = Load();
-  const MicroBatchResult result = rank.decoder->ForwardBackward(batch_, Scale());
-  EXPECT_EQ(result.targets, batch_.num_targets);
-  const double loss = result.cross_entropy_sum() / static_cast<double>(result.targets) +
-                      golden_.shape.router_aux_loss_coef * result.aux_loss();
-  EXPECT_NEAR(result.aux_loss(), AuxLoss(), kOutputTolerance * AuxLoss());
-  EXPECT_NEAR(loss, golden_.tensors.at("loss").item<double>(), kOutputTolerance * loss);
-  ExpectGradients(*rank.decoder);
+TEST_P(GoldenTest, LossAuxiliaryLossAndEveryGradientAgreeWhateverIsRecomputed) {
+  for (const ActivationMemory activations : kActivationMemories) {
+    SCOPED_TRACE(ActivationMemoryName(activations));
+    SingleRank rank = Load(1, activations);
+    const MicroBatchResult result = rank.decoder->ForwardBackward(batch_, Scale());
+    EXPECT_EQ(result.targets, batch_.num_targets);
+    const double loss = result.cross_entropy_sum() / static_cast<double>(result.targets) +
+                        golden_.shape.router_aux_loss_coef * result.aux_loss();
+    EXPECT_NEAR(result.aux_loss(), AuxLoss(), kOutputTolerance * AuxLoss());
+    EXPECT_NEAR(loss, golden_.tensors.at("loss").item<double>(), kOutputTolerance * loss);
+    ExpectGradients(*rank.decoder);
+  }
+}
+
+TEST_P(GoldenTest, RecomputationGivesTheSameBytes) {
+  for (const Precision precision : {Precision::kFloat32, Precision::kBfloat16}) {
+    for (const int64_t accumulation : {1, 2}) {
+      std::vector<at::Tensor> kept;
+      for (const ActivationMemory activations : kActivationMemories) {
+        SCOPED_TRACE(ActivationMemoryName(activations));
+        SingleRank rank = Load(accumulation, activations, precision);
+        rank.decoder->ZeroGradients();
+        for (int64_t i = 0; i < accumulation; ++i) rank.decoder->ForwardBackward(batch_, Scale());
+        const std::vector<at::Tensor> gradients = Gradients(*rank.decoder);
+        if (kept.empty()) kept = gradients;
+        for (size_t b = 0; b < kept.size(); ++b)
+          EXPECT_TRUE(gradients[b].equal(kept[b])) << "block " << b;
+      }
+    }
+  }
 }
 
 TEST_P(GoldenTest, ASecondStepOverTheSameMemoryGivesTheSameBytes) {
   SingleRank rank = Load();
   rank.decoder->ForwardBackward(batch_, Scale());
-  std::vector<at::Tensor> first;
-  for (size_t b = 0; b < rank.decoder->parameters().blocks().size(); ++b) {
-    first.push_back(rank.decoder->BlockGradient(static_cast<int>(b)).clone());
-  }
+  const std::vector<at::Tensor> first = Gradients(*rank.decoder);
   rank.decoder->Evaluate(batch_);
   rank.decoder->ZeroGradients();
   rank.decoder->ForwardBackward(batch_, Scale());
@@ -96,11 +122,16 @@ TEST_P(GoldenTest, EvaluationGivesTheCrossEntropyOfTraining) {
 }
 
 TEST_P(GoldenTest, ArenasAreUsedToTheByte) {
-  SingleRank rank = Load();
-  rank.decoder->ForwardBackward(batch_, Scale());
-  const ArenaUse use = rank.decoder->arena_use();
-  EXPECT_LE(use.high_water, use.planned);
-  EXPECT_GE(static_cast<double>(use.high_water), 0.85 * static_cast<double>(use.planned));
+  for (const int64_t accumulation : {1, 2}) {
+    for (const ActivationMemory activations : kActivationMemories) {
+      SCOPED_TRACE(ActivationMemoryName(activations));
+      SingleRank rank = Load(accumulation, activations);
+      rank.decoder->ForwardBackward(batch_, Scale());
+      const ArenaUse use = rank.decoder->arena_use();
+      EXPECT_LE(use.high_water, use.planned);
+      EXPECT_GE(static_cast<double>(use.high_water), 0.85 * static_cast<double>(use.planned));
+    }
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, GoldenTest, testing::ValuesIn(GoldenCases()),

@@ -45,15 +45,15 @@ TEST(LocalDispatcherTest, RowsAreSortedByExpertThenTokenAndCombineSumsThem) {
   EXPECT_TRUE(rows.select(1, 0).slice(0, 0, 6).equal(at::tensor({0.f, 1.f, 3.f, 0.f, 1.f, 3.f})));
   EXPECT_EQ(routing.weight_R[2].item<float>(), weight[3][1].item<float>());
   at::Tensor y = at::full({4, 5}, NAN);
-  dispatcher->Combine(rows, routing, y);
-  EXPECT_TRUE(y.select(1, 0).equal(at::tensor({0.f, 2.f, 0.f, 6.f})));  // twice x; padding zero
+  dispatcher->Combine(rows, routing, x, y);
+  EXPECT_TRUE(y.select(1, 0).equal(at::tensor({0.f, 3.f, 2.f, 9.f})));  // and twice x; not padding
   at::Tensor grad_weight = at::full({4, 2}, NAN);
   dispatcher->CombineGradient(rows, routing.weight_R, routing, y, grad_weight);
   const at::Tensor routed = expert.ge(0);
   EXPECT_TRUE(grad_weight.equal(weight.mul(routed)));
 }
 
-TEST(ExpertBankTest, ListsLongerThanTheCapacityGiveTheSameResults) {
+TEST(ExpertBankTest, ListsLongerThanTheCapacityAndRecomputationGiveTheSameResults) {
   const ModelShape shape = SmallShape();
   const Mesh mesh = Mesh::Create(1, 1, 4).value();
   ParameterRegistry registry(shape, mesh, 0);
@@ -66,15 +66,24 @@ TEST(ExpertBankTest, ListsLongerThanTheCapacityGiveTheSameResults) {
   routing.expert_offset_L1 = at::tensor({0, 31, 31, 40, 60}, at::kInt);
   routing.weight_R = at::randn({60});
 
-  std::vector<at::Tensor> results[4];
-  for (int run = 0; run < 4; ++run) {
+  std::vector<at::Tensor> results[8];
+  for (int run = 0; run < 8; ++run) {
     std::vector<Arena> slots;
     for (int i = 0; i < 3; ++i) slots.emplace_back("slot", 1 << 20, at::kCPU);
     GradientStore gradients(registry, slots, at::kFloat, at::kCPU, /*accumulate=*/false, {});
     Arena workspace("workspace", 1 << 20, at::kCPU);
-    StepContext context{batch, workspace, nullptr,    balance,
-                        {},    {},        at::kFloat, run % 2 == 0 ? 60 : 13};
-    context.rows_on_device = run >= 2;  // the way of a GPU, with the CPU's operations
+    const ActivationMemory activations =
+        run < 4 ? ActivationMemory::kSaveAll : ActivationMemory::kRecomputeGateUp;
+    StepContext context{batch,
+                        workspace,
+                        nullptr,
+                        balance,
+                        {},
+                        {},
+                        at::kFloat,
+                        run % 2 == 0 ? 60 : 13,
+                        SavedUnder(activations)};
+    context.rows_on_device = run % 4 >= 2;  // the way of a GPU, with the CPU's operations
     ExpertBank bank(shape, registry, gradients, 0);
     const at::Tensor y = rows.clone(), dx = grad.clone(), dw = at::zeros({60});
     bank.Forward(context, slots[0], routing, y, y);
@@ -83,9 +92,13 @@ TEST(ExpertBankTest, ListsLongerThanTheCapacityGiveTheSameResults) {
     results[run] = {y, dx, dw, gradients.Destination(gate_up).value.clone(),
                     gradients.Destination(gate_up + 1).value.clone()};
   }
-  for (int run = 1; run < 4; ++run) {
+  for (int run = 1; run < 8; ++run) {
     for (size_t i = 0; i < results[0].size(); ++i)
       EXPECT_LT(RelativeError(results[run][i], results[0][i]), 1e-6) << run << ' ' << i;
+  }
+  for (int run = 0; run < 2; ++run) {
+    for (size_t i = 0; i < results[run].size(); ++i)
+      EXPECT_TRUE(results[run + 4][i].equal(results[run][i])) << run << ' ' << i;
   }
 }
 

@@ -99,14 +99,15 @@ at::Tensor Expert(const at::Tensor& row, int64_t expert, double weight) {
       .to(row.scalar_type());
 }
 
-// sum over ranks of (sum over choices on that rank, float32, rounded to the type), float32,
-// rounded.
+// residual (if defined) + sum over ranks of (sum over choices on that rank, float32, rounded to the
+// type), float32, rounded.
 at::Tensor ExpectedCombine(const Case& c, const Inputs& in, const at::Tensor& from_TD,
-                           bool weighted) {
+                           bool weighted, const at::Tensor& residual_TD) {
   const int64_t local = c.num_experts / c.ranks;
   at::Tensor out = at::zeros({c.tokens, c.hidden}, at::TensorOptions().dtype(c.type));
   for (int64_t t = 0; t < c.tokens; ++t) {
-    at::Tensor total = at::zeros({c.hidden}, at::kFloat);
+    at::Tensor total =
+        residual_TD.defined() ? residual_TD[t].to(at::kFloat) : at::zeros({c.hidden}, at::kFloat);
     for (int rank = 0; rank < c.ranks; ++rank) {
       at::Tensor partial = at::zeros({c.hidden}, at::kFloat);
       for (int64_t k = 0; k < c.top_k; ++k) {
@@ -134,7 +135,7 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
   at::Tensor rows = at::empty({dispatcher.MaxRows(c.tokens), c.hidden}, options);
 
   Arena saved("saved", 64, at::kCPU);
-  const Routing routing = dispatcher.Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, rows);
+  Routing routing = dispatcher.Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, rows);
   ASSERT_EQ(routing.max_rows, static_cast<int64_t>(expected.size()));
   const int32_t* offset = routing.expert_offset_L1.const_data_ptr<int32_t>();
   EXPECT_EQ(std::vector<int32_t>(offset, offset + routing.expert_offset_L1.numel()), offsets);
@@ -155,12 +156,19 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
   }
 
   at::Tensor y = at::full({c.tokens, c.hidden}, 7, options);
-  dispatcher.Combine(outputs, routing, y);
-  EXPECT_TRUE(at::equal(y, ExpectedCombine(c, in, in.x_TD, true)));
+  dispatcher.Combine(outputs, routing, in.grad_TD, y);
+  EXPECT_TRUE(at::equal(y, ExpectedCombine(c, in, in.x_TD, true, in.grad_TD)));
 
   at::Tensor again = at::zeros_like(rows);
   dispatcher.Redispatch(in.x_TD, routing, again);
   EXPECT_TRUE(at::equal(again.narrow(0, 0, routing.max_rows), rows.narrow(0, 0, routing.max_rows)));
+  // A layer that does not save the routing dispatches again, then sends gradients by the new one.
+  if (round % 2 == 1) {
+    again.zero_();
+    routing = dispatcher.Dispatch(in.x_TD, in.expert_TK, in.weight_TK, saved, again);
+    EXPECT_TRUE(
+        at::equal(again.narrow(0, 0, routing.max_rows), rows.narrow(0, 0, routing.max_rows)));
+  }
 
   at::Tensor grad_rows = at::empty_like(rows);
   dispatcher.DispatchGradient(in.grad_TD, routing, grad_rows);
@@ -175,7 +183,7 @@ void CheckRound(const Case& c, TokenDispatcher& dispatcher, int rank, int round)
   at::Tensor grad_x = at::full({c.tokens, c.hidden}, 7, options);
   at::Tensor grad_weight = at::full({c.tokens, c.top_k}, 7, at::kFloat);
   dispatcher.CombineGradient(outputs, grad_weight_R, routing, grad_x, grad_weight);
-  EXPECT_TRUE(at::equal(grad_x, ExpectedCombine(c, in, in.grad_TD, false)));
+  EXPECT_TRUE(at::equal(grad_x, ExpectedCombine(c, in, in.grad_TD, false, {})));
   for (int64_t t = 0; t < c.tokens; ++t) {
     for (int64_t k = 0; k < c.top_k; ++k) {
       const bool padding = in.expert_TK.const_data_ptr<int64_t>()[t * c.top_k + k] < 0;

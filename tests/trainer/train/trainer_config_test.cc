@@ -67,6 +67,7 @@ TEST(TrainerConfigTest, NamesFieldValueAndLimitOfEverythingOutOfRange) {
   config["precision"] = "float16";
   config["job_uid"] = "a/b";
   config["training"]["beta2"] = 1.0;
+  config["training"]["activation_memory"] = "none";
   config["training"]["total_steps"] = "many";
   config["checkpoint"].erase("output");
   const std::string error = ErrorOf(config);
@@ -74,6 +75,8 @@ TEST(TrainerConfigTest, NamesFieldValueAndLimitOfEverythingOutOfRange) {
   EXPECT_THAT(error, HasSubstr("precision is \"float16\"; must be one of float32, bfloat16"));
   EXPECT_THAT(error, HasSubstr("job_uid is \"a/b\"; may hold letters, digits, - and _ only"));
   EXPECT_THAT(error, HasSubstr("training.beta2 is 1; must be at least 0 and below 1"));
+  EXPECT_THAT(error, HasSubstr("training.activation_memory is \"none\"; must be one of save_all, "
+                               "recompute_rows, recompute_gate_up, recompute_layer"));
   EXPECT_THAT(error, HasSubstr("training.total_steps is \"many\"; must be an integer"));
   EXPECT_THAT(error, HasSubstr("checkpoint.output is missing"));
 }

@@ -232,6 +232,17 @@ TEST_F(TrainingRunTest, FourRanksLearnAndAnyOtherMeshEndsWithTheSameWeights) {
   }
 }
 
+TEST_F(TrainingRunTest, AJobThatRecomputesEndsWithTheBytesOfOneThatDoesNot) {
+  ASSERT_EQ(Run(Config("kept", 2, 2, 2), "kept").code, 0);
+  json config = Config("again", 2, 2, 2);
+  config["training"]["activation_memory"] = "recompute_layer";
+  const Finished run = Run(config, "again");
+  ASSERT_EQ(run.code, 0) << run.output;
+  const auto kept = ResultBytes("kept");
+  EXPECT_FALSE(kept.empty());
+  EXPECT_TRUE(kept == ResultBytes("again"));
+}
+
 TEST_F(TrainingRunTest, KilledAndResumedEndsWithTheBytesOfAnUninterruptedRun) {
   for (const char* precision : {"float32", "bfloat16"}) {
     const std::string whole = std::string("whole-") + precision,

@@ -32,6 +32,7 @@ int DoctorCommand(int argc, char** argv) {
                                      CheckSharedMemory("/dev/shm", slots)};
   for (auto&& found : {CheckLimits(), CheckGpus(InspectGpus())})
     checks.insert(checks.end(), found.begin(), found.end());
+  checks.push_back(CheckGpuCpus("/sys"));
   checks.push_back(CheckClock());
   std::fputs(HealthJson(checks).c_str(), stdout);
   return 0;

@@ -6,14 +6,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/cpu_list.h"
 #include "common/units.h"
 
 namespace switchyard::agent {
@@ -127,6 +131,41 @@ std::vector<HealthCheck> CheckGpus(const GpuMachine& machine) {
   for (const GpuHealth& gpu : machine.gpus) checks.push_back(CheckGpu(gpu));
   if (machine.gpus.size() > 1) checks.push_back(CheckTopology(machine));
   return checks;
+}
+
+HealthCheck CheckGpuCpus(const std::string& sysfs) {
+  namespace fs = std::filesystem;
+  const std::vector<int> usable = UsableCpus();
+  std::vector<std::string> found, without;
+  std::error_code error;
+  for (const auto& device : fs::directory_iterator(sysfs + "/bus/pci/devices", error)) {
+    const auto read = [&](const char* name) {
+      std::ifstream file(device.path() / name);
+      std::string text;
+      std::getline(file, text);
+      return text;
+    };
+    // Display controllers: of graphics cards and of those for computing alone.
+    if (read("vendor") != "0x10de" || !absl::StartsWith(read("class"), "0x03")) continue;
+    const std::vector<int> near = ParseCpuList(read("local_cpulist"));
+    std::vector<int> both;
+    std::set_intersection(near.begin(), near.end(), usable.begin(), usable.end(),
+                          std::back_inserter(both));
+    const std::string name = device.path().filename().string();
+    found.push_back(absl::StrCat(name, ": ", both.empty() ? "none" : CpuListText(both)));
+    if (both.empty() && !near.empty())
+      without.push_back(absl::StrCat(name, " (", CpuListText(near), ")"));
+  }
+  std::sort(found.begin(), found.end());
+  std::sort(without.begin(), without.end());
+  if (found.empty()) return {"gpu_cpus", Health::kSkipped, "no NVIDIA GPU on the PCI bus", ""};
+  if (!without.empty()) {
+    return {"gpu_cpus", Health::kWarning,
+            absl::StrCat("this process may use no CPU near ", absl::StrJoin(without, ", ")),
+            "give the agent these CPUs, too (CPUAffinity= of its unit, the container's cpuset)"};
+  }
+  return {"gpu_cpus", Health::kOk, absl::StrCat("CPUs near GPUs: ", absl::StrJoin(found, "; ")),
+          ""};
 }
 
 HealthCheck CheckSharedMemory(const std::string& directory, int slots) {

@@ -12,6 +12,9 @@ namespace switchyard::agent {
 
 // Pure: health of each GPU, and how they reach each other.
 std::vector<HealthCheck> CheckGpus(const GpuMachine& machine);
+// Whether ranks may run on CPUs near their GPUs (the trainer binds them there); `sysfs` is "/sys"
+// but in tests. Skipped where there is no NVIDIA GPU.
+HealthCheck CheckGpuCpus(const std::string& sysfs);
 // /dev/shm, where CPU ranks exchange data and NCCL keeps its buffers.
 HealthCheck CheckSharedMemory(const std::string& directory, int slots);
 // Open files and locked memory.

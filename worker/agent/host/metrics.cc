@@ -42,6 +42,7 @@ AgentMetrics::AgentMetrics() {
       registry_.AddCounter("switchyard_agent_sessions_lost_total", "Sessions that were lost.");
   rank_ends_ = registry_.AddCounter("switchyard_agent_rank_ends_total",
                                     "Ended ranks; outcome is ok or failed.", {"outcome"});
+  for (const char* outcome : {"ok", "failed"}) rank_ends_.Increment(0, {outcome});
   bad_lines_ = registry_.AddCounter("switchyard_agent_bad_lines_total",
                                     "Lines of trainers that could not be read.");
   dropped_reports_ =

@@ -1,33 +1,34 @@
 #include "worker/trainer/bench/bench_command.h"
 
-#include <ATen/ops/arange.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <optional>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "absl/strings/str_format.h"
 #include "common/durable_file.h"
 #include "common/log.h"
 #include "common/model/model_shape.h"
+#include "worker/trainer/bench/bench_step.h"
+#include "worker/trainer/bench/calibrate.h"
+#include "worker/trainer/bench/checkpoint_bench.h"
+#include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/optim/sharded_optimizer.h"
 #include "worker/trainer/train/device_backend.h"
-#include "worker/trainer/train/host_copy.h"
 #include "worker/trainer/train/local_ranks.h"
 #include "worker/trainer/train/rank_channels.h"
 #include "worker/trainer/train/rank_context.h"
 
 namespace switchyard::trainer {
 namespace {
-
-using Clock = std::chrono::steady_clock;
 
 ModelShape ReadShape(const BenchOptions& options) {
   absl::StatusOr<ModelShape> shape = absl::InvalidArgumentError("");
@@ -43,36 +44,63 @@ ModelShape ReadShape(const BenchOptions& options) {
                                shape->is_moe_layer.empty() || shape->is_moe_layer.back());
     shape->num_layers = options.layers;
   }
+  if (options.documents > options.sequence_length) {
+    throw TrainerError(ExitCode::kConfig,
+                       absl::StrFormat("--documents is %d, but a sequence has only %d tokens",
+                                       options.documents, options.sequence_length));
+  }
   return *shape;
 }
 
-// Full sequences of random tokens, one document each.
+// First token of every document of the batch, and the end of the last.
+std::vector<int32_t> DocumentOffsets(const BenchOptions& options, std::mt19937& random) {
+  std::vector<int32_t> offsets;
+  for (int64_t sequence = 0; sequence < options.micro_batch; ++sequence) {
+    std::set<int64_t> begins = {0};
+    while (static_cast<int64_t>(begins.size()) < options.documents) {
+      begins.insert(
+          static_cast<int64_t>(random() % static_cast<uint64_t>(options.sequence_length)));
+    }
+    for (int64_t begin : begins)
+      offsets.push_back(static_cast<int32_t>(sequence * options.sequence_length + begin));
+  }
+  offsets.push_back(static_cast<int32_t>(options.micro_batch * options.sequence_length));
+  return offsets;
+}
+
+}  // namespace
+
 Batch RandomBatch(const BenchOptions& options, int64_t vocab_size, uint32_t seed) {
   Batch batch;
   batch.num_sequences = options.micro_batch;
   batch.sequence_length = options.sequence_length;
   const int64_t tokens = options.micro_batch * options.sequence_length;
   std::mt19937 random(seed);
+  const std::vector<int32_t> offsets = DocumentOffsets(options, random);
+  batch.document_offset = at::zeros({static_cast<int64_t>(offsets.size())}, at::kInt);
+  std::copy(offsets.begin(), offsets.end(), batch.document_offset.mutable_data_ptr<int32_t>());
   batch.input_id_T = at::zeros({tokens}, at::kLong);
   batch.target_T = at::full({tokens}, -100, at::kLong);
+  batch.position_T = at::zeros({tokens}, at::kLong);
   auto* input = batch.input_id_T.mutable_data_ptr<int64_t>();
   auto* target = batch.target_T.mutable_data_ptr<int64_t>();
+  auto* position = batch.position_T.mutable_data_ptr<int64_t>();
   for (int64_t t = 0; t < tokens; ++t)
     input[t] = static_cast<int64_t>(random() % static_cast<uint64_t>(vocab_size));
-  for (int64_t t = 0; t + 1 < tokens; ++t) {
-    if ((t + 1) % options.sequence_length != 0) target[t] = input[t + 1];
+  for (size_t document = 0; document + 1 < offsets.size(); ++document) {
+    for (int64_t t = offsets[document]; t < offsets[document + 1]; ++t) {
+      position[t] = t - offsets[document];
+      if (t + 1 < offsets[document + 1]) target[t] = input[t + 1];
+    }
   }
-  batch.position_T = at::arange(tokens, at::kLong).remainder(options.sequence_length);
   batch.valid_T = at::full({tokens}, true, at::kBool);
-  batch.document_offset =
-      (at::arange(options.micro_batch + 1, at::kLong).mul_(options.sequence_length)).to(at::kInt);
   batch.num_tokens = tokens;
-  batch.num_targets = options.micro_batch * (options.sequence_length - 1);
+  batch.num_targets = tokens - static_cast<int64_t>(offsets.size() - 1);
   return batch;
 }
 
 void EnqueueStep(const BenchOptions& options, RankContext& context, ShardedOptimizer* optimizer,
-                 const Batch& batch) {
+                 const Batch& batch, PhaseTimer* phases) {
   Decoder& decoder = *context.decoder;
   const double targets =
       static_cast<double>(batch.num_targets * options.ranks * options.accumulation);
@@ -84,14 +112,23 @@ void EnqueueStep(const BenchOptions& options, RankContext& context, ShardedOptim
     std::function<void(int)> reduce;
     if (last && optimizer != nullptr && options.device == "cuda")
       reduce = [&](int layer) { optimizer->ReduceLayer(layer, gradients); };
-    sums = decoder.ForwardBackward(batch, {1.0 / targets, options.aux_loss_coef}, nullptr, reduce)
-               .sums;
+    const LossScale scale = {1.0 / targets,
+                             options.aux_loss_coef / static_cast<double>(options.accumulation)};
+    sums = decoder.ForwardBackward(batch, scale, phases, reduce).sums;
   }
   if (optimizer == nullptr) return;
+  const auto enter = [phases](StepPhase phase) {
+    if (phases != nullptr) phases->Enter(phase);
+  };
+  enter(StepPhase::kReduceGradients);
   const at::Tensor squares = optimizer->ReduceGradients(gradients);
+  enter(StepPhase::kAgree);
   context.communicators().world->AllReduce(squares);
+  enter(StepPhase::kUpdate);
   optimizer->Update(gradients, 1e-5, 1.0, squares, sums);
 }
+
+namespace {
 
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
@@ -99,10 +136,28 @@ double Median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[middle] : 0.5 * (values[middle - 1] + values[middle]);
 }
 
-void Print(const BenchOptions& options, const ModelShape& shape, const std::vector<double>& seconds,
+// Times of the measured steps, on the device.
+struct StepTimes {
+  std::vector<double> seconds;
+  std::map<std::string, std::vector<double>> phases;
+};
+
+void PrintPhases(const StepTimes& times) {
+  if (times.phases.empty()) return;
+  std::printf("phases, ms  ");
+  double rest = Median(times.seconds);
+  for (const auto& [name, seconds] : times.phases) {
+    std::printf(" %s %.2f,", name.c_str(), Median(seconds) * 1e3);
+    rest -= Median(seconds);
+  }
+  std::printf(" rest %.2f\n", rest * 1e3);
+}
+
+void Print(const BenchOptions& options, const ModelShape& shape, const StepTimes& times,
            int threads, const Decoder& decoder, const DeviceMemory& before,
            const DeviceMemory& after) {
   constexpr double kGiB = 1024.0 * 1024 * 1024;
+  const std::vector<double>& seconds = times.seconds;
   const double median = Median(seconds);
   const auto [fastest, slowest] = std::minmax_element(seconds.begin(), seconds.end());
   const auto tokens = static_cast<double>(options.ranks * options.accumulation *
@@ -114,17 +169,20 @@ void Print(const BenchOptions& options, const ModelShape& shape, const std::vect
               options.ranks, options.expert_parallel, options.gate.c_str(), options.dtype.c_str(),
               options.optimizer.c_str(), options.deterministic ? ", deterministic" : "");
   std::printf(
-      "step         %.1f ms, %d sequences of %d tokens a rank (median of %d; %.1f to %.1f)\n",
+      "step         %.1f ms, %d sequences of %d tokens and %d documents a rank (median of %d; %.1f "
+      "to %.1f)\n",
       median * 1e3, static_cast<int>(options.micro_batch * options.accumulation),
-      static_cast<int>(options.sequence_length), static_cast<int>(seconds.size()), *fastest * 1e3,
-      *slowest * 1e3);
+      static_cast<int>(options.sequence_length), static_cast<int>(options.documents),
+      static_cast<int>(seconds.size()), *fastest * 1e3, *slowest * 1e3);
   std::printf("throughput   %.0f tokens/s, %.0f a rank, %.1f TFLOP/s a rank\n", tokens / median,
               tokens / median / options.ranks,
               tokens * shape.TrainingFlopsPerToken(options.sequence_length) / median / 1e12 /
                   options.ranks);
-  std::printf("arenas       %.2f GiB planned, %.2f used\n",
+  PrintPhases(times);
+  std::printf("arenas       %.2f GiB planned, %.2f used, activations %s\n",
               static_cast<double>(arenas.planned) / kGiB,
-              static_cast<double>(arenas.high_water) / kGiB);
+              static_cast<double>(arenas.high_water) / kGiB,
+              ActivationMemoryName(decoder.memory().activations));
   if (GpuBackend() == nullptr) {
     std::printf("memory       peak %.2f GiB a rank, %d threads\n",
                 static_cast<double>(PeakMemoryBytes()) / kGiB, threads);
@@ -140,6 +198,7 @@ void Print(const BenchOptions& options, const ModelShape& shape, const std::vect
 }
 
 RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
+  if (options.calibrate) return Calibrate(options, rank, channels);
   const bool gpu = options.device == "cuda";
   if (options.dtype.empty()) options.dtype = gpu ? "bfloat16" : "float32";
   RankOptions connect;
@@ -156,6 +215,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
   connect.micro_batch_sequences = options.micro_batch;
   connect.sequence_length = options.sequence_length;
   connect.gradient_accumulation = options.accumulation;
+  connect.activations = ActivationMemoryByName(options.activation_memory);
   connect.job_uid = "bench";
   const int threads = SetThreads(options.threads, options.ranks);
   connect.rendezvous_id = AgreeOnRendezvous(channels, rank, options.ranks, options.device);
@@ -166,33 +226,47 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     optimizer.emplace(context->decoder->parameters(), context->communicators(),
                       ShardedOptimizerOptions{{}, connect.optimizer});
   }
+  if (!options.checkpoint.empty()) {
+    if (!optimizer)
+      throw TrainerError(ExitCode::kConfig, "--checkpoint needs an --optimizer to save");
+    BenchCheckpoint(options, *context, *optimizer);
+    return {};
+  }
   const Batch batch = RandomBatch(options, connect.shape.vocab_size, static_cast<uint32_t>(rank));
 
   DeviceMemory before, after;
-  std::vector<double> seconds;
-  std::vector<HostCopy> done;  // of steps that may still run
-  auto last = Clock::now();
-  for (int64_t i = 0; i < options.warmup + options.steps; ++i) {
+  StepTimes times;
+  std::vector<PhaseTimer> timers;  // of the newest step, the one before and the one before that
+  for (int i = 0; i < 3; ++i) {
+    timers.emplace_back(context->decoder->options().device, options.accumulation,
+                        connect.shape.num_moe_layers());
+  }
+  const auto timer = [&timers](int64_t step) -> PhaseTimer& { return timers[step % 3]; };
+  // A step's time is the distance of its end from the end of the one before.
+  const auto finish = [&](int64_t step) {
+    const double total = timer(step).TotalSeconds();  // waits
+    context->communicators().world->Check();
+    if (step < options.warmup) return;
+    times.seconds.push_back(
+        step > options.warmup ? timer(step).end().SecondsSince(timer(step - 1).end()) : total);
+    if (!options.phases) return;
+    for (const auto& [name, seconds] : timer(step).Seconds()) times.phases[name].push_back(seconds);
+  };
+  const int64_t ahead = gpu ? 1 : 0;  // steps that the host is ahead of the device
+  const int64_t steps = options.warmup + options.steps;
+  for (int64_t i = 0; i < steps + ahead; ++i) {
     if (gpu && i == options.warmup) {
       GpuBackend()->Synchronize();
       before = GpuBackend()->Memory();
       GpuBackend()->ForbidWaiting(true);
-      last = Clock::now();
     }
-    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
-    // A step's time is the distance of its end from the end of the one before; the host runs one
-    // step ahead.
-    done.push_back(ReadBack(context->decoder->parameters().values().narrow(0, 0, 1)));
-    if (done.size() > (gpu ? 1 : 0)) {
-      done.front().Wait();
-      context->communicators().world->Check();
-      done.erase(done.begin());
+    if (i < steps) {
+      timer(i).Begin();
+      EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch,
+                  options.phases ? &timer(i) : nullptr);
+      timer(i).End();
     }
-    const auto now = Clock::now();
-    if (i >= options.warmup + (gpu ? 1 : 0)) {
-      seconds.push_back(std::chrono::duration<double>(now - last).count());
-    }
-    last = now;
+    if (i >= ahead) finish(i - ahead);
   }
   if (gpu) {
     GpuBackend()->ForbidWaiting(false);
@@ -202,12 +276,12 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
   std::string kernels;
   if (gpu && !options.trace.empty()) {  // every rank takes the step
     if (rank == 0) GpuBackend()->StartTrace();
-    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch);
+    EnqueueStep(options, *context, optimizer ? &*optimizer : nullptr, batch, nullptr);
     GpuBackend()->Synchronize();
     if (rank == 0) kernels = GpuBackend()->StopTrace(options.trace);
   }
   if (rank == 0) {
-    Print(options, connect.shape, seconds, threads, *context->decoder, before, after);
+    Print(options, connect.shape, times, threads, *context->decoder, before, after);
   }
   std::printf("%s", kernels.c_str());
   return {ExitCode::kOk, "", options.warmup + options.steps};

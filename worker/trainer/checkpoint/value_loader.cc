@@ -3,16 +3,19 @@
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
+#include <cstring>
 #include <tuple>
 
 #include "common/check.h"
 #include "common/status_macros.h"
 #include "worker/trainer/checkpoint/element_convert.h"
+#include "worker/trainer/checkpoint/parallel.h"
 
 namespace switchyard::trainer {
 namespace {
 
 constexpr int64_t kChunk = int64_t{1} << 20;  // elements converted at once
+constexpr int64_t kShare = int64_t{1} << 24;  // elements that a thread takes at once
 
 struct Segment {
   int block = 0;
@@ -30,10 +33,15 @@ void SortByPosition(const std::vector<ValueSource>& sources, std::vector<Segment
 }
 
 void CopyIn(const void* host, int64_t count, at::Tensor to) {
+  if (to.is_cpu()) {  // without the threads that an operation of torch would bring along
+    std::memcpy(to.data_ptr(), host, static_cast<size_t>(count) * to.element_size());
+    return;
+  }
   to.copy_(
       at::from_blob(const_cast<void*>(host), {count}, at::TensorOptions().dtype(to.scalar_type())));
 }
 
+// With buffers of its own: one a thread.
 class Loader {
  public:
   Loader(const std::vector<ValueSource>& sources, const ParameterRegistry& registry,
@@ -158,16 +166,23 @@ absl::Status LoadValues(const std::vector<ValueSource>& sources, const Checkpoin
     const std::vector<BlockSegment> parts =
         map.Segments(block, 0, registry.blocks()[b].numel, /*with_copies=*/false);
     ZeroPadding(parts, 0, registry.BlockValues(block));
-    for (const BlockSegment& part : parts) segments.push_back({block, part});
+    for (const BlockSegment& part : parts) {
+      for (int64_t done = 0; done < part.count; done += kShare) {
+        segments.push_back({block,
+                            {part.tensor, part.tensor_offset + done, part.block_offset + done,
+                             std::min(kShare, part.count - done)}});
+      }
+    }
     // Right for every bfloat16 source without a remainder; other sources overwrite it.
     if (state != nullptr && state->shards[b].master_remainder.defined()) {
       state->shards[b].master_remainder.zero_();
     }
   }
   SortByPosition(sources, segments);
-  Loader loader(sources, registry, state);
-  for (const Segment& segment : segments) SWITCHYARD_RETURN_IF_ERROR(loader.Load(segment));
-  return absl::OkStatus();
+  std::vector<Loader> loaders(static_cast<size_t>(FileThreads()), Loader(sources, registry, state));
+  return ForEachInParallel(segments.size(), FileThreads(), [&](int worker, size_t i) {
+    return loaders[static_cast<size_t>(worker)].Load(segments[i]);
+  });
 }
 
 absl::Status LoadShard(const std::vector<TensorSource>& sources, const CheckpointMap& map,
@@ -179,8 +194,10 @@ absl::Status LoadShard(const std::vector<TensorSource>& sources, const Checkpoin
       map.Segments(block, begin, begin + info.shard_numel(), /*with_copies=*/false);
   ZeroPadding(parts, begin, flat);
   const auto width = static_cast<int64_t>(flat.element_size());
-  std::vector<char> raw;
-  for (const BlockSegment& part : parts) {
+  std::vector<std::vector<char>> buffers(static_cast<size_t>(FileThreads()));
+  return ForEachInParallel(parts.size(), FileThreads(), [&](int worker, size_t i) -> absl::Status {
+    std::vector<char>& raw = buffers[static_cast<size_t>(worker)];
+    const BlockSegment& part = parts[i];
     const TensorSource& source = sources[part.tensor];
     SWITCHYARD_CHECK(DataTypeBytes(source.tensor->dtype) == width,
                      "optimizer state of the file's dtype");
@@ -191,8 +208,8 @@ absl::Status LoadShard(const std::vector<TensorSource>& sources, const Checkpoin
           source.file->Read(*source.tensor, part.tensor_offset + done, count, raw.data()));
       CopyIn(raw.data(), count, flat.narrow(0, part.block_offset - begin + done, count));
     }
-  }
-  return absl::OkStatus();
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace switchyard::trainer

@@ -14,9 +14,9 @@
 #include "worker/trainer/cuda/cuda_check.h"
 #include "worker/trainer/cuda/cuda_dispatcher.h"
 #include "worker/trainer/cuda/cuda_ops.h"
+#include "worker/trainer/cuda/gpu_cpus.h"
 #include "worker/trainer/cuda/local_dispatcher.h"
 #include "worker/trainer/cuda/mesh_groups_cuda.h"
-#include "worker/trainer/cuda/routing_override.h"
 #include "worker/trainer/cuda/trace.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
@@ -29,19 +29,11 @@ class CudaDeviceGroups final : public DeviceGroups {
   explicit CudaDeviceGroups(CudaMeshGroups groups) : groups_(std::move(groups)) {}
   MeshCommunicators& communicators() override { return groups_.communicators; }
   std::unique_ptr<TokenDispatcher> MakeDispatcher(int64_t num_experts,
-                                                  const DispatchWindowShape& shape,
-                                                  const std::string& gate) override {
+                                                  const DispatchWindowShape& shape) override {
     if (!groups_.why_no_window.empty())
       log::Warning("trainer.no_window", {{"reason", groups_.why_no_window}});
-    std::unique_ptr<TokenDispatcher> dispatcher;
-    if (shape.expert_parallel > 1) {
-      dispatcher = MakeCudaDispatcher(groups_, num_experts, shape);
-    } else {
-      dispatcher = cuda::MakeCudaLocalDispatcher(num_experts, shape.experts_per_token);
-    }
-    if (gate == "router") return dispatcher;
-    return cuda::MakeCudaRoutingOverride(std::move(dispatcher), num_experts, shape.max_tokens,
-                                         shape.experts_per_token, gate == "scattered");
+    if (shape.expert_parallel > 1) return MakeCudaDispatcher(groups_, num_experts, shape);
+    return cuda::MakeCudaLocalDispatcher(num_experts, shape.experts_per_token);
   }
 
  private:
@@ -71,6 +63,7 @@ class CudaBackend final : public DeviceBackend {
                        properties.major, ".", properties.minor,
                        "; this trainer's kernels are for 9.0 (H100, H200)"));
     }
+    BindToCpusNear(index, count);
     c10::cuda::set_device(static_cast<c10::DeviceIndex>(index));
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false));
@@ -89,6 +82,13 @@ class CudaBackend final : public DeviceBackend {
                                   .rank = rank,
                                   .device = c10::cuda::current_device(),
                                   .window_bytes = CudaDispatchWindowLayout(window).bytes}));
+  }
+
+  std::string Product() override {
+    cudaDeviceProp properties{};
+    cuda::Check(cudaGetDeviceProperties(&properties, c10::cuda::current_device()),
+                "cudaGetDeviceProperties");
+    return properties.name;
   }
 
   void Synchronize() override { cuda::Check(cudaDeviceSynchronize(), "cudaDeviceSynchronize"); }

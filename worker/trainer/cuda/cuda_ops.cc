@@ -47,8 +47,7 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
     cudaEventDestroy(after_beside_);
   }
 
-  void Prepare(const ModelShape& shape, int64_t max_tokens, int64_t /*sequence_length*/,
-               Arena* workspace) override {
+  void Prepare(const ModelShape& shape, int64_t max_tokens, Arena* workspace) override {
     attention_shape_ = {shape.num_heads, shape.num_kv_heads, shape.head_dim};
     workspace_ = workspace;
     upload_.emplace(max_tokens);

@@ -34,7 +34,8 @@ struct Saved {
   at::ScalarType type;
 };
 
-// What Dispatch keeps: the private tensors, then the offsets and weights of the rows.
+// What Dispatch keeps: the private tensors, then the offsets and weights of the rows. Their bytes
+// are ExchangeRoutingBytes (common/model/rank_memory.h).
 std::vector<Saved> SavedTensors(const DispatchWindowShape& shape, int64_t tokens, int64_t rows,
                                 int64_t num_experts) {
   const int64_t ranks = shape.expert_parallel, k = shape.experts_per_token;
@@ -85,16 +86,6 @@ ExchangeDispatcher::ExchangeDispatcher(int rank, int64_t num_experts,
 
 int64_t ExchangeDispatcher::MaxRows(int64_t num_tokens) const {
   return size() * num_tokens * std::min(shape_.experts_per_token, num_experts_ / size());
-}
-
-int64_t ExchangeDispatcher::SavedBytes(int64_t num_tokens) const {
-  int64_t bytes = 0;
-  for (const Saved& saved : SavedTensors(shape_, num_tokens, MaxRows(num_tokens), num_experts_)) {
-    int64_t size = static_cast<int64_t>(c10::elementSize(saved.type));
-    for (int64_t extent : saved.sizes) size *= extent;
-    bytes += (size + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
-  }
-  return bytes;
 }
 
 void ExchangeDispatcher::CheckTokens(const at::Tensor& x_TD) const {
@@ -199,8 +190,8 @@ void ExchangeDispatcher::Redispatch(const at::Tensor& x_TD, const Routing& routi
 }
 
 void ExchangeDispatcher::SendBack(const at::Tensor& rows_RD, const at::Tensor* grad_weight_R,
-                                  const Routing& routing, at::Tensor y_TD,
-                                  at::Tensor* grad_weight_TK) {
+                                  const Routing& routing, const at::Tensor* residual_TD,
+                                  at::Tensor y_TD, at::Tensor* grad_weight_TK) {
   CheckTokens(rows_RD);
   CheckTokens(y_TD);
   Check();
@@ -210,6 +201,10 @@ void ExchangeDispatcher::SendBack(const at::Tensor& rows_RD, const at::Tensor* g
   back.recv_count_P = Data<int32_t>(routing.private_tensors[kRecvCountP]);
   back.slot_PT = Data<int32_t>(routing.private_tensors[kSlotPT]);
   back.place_TK = Data<int32_t>(routing.private_tensors[kPlaceTK]);
+  if (residual_TD != nullptr) {
+    CheckTokens(*residual_TD);
+    back.residual_TD = Data<Bf16>(*residual_TD);
+  }
   back.y_TD = Data<Bf16>(y_TD);
   back.num_tokens = y_TD.size(0);
   if (grad_weight_R != nullptr) {
@@ -224,14 +219,14 @@ void ExchangeDispatcher::SendBack(const at::Tensor& rows_RD, const at::Tensor* g
 }
 
 void ExchangeDispatcher::Combine(const at::Tensor& rows_RD, const Routing& routing,
-                                 at::Tensor y_TD) {
-  SendBack(rows_RD, nullptr, routing, y_TD, nullptr);
+                                 const at::Tensor& residual_TD, at::Tensor y_TD) {
+  SendBack(rows_RD, nullptr, routing, &residual_TD, y_TD, nullptr);
 }
 
 void ExchangeDispatcher::CombineGradient(const at::Tensor& grad_rows_RD,
                                          const at::Tensor& grad_weight_R, const Routing& routing,
                                          at::Tensor grad_x_TD, at::Tensor grad_weight_TK) {
-  SendBack(grad_rows_RD, &grad_weight_R, routing, grad_x_TD, &grad_weight_TK);
+  SendBack(grad_rows_RD, &grad_weight_R, routing, nullptr, grad_x_TD, &grad_weight_TK);
 }
 
 }  // namespace switchyard::trainer

@@ -27,18 +27,14 @@ class ExchangeDispatcher : public TokenDispatcher {
   Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK, const at::Tensor& weight_TK,
                    Arena& saved, at::Tensor rows_RD) override;
   void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override;
-  void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override;
+  void Combine(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor& residual_TD,
+               at::Tensor y_TD) override;
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
                         at::Tensor grad_rows_RD) override;
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override;
   int64_t MaxRows(int64_t num_tokens) const override;
-  // Bytes that Dispatch takes from `saved`.
-  int64_t SavedBytes(int64_t num_tokens) const;
-
-  // For the calls that follow.
-  void set_max_blocks(int blocks) { blocks_.max_blocks = blocks; }
 
  protected:
   // `shape`: the largest micro-batch. Throws c10::Error for shapes that the kernels do not take.
@@ -70,7 +66,7 @@ class ExchangeDispatcher : public TokenDispatcher {
   void CheckTokens(const at::Tensor& x_TD) const;
   void SendRows(const at::Tensor& x_TD, const Routing& routing, bool build, at::Tensor rows_RD);
   void SendBack(const at::Tensor& rows_RD, const at::Tensor* grad_weight_R, const Routing& routing,
-                at::Tensor y_TD, at::Tensor* grad_weight_TK);
+                const at::Tensor* residual_TD, at::Tensor y_TD, at::Tensor* grad_weight_TK);
 
   int rank_;
   int64_t num_experts_;

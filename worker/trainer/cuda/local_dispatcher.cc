@@ -46,15 +46,9 @@ class LocalDispatcher final : public TokenDispatcher {
     Gather(x_TD, routing, rows_RD);
   }
 
-  void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
-    kernels::CombineRowsParams params{};
-    params.rows_RD = Bf16(rows_RD);
-    params.row_of_choice_TK = Data<int32_t>(routing.private_tensors[kRowOfChoice]);
-    params.y_TD = Bf16(y_TD);
-    params.num_tokens = y_TD.size(0);
-    params.hidden = static_cast<int32_t>(y_TD.size(1));
-    params.top_k = static_cast<int32_t>(top_k_);
-    Check(kernels::CombineRows(params, Stream()), "CombineRows");
+  void Combine(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor& residual_TD,
+               at::Tensor y_TD) override {
+    Sum(rows_RD, routing, &residual_TD, y_TD);
   }
 
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
@@ -65,7 +59,7 @@ class LocalDispatcher final : public TokenDispatcher {
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override {
-    Combine(grad_rows_RD, routing, grad_x_TD);
+    Sum(grad_rows_RD, routing, nullptr, grad_x_TD);
     Check(kernels::GatherChoices(
               {Data<float>(grad_weight_R), Data<int32_t>(routing.private_tensors[kRowOfChoice]),
                Data<float>(grad_weight_TK), grad_weight_TK.numel()},
@@ -85,6 +79,19 @@ class LocalDispatcher final : public TokenDispatcher {
     params.max_rows = rows_RD.size(0);
     params.hidden = static_cast<int32_t>(x_TD.size(1));
     Check(kernels::GatherRows(params, Stream()), "GatherRows");
+  }
+
+  void Sum(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor* residual_TD,
+           const at::Tensor& y_TD) const {
+    kernels::CombineRowsParams params{};
+    params.rows_RD = Bf16(rows_RD);
+    params.row_of_choice_TK = Data<int32_t>(routing.private_tensors[kRowOfChoice]);
+    params.residual_TD = residual_TD == nullptr ? nullptr : Bf16(*residual_TD);
+    params.y_TD = Bf16(y_TD);
+    params.num_tokens = y_TD.size(0);
+    params.hidden = static_cast<int32_t>(y_TD.size(1));
+    params.top_k = static_cast<int32_t>(top_k_);
+    Check(kernels::CombineRows(params, Stream()), "CombineRows");
   }
 
   int64_t num_experts_;

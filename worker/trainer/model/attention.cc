@@ -42,35 +42,45 @@ ops::QkNormRope Attention::NormRope(const StepContext& context) const {
           shape_.num_kv_heads, shape_.head_dim, context.cos, context.sin};
 }
 
+void Attention::ProjectInput(at::Tensor normed, at::Tensor qkv) const {
+  ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
+  if (qkv_bias_.defined()) {
+    at::addmm_out(qkv, qkv_bias_, normed, qkv_proj_.t());
+  } else {
+    at::mm_out(qkv, normed, qkv_proj_.t());
+  }
+}
+
+void Attention::Project(at::Tensor h_TD) const {
+  if (h_TD.is_cpu()) {
+    at::addmm_out(h_TD, x_TD_, out_, o_proj_.t());
+  } else {
+    ops::Products().AddProduct(x_TD_, out_, o_proj_, h_TD);
+  }
+  if (o_bias_.defined()) h_TD.add_(o_bias_);
+}
+
 void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD,
                         at::Tensor h_TD) {
   const int64_t tokens = x_TD.size(0);
   const int64_t query = shape_.num_heads * shape_.head_dim;
   const int64_t key = shape_.num_kv_heads * shape_.head_dim;
   x_TD_ = x_TD;
-  qkv_ = slot.Take({tokens, query + 2 * key}, context.dtype);
   out_ = slot.Take({tokens, query}, context.dtype);
   log_sum_exp_ = slot.Take({tokens, shape_.num_heads}, at::kFloat);
 
   ArenaScope scope(context.workspace);
+  const bool saved = context.saved.layer;
+  at::Tensor qkv = context.Keep(saved, slot).Take({tokens, query + 2 * key}, context.dtype);
+  qkv_ = saved ? qkv : at::Tensor();
   at::Tensor normed = context.workspace.Take(x_TD.sizes(), context.dtype);
   at::Tensor qk = context.workspace.Take({tokens, query + key}, context.dtype);
-  ops::RmsNorm(x_TD, input_norm_, eps_, normed);
-  if (qkv_bias_.defined()) {
-    at::addmm_out(qkv_, qkv_bias_, normed, qkv_proj_.t());
-  } else {
-    at::mm_out(qkv_, normed, qkv_proj_.t());
-  }
-  ops::QkNormRopeForward(NormRope(context), qkv_, qk);
+  ProjectInput(normed, qkv);
+  ops::QkNormRopeForward(NormRope(context), qkv, qk);
   ops::CausalAttention(shape_, qk.narrow(1, 0, query), qk.narrow(1, query, key),
-                       qkv_.narrow(1, query + key, key), context.batch.document_offset, out_,
+                       qkv.narrow(1, query + key, key), context.batch.document_offset, out_,
                        log_sum_exp_);
-  if (x_TD.is_cpu()) {
-    at::addmm_out(h_TD, x_TD, out_, o_proj_.t());
-  } else {
-    ops::Products().AddProduct(x_TD, out_, o_proj_, h_TD);
-  }
-  if (o_bias_.defined()) h_TD.add_(o_bias_);
+  Project(h_TD);
 }
 
 void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
@@ -88,20 +98,26 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
                            ? grad_qkv.narrow(1, 0, query + key)
                            : context.workspace.Take({tokens, query + key}, context.dtype);
 
+  at::Tensor qkv = qkv_;
+  const bool saved = qkv.defined();
+  if (!saved) {
+    qkv = context.workspace.Take({tokens, query + 2 * key}, context.dtype);
+    ProjectInput(normed, qkv);
+  }
   ops::WriteMatrixGradient(grad_TD, out_, grad_o_proj_);
   if (o_bias_.defined()) ops::WriteBiasGradient(grad_TD, grad_o_bias_);
   at::mm_out(grad_out, grad_TD, o_proj_);
 
   const ops::QkNormRope norm_rope = NormRope(context);
-  ops::QkNormRopeForward(norm_rope, qkv_, qk);
+  ops::QkNormRopeForward(norm_rope, qkv, qk);
   if (context.beside_attention) context.beside_attention();
   ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
-                               qkv_.narrow(1, query + key, key), out_, log_sum_exp_,
+                               qkv.narrow(1, query + key, key), out_, log_sum_exp_,
                                context.batch.document_offset, grad_qk.narrow(1, 0, query),
                                grad_qk.narrow(1, query, key), grad_qkv.narrow(1, query + key, key));
-  ops::QkNormRopeBackward(norm_rope, qkv_, grad_qk, grad_qkv, grad_query_norm_, grad_key_norm_);
+  ops::QkNormRopeBackward(norm_rope, qkv, grad_qk, grad_qkv, grad_query_norm_, grad_key_norm_);
 
-  ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
+  if (saved) ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
   ops::WriteMatrixGradient(grad_qkv, normed, grad_qkv_proj_);
   if (qkv_bias_.defined()) ops::WriteBiasGradient(grad_qkv, grad_qkv_bias_);
   at::mm_out(grad_normed, grad_qkv, qkv_proj_);

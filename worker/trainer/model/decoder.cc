@@ -33,6 +33,7 @@ RankMemory PlanMemory(const DecoderOptions& o) {
   input.gradient_accumulation = o.gradient_accumulation;
   input.precision = o.precision;
   input.optimizer = o.optimizer;
+  input.activations = o.activations;
   input.device = o.device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
   return ComputeRankMemory(input);
 }
@@ -73,7 +74,7 @@ struct Decoder::Parts {
     grad_embedding = gradients->Destination(embedding_index);
     if (!device.is_cpu()) {
       ops::Device().Prepare(options.shape, options.max_sequences * options.max_sequence_length,
-                            options.max_sequence_length, &workspace);
+                            &workspace);
     }
   }
 
@@ -85,9 +86,15 @@ struct Decoder::Parts {
 
   StepContext Context(const Batch& batch) {
     const int64_t tokens = batch.num_sequences * batch.sequence_length;
-    StepContext context{batch, workspace, options.dispatcher,       balance, {},
-                        {},    dtype,     memory.saved_row_capacity};
-    context.saves_rows = memory.saves_rows;
+    StepContext context{batch,
+                        workspace,
+                        options.dispatcher,
+                        balance,
+                        {},
+                        {},
+                        dtype,
+                        memory.row_capacity,
+                        SavedUnder(memory.activations)};
     context.rows_on_device = !device.is_cpu();
     const int64_t pairs = options.shape.head_dim / 2;
     const at::Tensor rotary = workspace.Take({tokens, pairs, 2}, at::kFloat);

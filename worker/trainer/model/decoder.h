@@ -11,9 +11,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/mesh.h"
+#include "common/model/activation_memory.h"
 #include "common/model/model_shape.h"
 #include "common/model/rank_memory.h"
 #include "worker/trainer/comm/communicator.h"
@@ -36,6 +38,7 @@ struct DecoderOptions {
   int64_t max_sequences = 1;        // B of the largest micro-batch
   int64_t max_sequence_length = 1;  // S; on CPU only B * S limits a batch
   int64_t gradient_accumulation = 1;
+  std::optional<ActivationMemory> activations = std::nullopt;  // as in RankMemoryInput
 };
 
 // How a micro-batch counts in the step's loss.
@@ -96,10 +99,9 @@ class Decoder {
   // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the
   // ranks' gradients is the gradient of the global loss. Activations take the place of the
   // gradients of the step before, so without accumulation those must be used up. `phases`, when
-  // `final_gradients` is called with a layer whose gradients will not change any more in this
-  // micro-batch, while the backward of another runs and work beside it costs least; not for every
-  // layer.
-  // given, is told of forward, backward, dispatch and combine.
+  // given, is told of forward, backward, dispatch and combine. `final_gradients` is called with a
+  // layer whose gradients will not change any more in this micro-batch, while the backward of
+  // another runs and work beside it costs least; not for every layer.
   MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale,
                                    PhaseTimer* phases = nullptr,
                                    const std::function<void(int layer)>& final_gradients = {});

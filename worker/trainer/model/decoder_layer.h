@@ -1,4 +1,6 @@
 // One decoder layer: attention, then a dense or mixture-of-experts feed-forward network.
+//
+// Saves the residual between the two unless it is to be recomputed.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -29,6 +31,7 @@ class DecoderLayer {
  private:
   Attention attention_;
   std::unique_ptr<FeedForward> feed_forward_;
+  at::Tensor h_TD_;  // saved, or undefined
 };
 
 }  // namespace switchyard::trainer

@@ -2,15 +2,20 @@
 //
 // One phase runs at a time: a scope inside another takes its time away from the outer one, so the
 // phases of a step add up to no more than the step. Modules name phases through
-// StepContext::phases and do not know how time is taken. Here by the host's clock, which is right
-// where operations end before the call returns; a device that runs behind the host needs events at
-// the same places, read after the step.
+// StepContext::phases and do not know how time is taken: every change of phase is a mark on the
+// device's stream (on CPU of the host's clock), read when the step is over. On a GPU a phase is
+// thus what the main stream does in it; work beside it on another stream counts where the main one
+// waits for it.
 #pragma once
 
-#include <array>
-#include <chrono>
+#include <c10/core/Device.h>
+
+#include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
+
+#include "worker/trainer/model/time_mark.h"
 
 namespace switchyard::trainer {
 
@@ -29,36 +34,31 @@ enum class StepPhase {
 
 class PhaseTimer {
  public:
-  // `phase` runs from now on. Returns the one that ran so far.
-  StepPhase Enter(StepPhase phase) {
-    const auto now = std::chrono::steady_clock::now();
-    spent_[static_cast<size_t>(running_)] += now - since_;
-    since_ = now;
-    entered_[static_cast<size_t>(phase)] = true;
-    const StepPhase before = running_;
-    running_ = phase;
-    return before;
-  }
+  // Room for the marks of a step of `micro_batches` of a model with `moe_layers`, made here, so
+  // that a step allocates nothing. Where that would be more than kMaxMarks, dispatch and combine
+  // are not told from the phases around them.
+  PhaseTimer(at::Device device, int64_t micro_batches, int64_t moe_layers);
+  static constexpr int64_t kMaxMarks = 4096;
 
-  // Seconds of every phase that has run, by name. The last one must have been left.
-  std::map<std::string, double> Seconds() const {
-    constexpr std::array<const char*, kPhases> kNames = {
-        "other", "data",  "forward", "backward", "dispatch", "combine", "reduce_gradients",
-        "agree", "update"};
-    std::map<std::string, double> seconds;
-    for (size_t i = 1; i < kPhases; ++i) {
-      if (entered_[i]) seconds[kNames[i]] = std::chrono::duration<double>(spent_[i]).count();
-    }
-    return seconds;
-  }
+  // A step begins, in no phase.
+  void Begin();
+  // `phase` runs from now on. Returns the one that ran so far.
+  StepPhase Enter(StepPhase phase);
+  // The step is over.
+  void End();
+
+  // Of the newest step; they wait for its end.
+  double TotalSeconds() const { return end().SecondsSince(marks_.front()); }
+  // Of every phase that has run, by name; none when the step had more marks than planned.
+  std::map<std::string, double> Seconds() const;
+  const TimeMark& end() const { return marks_[phases_.size()]; }
 
  private:
-  static constexpr size_t kPhases = static_cast<size_t>(StepPhase::kUpdate) + 1;
-
+  bool layers_;  // dispatch and combine are phases of their own
+  bool overrun_ = false;
   StepPhase running_ = StepPhase::kOther;
-  std::chrono::steady_clock::time_point since_ = std::chrono::steady_clock::now();
-  std::array<std::chrono::steady_clock::duration, kPhases> spent_{};
-  std::array<bool, kPhases> entered_{};
+  std::vector<TimeMark> marks_;    // mark i begins phases_[i], mark i + 1 ends it
+  std::vector<StepPhase> phases_;  // of the step so far
 };
 
 // A phase until the end of a block; then the one before goes on. Nothing when `timer` is null.

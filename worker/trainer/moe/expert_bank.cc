@@ -38,15 +38,18 @@ ExpertBank::ExpertBank(const ModelShape& shape, const ParameterRegistry& registr
 
 void ExpertBank::Forward(StepContext& context, Arena& slot, const Routing& routing,
                          const at::Tensor& rows_RD, at::Tensor out_RD) {
-  const int64_t capacity = std::min(context.saved_row_capacity, rows_RD.size(0));
-  gate_up_ = slot.Take({capacity, 2 * width_}, context.dtype);
+  const int64_t capacity = std::min(context.row_capacity, rows_RD.size(0));
+  const bool saved = context.saved.gate_up;
+  gate_up_ = saved ? slot.Take({capacity, 2 * width_}, context.dtype) : at::Tensor();
   if (context.rows_on_device) return ForwardOnDevice(context, routing, rows_RD, out_RD);
   ArenaScope scope(context.workspace);
+  const at::Tensor room =
+      saved ? gate_up_ : context.workspace.Take({capacity, 2 * width_}, context.dtype);
   const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
   ForPieces(routing.max_rows, capacity, [&](int64_t begin, int64_t count) {
     const ops::ExpertRows piece{routing.expert_offset_L1, begin};
     const at::Tensor rows = rows_RD.narrow(0, begin, count);
-    const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
+    const at::Tensor gate_up = room.narrow(0, 0, count);
     const at::Tensor h = hidden.narrow(0, 0, count);
     ops::GroupedGemmSwiGlu(piece, rows, gate_up_proj_, routing.weight_R.narrow(0, begin, count),
                            gate_up, h);
@@ -59,9 +62,11 @@ void ExpertBank::Backward(StepContext& context, const Routing& routing, const at
   if (context.rows_on_device) {
     return BackwardOnDevice(context, routing, rows_RD, grad_rows_RD, grad_weight_R);
   }
-  const int64_t capacity = gate_up_.size(0);
-  const bool saved = routing.max_rows <= capacity;
+  const int64_t capacity = std::min(context.row_capacity, rows_RD.size(0));
+  const bool saved = gate_up_.defined() && routing.max_rows <= capacity;
   ArenaScope scope(context.workspace);
+  const at::Tensor room =
+      gate_up_.defined() ? gate_up_ : context.workspace.Take({capacity, 2 * width_}, context.dtype);
   const at::Tensor hidden = context.workspace.Take({capacity, width_}, context.dtype);
   const at::Tensor grad_hidden = context.workspace.Take({capacity, width_}, context.dtype);
   const at::Tensor num_rows = routing.expert_offset_L1.slice(0, -1);
@@ -69,7 +74,7 @@ void ExpertBank::Backward(StepContext& context, const Routing& routing, const at
     const ops::ExpertRows piece{routing.expert_offset_L1, begin};
     const at::Tensor rows = rows_RD.narrow(0, begin, count);
     const at::Tensor grad_rows = grad_rows_RD.narrow(0, begin, count);
-    const at::Tensor gate_up = gate_up_.narrow(0, 0, count);
+    const at::Tensor gate_up = room.narrow(0, 0, count);
     const at::Tensor h = hidden.narrow(0, 0, count), grad_h = grad_hidden.narrow(0, 0, count);
     if (!saved) ops::GroupedGemm(piece, rows, gate_up_proj_, gate_up);
     ops::GroupedGemmTransposed(piece, grad_rows, down_proj_, grad_h);
@@ -83,7 +88,8 @@ void ExpertBank::Backward(StepContext& context, const Routing& routing, const at
 
 void ExpertBank::ForwardOnDevice(StepContext& context, const Routing& routing,
                                  const at::Tensor& rows_RD, at::Tensor out_RD) {
-  const int64_t saved = gate_up_.size(0), rest = rows_RD.size(0) - saved;
+  const int64_t saved = gate_up_.defined() ? gate_up_.size(0) : 0;
+  const int64_t rest = rows_RD.size(0) - saved;
   ArenaScope scope(context.workspace);
   const at::Tensor h = context.workspace.Take({saved + rest, width_}, context.dtype);
   const auto up = [&](int64_t begin, int64_t count, const at::Tensor& gate_up) {
@@ -92,21 +98,23 @@ void ExpertBank::ForwardOnDevice(StepContext& context, const Routing& routing,
                            h.narrow(0, begin, count));
   };
   const auto down = [&] { ops::GroupedGemm({routing.expert_offset_L1, 0}, h, down_proj_, out_RD); };
-  if (rest == 0) {
-    ops::Products().PrepareGrouped([&] {
-      up(0, saved, gate_up_);
-      down();
-    });
-  }
-  up(0, saved, gate_up_);
-  if (rest > 0) up(saved, rest, context.workspace.Take({rest, 2 * width_}, context.dtype));
-  down();
+  at::Tensor rest_gate_up;
+  if (rest > 0) rest_gate_up = context.workspace.Take({rest, 2 * width_}, context.dtype);
+  const auto products = [&] {
+    if (saved > 0) up(0, saved, gate_up_);
+    if (rest > 0) up(saved, rest, rest_gate_up);
+    down();
+  };
+  // With two pieces the second needs what the first was made ready by.
+  if (saved == 0 || rest == 0) ops::Products().PrepareGrouped(products);
+  products();
 }
 
 void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
                                   const at::Tensor& rows_RD, at::Tensor grad_rows_RD,
                                   at::Tensor grad_weight_R) {
-  const int64_t saved = gate_up_.size(0), rest = rows_RD.size(0) - saved;
+  const int64_t saved = gate_up_.defined() ? gate_up_.size(0) : 0;
+  const int64_t rest = rows_RD.size(0) - saved;
   ArenaScope scope(context.workspace);
   const ops::ExpertRows all{routing.expert_offset_L1, 0};
   const at::Tensor h = context.workspace.Take({saved + rest, width_}, context.dtype);
@@ -129,7 +137,7 @@ void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
   });
   hidden_gradient();
   if (rest > 0) {
-    gate_up.narrow(0, 0, saved).copy_(gate_up_);
+    if (saved > 0) gate_up.narrow(0, 0, saved).copy_(gate_up_);
     ops::GroupedGemm({routing.expert_offset_L1, saved}, rows_RD.narrow(0, saved, rest),
                      gate_up_proj_, gate_up.narrow(0, saved, rest));
   }

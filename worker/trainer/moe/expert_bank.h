@@ -1,11 +1,11 @@
 // The experts of this rank, applied to rows sorted by expert: down(silu(gate) * up * router
 // weight).
 //
-// A list of at most `capacity` rows keeps its gate/up for the backward; a longer one (a bad routing
-// under expert parallelism) is taken in pieces of `capacity` rows and recomputes them. Where the
-// number of rows is on the device, the first `capacity` rows are kept and those beyond recomputed,
-// whether there are any or not: the products of an empty piece cost their launch. Knows nothing of
-// tokens or ranks.
+// A list of at most `capacity` rows keeps its gate/up for the backward, if that is to be saved; a
+// longer one (a bad routing under expert parallelism) is taken in pieces of `capacity` rows and
+// recomputes them. Where the number of rows is on the device, the first `capacity` rows are kept
+// and those beyond recomputed, whether there are any or not: the products of an empty piece cost
+// their launch. Knows nothing of tokens or ranks.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -42,7 +42,7 @@ class ExpertBank {
   int64_t width_;  // F
   at::Tensor gate_up_proj_, down_proj_;
   ops::WeightGradient grad_gate_up_proj_, grad_down_proj_;
-  at::Tensor gate_up_;  // [capacity, 2F]; saved when all rows fit
+  at::Tensor gate_up_;  // [capacity, 2F]; saved when all rows fit; undefined when not to be saved
 };
 
 }  // namespace switchyard::trainer

@@ -30,8 +30,9 @@ class LocalDispatcher final : public TokenDispatcher {
     Gather(x_TD, routing, rows_RD);
   }
 
-  void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
-    ops::SumChosenRows(rows_RD, routing.private_tensors[kRowOfChoice], y_TD);
+  void Combine(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor& residual_TD,
+               at::Tensor y_TD) override {
+    ops::SumChosenRows(rows_RD, routing.private_tensors[kRowOfChoice], residual_TD, y_TD);
   }
 
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
@@ -42,7 +43,7 @@ class LocalDispatcher final : public TokenDispatcher {
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override {
-    ops::SumChosenRows(grad_rows_RD, routing.private_tensors[kRowOfChoice], grad_x_TD);
+    ops::SumChosenRows(grad_rows_RD, routing.private_tensors[kRowOfChoice], {}, grad_x_TD);
     grad_weight_TK.zero_();
     grad_weight_TK.view(-1).index_copy_(0, routing.private_tensors[kChoiceOfRow],
                                         grad_weight_R.narrow(0, 0, routing.max_rows));

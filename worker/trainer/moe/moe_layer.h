@@ -1,7 +1,8 @@
 // The mixture of experts with its norm and residual: y = h + combine(experts(dispatch(norm(h)))).
 //
-// Saves h, the router's logits and choices, and gate/up of the rows that came here. The rows
-// themselves are saved when StepContext::saves_rows, else brought once more in the backward.
+// Saves the router's logits and choices, and as StepContext::saved says: the routing, else tokens
+// are dispatched again in the backward; gate/up of the rows that came here, else it is computed
+// again; the rows themselves, else they are brought once more.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -22,17 +23,20 @@ class MoeLayer final : public FeedForward {
            const GradientStore& gradients, int layer, int moe_layer);
 
   void Forward(StepContext& context, Arena& slot, const at::Tensor& h_TD, at::Tensor y_TD) override;
-  void Backward(StepContext& context, at::Tensor grad_TD) override;
+  void Backward(StepContext& context, const at::Tensor& h_TD, at::Tensor grad_TD) override;
 
  private:
+  // Writes rows_RD; takes what must stay until the backward from `arena`.
+  Routing Dispatch(StepContext& context, Arena& arena, const at::Tensor& normed_TD,
+                   at::Tensor rows_RD) const;
+
   double eps_;
   at::Tensor norm_;
   ops::WeightGradient grad_norm_;
   Router router_;
   ExpertBank experts_;
-  at::Tensor h_TD_;  // saved, as the routing is
-  Routing routing_;
-  at::Tensor normed_TD_, rows_RD_;  // saved when StepContext::saves_rows
+  Routing routing_;                 // with StepContext::saved.layer
+  at::Tensor normed_TD_, rows_RD_;  // with StepContext::saved.rows
 };
 
 }  // namespace switchyard::trainer

@@ -9,14 +9,19 @@
 
 namespace switchyard::trainer {
 
-// Expert of choice `choice` of token `token`: t K, t K + 1, ... modulo the number of experts
-// (consecutive: a token's experts are neighbours, most often on one rank), or K experts spread
-// evenly from a pseudo-random start (scattered). Both load all experts equally.
-int64_t OverriddenExpert(int64_t token, int64_t choice, int64_t num_experts, int64_t top_k,
-                         bool scattered);
+struct RoutingOverrideOptions {
+  int64_t num_experts = 0;
+  int64_t max_tokens = 0;  // of a micro-batch
+  int64_t top_k = 0;
+  // True: a token's experts are spread evenly from a pseudo-random start. False: they are
+  // neighbours, most often on one rank. Both load all experts equally.
+  bool scattered = false;
+  at::Device device = at::kCPU;
+};
 
-// Wraps `dispatcher`. Router weights and padding stay.
+// Wraps `dispatcher`. Router weights and padding stay. A choice is made by a lookup on the device,
+// so nothing waits for it.
 std::unique_ptr<TokenDispatcher> MakeRoutingOverride(std::unique_ptr<TokenDispatcher> dispatcher,
-                                                     int64_t num_experts, bool scattered);
+                                                     const RoutingOverrideOptions& options);
 
 }  // namespace switchyard::trainer

@@ -72,9 +72,10 @@ class WindowDispatcher final : public TokenDispatcher {
   void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override {
     BringRows(x_TD, routing, rows_RD);
   }
-  void Combine(const at::Tensor& rows_RD, const Routing& routing, at::Tensor y_TD) override {
+  void Combine(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor& residual_TD,
+               at::Tensor y_TD) override {
     SendBack(rows_RD, nullptr, routing);
-    ReceiveBack(routing, y_TD, nullptr);
+    ReceiveBack(routing, &residual_TD, y_TD, nullptr);
   }
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
                         at::Tensor grad_rows_RD) override {
@@ -84,7 +85,7 @@ class WindowDispatcher final : public TokenDispatcher {
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override {
     SendBack(grad_rows_RD, &grad_weight_R, routing);
-    ReceiveBack(routing, grad_x_TD, &grad_weight_TK);
+    ReceiveBack(routing, nullptr, grad_x_TD, &grad_weight_TK);
   }
   int64_t MaxRows(int64_t num_tokens) const override {
     return num_tokens * window_.size() * std::min(shape_.experts_per_token, experts_per_rank_);
@@ -125,7 +126,8 @@ class WindowDispatcher final : public TokenDispatcher {
   // Sums the rows of every received token and sends them back, with the gradients of its weights if
   // given.
   void SendBack(const at::Tensor& rows_RD, const at::Tensor* weight_R, const Routing& routing);
-  void ReceiveBack(const Routing& routing, at::Tensor y_TD, at::Tensor* weight_TK);
+  void ReceiveBack(const Routing& routing, const at::Tensor* residual_TD, at::Tensor y_TD,
+                   at::Tensor* weight_TK);
 
   SymmetricWindow& window_;
   DispatchWindowShape shape_;
@@ -341,8 +343,10 @@ void WindowDispatcher::SendBack(const at::Tensor& rows_RD, const at::Tensor* wei
   rows_RD.scalar_type() == at::kBFloat16 ? send(c10::BFloat16()) : send(float());
 }
 
-void WindowDispatcher::ReceiveBack(const Routing& routing, at::Tensor y_TD, at::Tensor* weight_TK) {
+void WindowDispatcher::ReceiveBack(const Routing& routing, const at::Tensor* residual_TD,
+                                   at::Tensor y_TD, at::Tensor* weight_TK) {
   CheckRows(y_TD);
+  if (residual_TD != nullptr) CheckRows(*residual_TD);
   const int64_t tokens = y_TD.size(0);
   const int64_t k = shape_.experts_per_token;
   const int64_t width = shape_.hidden_size;
@@ -355,6 +359,7 @@ void WindowDispatcher::ReceiveBack(const Routing& routing, at::Tensor y_TD, at::
       std::vector<const T*> parts;
       for (int64_t t = begin; t < end; ++t) {
         parts.clear();
+        if (residual_TD != nullptr) parts.push_back(Data<T>(*residual_TD) + t * width);
         for (int from = 0; from < size(); ++from) {
           const int32_t slot = slot_PT[from * tokens + t];
           if (slot >= 0) parts.push_back(Part<T>(rank(), from, layout_.back) + slot * width);

@@ -47,11 +47,10 @@ class DeviceOps {
  public:
   virtual ~DeviceOps() = default;
 
-  // Makes ready for micro-batches of up to `max_tokens`, in sequences of `sequence_length`, of a
-  // model of this shape. Scratch memory is taken from `workspace`, which must outlive the use.
-  // Throws c10::Error when the GPU or a library cannot do the shape.
-  virtual void Prepare(const ModelShape& shape, int64_t max_tokens, int64_t sequence_length,
-                       Arena* workspace) = 0;
+  // Makes ready for micro-batches of up to `max_tokens` of a model of this shape. Scratch memory is
+  // taken from `workspace`, which must outlive the use. Throws c10::Error when the GPU or a library
+  // cannot do the shape.
+  virtual void Prepare(const ModelShape& shape, int64_t max_tokens, Arena* workspace) = 0;
   // The batch on the device, for the operations that follow; valid until the next but one call.
   virtual Batch Upload(const Batch& host) = 0;
 

@@ -19,15 +19,18 @@ void AddRow(const T* row, int64_t width, float* sum) {
 }
 
 template <typename T>
-void SumChosenRowsCpu(const at::Tensor& rows_RD, const at::Tensor& row_TK, at::Tensor& out_TD) {
+void SumChosenRowsCpu(const at::Tensor& rows_RD, const at::Tensor& row_TK,
+                      const at::Tensor& residual_TD, at::Tensor& out_TD) {
   const int64_t width = out_TD.size(1), choices = row_TK.size(1);
   const T* rows = rows_RD.const_data_ptr<T>();
   const int64_t* chosen = row_TK.const_data_ptr<int64_t>();
+  const T* residual = residual_TD.defined() ? residual_TD.const_data_ptr<T>() : nullptr;
   T* out = out_TD.mutable_data_ptr<T>();
   at::parallel_for(0, out_TD.size(0), kGrainRows, [&](int64_t begin, int64_t end) {
     std::vector<float> sum(width);
     for (int64_t t = begin; t < end; ++t) {
       std::fill(sum.begin(), sum.end(), 0.0f);
+      if (residual != nullptr) AddRow(residual + t * width, width, sum.data());
       for (int64_t k = 0; k < choices; ++k) {
         const int64_t r = chosen[t * choices + k];
         if (r >= 0) AddRow(rows + r * width, width, sum.data());
@@ -84,9 +87,11 @@ void AddEmbeddingGradientCpu(const at::Tensor& grad_TD, const at::Tensor& id_T, 
 
 }  // namespace
 
-void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK, at::Tensor out_TD) {
-  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_TD.scalar_type(), "SumChosenRows",
-                                 [&] { SumChosenRowsCpu<scalar_t>(rows_RD, row_TK, out_TD); });
+void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK,
+                   const at::Tensor& residual_TD, at::Tensor out_TD) {
+  AT_DISPATCH_FLOATING_TYPES_AND(at::kBFloat16, out_TD.scalar_type(), "SumChosenRows", [&] {
+    SumChosenRowsCpu<scalar_t>(rows_RD, row_TK, residual_TD, out_TD);
+  });
 }
 
 void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T, int64_t skipped_id,

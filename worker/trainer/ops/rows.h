@@ -11,9 +11,10 @@
 
 namespace switchyard::trainer::ops {
 
-// out_TD[t] = sum over k of rows_RD[row_TK[t, k]]; entries of -1 add nothing. row_TK: int64. CPU
-// only.
-void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK, at::Tensor out_TD);
+// out_TD[t] = residual_TD[t] + sum over k of rows_RD[row_TK[t, k]]; entries of -1 add nothing, nor
+// does an undefined residual. row_TK: int64. CPU only.
+void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK,
+                   const at::Tensor& residual_TD, at::Tensor out_TD);
 
 // destination [V, D] += the sum of grad_TD over the tokens with id_T = v; the row `skipped_id` gets
 // nothing.

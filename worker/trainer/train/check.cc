@@ -104,6 +104,7 @@ void RunCheck(const CheckOptions& options) {
                                                          .precision = options.precision,
                                                          .micro_batch_sequences = share,
                                                          .sequence_length = length,
+                                                         .activations = options.activations,
                                                          .job_uid = options.job_uid,
                                                          .rendezvous_id = options.rendezvous_id});
   Decoder& decoder = *rank->decoder;

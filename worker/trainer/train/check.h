@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "common/model/rank_memory.h"
@@ -27,6 +28,7 @@ struct CheckOptions {
   int rank = 0;
   std::string device = "cpu";
   Precision precision = Precision::kFloat32;
+  std::optional<ActivationMemory> activations;  // as in RankMemoryInput
   int64_t steps = 0;
   double learning_rate = 1e-3;
   AdamWOptions adamw;

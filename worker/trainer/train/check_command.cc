@@ -16,6 +16,7 @@ RunEnd CheckRank(const CheckCommandOptions& options, RankChannels& channels) {
   check.rank = std::max(0, options.rank);
   check.device = options.device;
   check.precision = options.dtype == "float32" ? Precision::kFloat32 : Precision::kBfloat16;
+  check.activations = ActivationMemoryByName(options.activation_memory);
   SetThreads(options.threads, check.ranks);
   check.rendezvous_id = AgreeOnRendezvous(channels, check.rank, check.ranks, options.device);
   RunCheck(check);

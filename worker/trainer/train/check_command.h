@@ -9,11 +9,12 @@
 namespace switchyard::trainer {
 
 struct CheckCommandOptions {
-  CheckOptions check;  // rank, precision and rendezvous_id are set from below
+  CheckOptions check;  // rank, precision, activations and rendezvous_id are set from below
   std::string device = "cpu";
   std::string dtype = "float32";
-  int threads = 0;  // of one rank; 0: cores / ranks
-  int rank = -1;    // -1: start all ranks
+  std::string activation_memory;  // common/model/activation_memory.h; empty: as the plan prefers
+  int threads = 0;                // of one rank; 0: cores / ranks
+  int rank = -1;                  // -1: start all ranks
 };
 
 // `arguments` are this program's, for the ranks that it starts. Returns the process exit code.

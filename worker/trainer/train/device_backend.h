@@ -35,10 +35,9 @@ class DeviceGroups {
  public:
   virtual ~DeviceGroups() = default;
   virtual MeshCommunicators& communicators() = 0;
-  // `gate`: "router", or one of those that ignore it (moe/routing_override.h). Borrows this.
+  // Borrows this.
   virtual std::unique_ptr<TokenDispatcher> MakeDispatcher(int64_t num_experts,
-                                                          const DispatchWindowShape& shape,
-                                                          const std::string& gate) = 0;
+                                                          const DispatchWindowShape& shape) = 0;
 };
 
 class DeviceBackend {
@@ -53,6 +52,8 @@ class DeviceBackend {
   // Joins the groups of the mesh. Collective; throws PeerLost.
   virtual std::unique_ptr<DeviceGroups> Join(const Mesh& mesh, const std::string& rendezvous_id,
                                              int rank, const DispatchWindowShape& window) = 0;
+  // Product name of the GPU in use, as its driver tells it.
+  virtual std::string Product() = 0;
   virtual void Synchronize() = 0;
   virtual DeviceMemory Memory() = 0;
   // From now on a call that waits for the GPU throws (true), or does not (false).

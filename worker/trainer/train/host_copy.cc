@@ -10,18 +10,6 @@ at::Tensor HostCopy::Wait() const {
   return host_;
 }
 
-TimeMark::TimeMark(at::Device device) : host_(std::chrono::steady_clock::now()) {
-  if (device.is_cpu()) return;
-  event_ = std::make_shared<c10::Event>(device.type(), c10::EventFlag::BACKEND_DEFAULT);
-  event_->record(c10::impl::VirtualGuardImpl(device.type()).getStream(device));
-}
-
-double TimeMark::SecondsSince(const TimeMark& earlier) const {
-  if (event_ == nullptr) return std::chrono::duration<double>(host_ - earlier.host_).count();
-  event_->synchronize();
-  return 1e-3 * earlier.event_->elapsedTime(*event_);
-}
-
 HostCopy ReadBack(const at::Tensor& tensor) {
   HostCopy copy;
   if (tensor.is_cpu()) {

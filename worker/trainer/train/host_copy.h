@@ -1,11 +1,9 @@
-// A tensor on its way from the device to the host, and times of the device, without anybody waiting
-// for them yet.
+// A tensor on its way from the device to the host, without anybody waiting for it yet.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 #include <c10/core/Event.h>
 
-#include <chrono>
 #include <memory>
 
 namespace switchyard::trainer {
@@ -20,18 +18,6 @@ class HostCopy {
   friend HostCopy ReadBack(const at::Tensor& tensor);
   at::Tensor host_;
   std::shared_ptr<c10::Event> copied_;  // null on CPU
-};
-
-// A point in what is enqueued on a device's current stream, or in the host's time on CPU.
-class TimeMark {
- public:
-  explicit TimeMark(at::Device device);
-  // Seconds from `earlier` to this, once the device has passed both; waits for that.
-  double SecondsSince(const TimeMark& earlier) const;
-
- private:
-  std::chrono::steady_clock::time_point host_;
-  std::shared_ptr<c10::Event> event_;  // null on CPU
 };
 
 // Enqueues the copy on the current stream; `tensor` may change afterwards. On CPU a plain copy.

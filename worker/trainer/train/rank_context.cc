@@ -46,17 +46,19 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
     } else if (has_experts) {
       context->dispatcher = MakeLocalDispatcher(shape.num_experts, shape.experts_per_token);
     }
-    if (has_experts && options.gate != "router") {
-      context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher), shape.num_experts,
-                                                options.gate == "scattered");
-    }
   } else {
-    context->device_groups =
-        GpuBackend()->Join(*mesh, options.rendezvous_id, options.rank, window);
+    context->device_groups = GpuBackend()->Join(*mesh, options.rendezvous_id, options.rank, window);
     if (has_experts) {
-      context->dispatcher =
-          context->device_groups->MakeDispatcher(shape.num_experts, window, options.gate);
+      context->dispatcher = context->device_groups->MakeDispatcher(shape.num_experts, window);
     }
+  }
+  if (has_experts && options.gate != "router") {
+    context->dispatcher = MakeRoutingOverride(std::move(context->dispatcher),
+                                              {.num_experts = shape.num_experts,
+                                               .max_tokens = window.max_tokens,
+                                               .top_k = shape.experts_per_token,
+                                               .scattered = options.gate == "scattered",
+                                               .device = device});
   }
   context->decoder = Decoder::Create({.shape = shape,
                                       .mesh = *mesh,
@@ -68,7 +70,8 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
                                       .device = device,
                                       .max_sequences = options.micro_batch_sequences,
                                       .max_sequence_length = options.sequence_length,
-                                      .gradient_accumulation = options.gradient_accumulation});
+                                      .gradient_accumulation = options.gradient_accumulation,
+                                      .activations = options.activations});
   return context;
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "common/mesh.h"
@@ -31,6 +32,7 @@ struct RankOptions {
   int64_t micro_batch_sequences = 1;
   int64_t sequence_length = 1;
   int64_t gradient_accumulation = 1;
+  std::optional<ActivationMemory> activations;  // as in RankMemoryInput
   // Names of the shared memory; the same on all ranks.
   std::string job_uid = "local";
   int64_t epoch = 1;

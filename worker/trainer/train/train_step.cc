@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <functional>
-#include <optional>
 #include <utility>
 
 #include "worker/trainer/data/batch_builder.h"
@@ -29,6 +28,11 @@ Requests AllAsked(double checkpoint, double stop, int ranks) {
   return {.checkpoint = checkpoint == ranks, .stop = stop == ranks};
 }
 
+PhaseTimer MakeTimer(const Decoder& decoder, const BatchOrder& order) {
+  const DecoderOptions& options = decoder.options();
+  return PhaseTimer(options.device, order.accumulation_steps(), options.shape.num_moe_layers());
+}
+
 }  // namespace
 
 TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
@@ -39,20 +43,16 @@ TrainStep::TrainStep(Decoder& decoder, ShardedOptimizer& optimizer,
       communicators_(communicators),
       data_(data),
       order_(order),
-      options_(options) {}
+      options_(options),
+      timers_{MakeTimer(decoder, order), MakeTimer(decoder, order)} {}
 
 PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool sample_expert_load) {
   PendingStep pending;
-  pending.begin.emplace(communicators_.world->device());
   StepResult& result = pending.result;
-  PhaseTimer timer;
-  // A device runs behind the host: what the host's clock would say of phases is not true there.
-  PhaseTimer* phases = on_cpu() ? &timer : nullptr;
-  std::optional<PhaseScope> phase(std::in_place, phases, StepPhase::kData);
-  const auto enter = [&](StepPhase next) {
-    phase.reset();
-    phase.emplace(phases, next);
-  };
+  PhaseTimer& phases = timers_[static_cast<size_t>(step) % timers_.size()];
+  pending.timer = &phases;
+  phases.Begin();
+  phases.Enter(StepPhase::kData);
   const int64_t accumulation = order_.accumulation_steps();
   result.targets = CountTargets(data_, order_.GlobalBatch(step - 1));
   result.learning_rate = LearningRate(options_.schedule, step);
@@ -75,7 +75,7 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
     std::function<void(int)> reduce;
     if (!on_cpu() && index + 1 == accumulation)
       reduce = [&](int layer) { optimizer_.ReduceLayer(layer, gradients); };
-    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, phases, reduce);
+    const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, &phases, reduce);
     const auto tokens = static_cast<double>(micro.tokens);
     sum(kCrossEntropy).add_(micro.sums.narrow(0, 0, 1));
     // Every rank has the same: the mean over ranks of it is it.
@@ -92,11 +92,11 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
   }
 
   // Sum over ranks; every rank owns a part.
-  enter(StepPhase::kReduceGradients);
+  phases.Enter(StepPhase::kReduceGradients);
   sum(kSquares).copy_(optimizer_.ReduceGradients(gradients));
 
   // What all ranks must decide together.
-  enter(StepPhase::kAgree);
+  phases.Enter(StepPhase::kAgree);
   sum(kCheckpoint).fill_(requests.checkpoint ? 1 : 0);
   sum(kStop).fill_(requests.stop ? 1 : 0);
   world.AllReduce(shared);
@@ -105,13 +105,10 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
   pending.shared = ReadBack(shared);
   if (tokens_per_expert.defined()) pending.tokens_per_expert = ReadBack(tokens_per_expert);
 
-  enter(StepPhase::kUpdate);
+  phases.Enter(StepPhase::kUpdate);
   optimizer_.Update(gradients, result.learning_rate, options_.max_grad_norm, sum(kSquares),
                     shared.narrow(0, kCrossEntropy, 2));
-  enter(StepPhase::kOther);
-  phase.reset();
-  pending.end.emplace(communicators_.world->device());
-  if (phases != nullptr) result.phase_seconds = phases->Seconds();
+  phases.End();
   return pending;
 }
 
@@ -119,7 +116,8 @@ StepResult TrainStep::Finish(PendingStep pending) {
   StepResult result = std::move(pending.result);
   const at::Tensor shared = pending.shared.Wait();
   communicators_.world->Check();
-  result.seconds = pending.end->SecondsSince(*pending.begin);
+  result.seconds = pending.timer->TotalSeconds();
+  result.phase_seconds = pending.timer->Seconds();
   const double* sums = shared.const_data_ptr<double>();
   result.agreed = AllAsked(sums[kCheckpoint], sums[kStop], communicators_.world->size());
   result.loss = sums[kCrossEntropy] * pending.cross_entropy_scale;

@@ -5,6 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "worker/trainer/data/batch_order.h"
 #include "worker/trainer/data/token_shards.h"
 #include "worker/trainer/model/decoder.h"
+#include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/optim/schedule.h"
 #include "worker/trainer/optim/sharded_optimizer.h"
 #include "worker/trainer/train/control_reader.h"
@@ -42,8 +44,9 @@ struct StepResult {
   double router_entropy = 0;                       // nats, mean over tokens and MoE layers
   at::Tensor
       tokens_per_expert;  // int64 [MoE layers, E] over all ranks; defined when it was sampled
-  double seconds = 0;                           // of this rank; on a GPU the device's
-  std::map<std::string, double> phase_seconds;  // of this rank; none on a GPU
+  // Of this rank; on a GPU the device's.
+  double seconds = 0;
+  std::map<std::string, double> phase_seconds;
 };
 
 // A step that has been enqueued; on a GPU it may still run.
@@ -52,7 +55,7 @@ struct PendingStep {
   HostCopy shared;
   std::optional<HostCopy> tokens_per_expert;
   double cross_entropy_scale = 0;
-  std::optional<TimeMark> begin, end;
+  const PhaseTimer* timer = nullptr;  // of the TrainStep, until the next but one Enqueue
 };
 
 class TrainStep {
@@ -63,7 +66,7 @@ class TrainStep {
 
   // Step `step`, 1-based. `requests` is what this rank has been asked for. On CPU the step is over
   // when the call returns; on a GPU nothing waits for it, and the next may be enqueued before
-  // Finish.
+  // Finish, but not the next but one.
   PendingStep Enqueue(int64_t step, const Requests& requests, bool sample_expert_load);
   // Waits for the step; in the order of Enqueue. The evidence of a skipped step is looked for in
   // the gradients of the newest step. Collective.
@@ -77,6 +80,7 @@ class TrainStep {
   const TokenShards& data_;
   BatchOrder& order_;
   TrainStepOptions options_;
+  std::array<PhaseTimer, 2> timers_;  // of the steps that may be pending, in turns
 };
 
 // Act on a request only when every rank has been asked. Collective, for boundaries without a step.

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/model/activation_memory.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -170,6 +171,9 @@ void Validate(const TrainerConfig& c, std::vector<std::string>* problems) {
   check.Range("training.max_grad_norm", t.max_grad_norm, 0, infinity);
   check.Range("training.router_aux_loss_coef", t.router_aux_loss_coef, 0, infinity);
   check.AtLeast("training.eval_interval_steps", t.eval_interval_steps, 0);
+  if (!t.activation_memory.empty()) {
+    check.OneOf("training.activation_memory", t.activation_memory, ActivationMemoryNames());
+  }
 }
 
 }  // namespace
@@ -229,6 +233,7 @@ absl::StatusOr<TrainerConfig> ParseTrainerConfig(const std::string& json_text) {
     training.Take("router_aux_loss_coef", &t.router_aux_loss_coef);
     training.Take("deterministic", &t.deterministic);
     training.Take("eval_interval_steps", &t.eval_interval_steps);
+    training.Take("activation_memory", &t.activation_memory);
     training.RefuseTheRest();
   }
   if (const json* object = fields.Object("checkpoint")) {

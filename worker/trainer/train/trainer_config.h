@@ -30,6 +30,7 @@ struct TrainerConfig {
     double router_aux_loss_coef = 0;
     bool deterministic = true;
     int64_t eval_interval_steps = 0;
+    std::string activation_memory;  // empty: as RankMemoryInput without a value
   };
   struct Checkpoint {
     std::string output;

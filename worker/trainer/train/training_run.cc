@@ -209,6 +209,7 @@ void TrainingRun::Load() {
   options.micro_batch_sequences = config_.training.micro_batch_sequences;
   options.sequence_length = config_.sequence_length;
   options.gradient_accumulation = order_->accumulation_steps();
+  options.activations = ActivationMemoryByName(config_.training.activation_memory);
   options.job_uid = config_.job_uid;
   options.epoch = config_.epoch;
   options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);

@@ -2,6 +2,7 @@
 #include <cute/arch/copy_sm90_desc.hpp>
 #include <utility>
 
+#include "kernels/device/dependent_launch.cuh"
 #include "kernels/grouped_gemm.h"
 #include "kernels/grouped_gemm_internal.h"
 
@@ -56,10 +57,28 @@ __device__ void WriteMap(const TensorMap& from, const Matrix& matrix, TensorMap&
   cute::tma_descriptor_cp_fence_release(reinterpret_cast<cute::TmaDescriptor*>(to), map);
 }
 
+__device__ uint32_t RowsOf(const PrepareArgs& args, int l) {
+  const int64_t begin = min(static_cast<int64_t>(args.offset_L1[l]), args.max_rows);
+  const int64_t end = min(static_cast<int64_t>(args.offset_L1[l + 1]), args.max_rows);
+  return static_cast<uint32_t>(max(end - begin, int64_t{0}));
+}
+
+// How many experts come before l by falling number of rows; called by the whole block.
+__device__ int PlaceByRows(const PrepareArgs& args, int l, uint32_t rows, int experts) {
+  int before = 0;
+  for (int first = 0; first < experts; first += kThreads) {
+    const int other = first + static_cast<int>(threadIdx.x);
+    const uint32_t its = other < experts ? RowsOf(args, other) : 0;
+    before += __syncthreads_count(other < experts && (its > rows || (its == rows && other < l)));
+  }
+  return before;
+}
+
 // A block an expert of a call (x, y), a warp an operand.
 __global__ void __launch_bounds__(kThreads)
     PrepareKernel(const __grid_constant__ PrepareArgs args) {
   __shared__ TensorMap scratch[internal::kNumOperands];
+  WaitForPrevious();
   const PreparedCall& call = args.calls[blockIdx.y];
   const GroupedArrays& to = call.arrays;
   const uint32_t n = call.shape.out_features, k = call.shape.in_features;
@@ -73,8 +92,9 @@ __global__ void __launch_bounds__(kThreads)
   const int operand = threadIdx.x / 32;
   const int l = blockIdx.x;
   const int64_t begin = min(static_cast<int64_t>(args.offset_L1[l]), args.max_rows);
-  const int64_t end = min(static_cast<int64_t>(args.offset_L1[l + 1]), args.max_rows);
-  const uint32_t rows = static_cast<uint32_t>(max(end - begin, int64_t{0}));
+  const uint32_t rows = RowsOf(args, l);
+  // The longest sums first: the tiles of a round are then of about one length.
+  const int place = gradient ? PlaceByRows(args, l, rows, call.shape.num_experts) : l;
   // A sum over no rows never clears the accumulators: one row of zeros instead, or no tile.
   const bool no_sum = gradient && rows == 0;
   const uint32_t sum_rows = no_sum ? 1 : rows;
@@ -85,30 +105,30 @@ __global__ void __launch_bounds__(kThreads)
   TensorMap* map = nullptr;
   Matrix view{};
   if (operand == internal::kOperandA) {
-    map = to.input_maps + 2 * l;
+    map = to.input_maps + 2 * place;
     view = {no_sum ? to.zeros : call.a + begin * width_a, width_a, sum_rows, 2};
   } else if (operand == internal::kOperandB) {
-    map = to.input_maps + 2 * l + 1;
+    map = to.input_maps + 2 * place + 1;
     if (gradient) {
       view = {no_sum ? to.zeros : call.b + begin * k, k, sum_rows, 2};
     } else {
       view = {call.b + l * matrix, forward_swiglu ? 0 : k, n, 2};
     }
   } else if (operand == internal::kOperandC) {
-    map = to.output_maps + 2 * l + 1;
+    map = to.output_maps + 2 * place + 1;
   } else {
-    map = to.output_maps + 2 * l;
+    map = to.output_maps + 2 * place;
     if (threadIdx.x % 32 == 0) {
       if (no_sum && adds) {
-        to.problem[l] = {0, 0, 1};
+        to.problem[place] = {0, 0, 1};
       } else if (gradient) {
-        to.problem[l] = {static_cast<int>(n), static_cast<int>(k), static_cast<int>(sum_rows)};
+        to.problem[place] = {static_cast<int>(n), static_cast<int>(k), static_cast<int>(sum_rows)};
       } else {
-        to.problem[l] = {static_cast<int>(rows), static_cast<int>(width_out),
-                         static_cast<int>(width_a)};
+        to.problem[place] = {static_cast<int>(rows), static_cast<int>(width_out),
+                             static_cast<int>(width_a)};
       }
-      to.destinations[l] = {out, call.swiglu.h_RF + begin * (n / 2),
-                            call.swiglu.row_weight_R + begin};
+      to.destinations[place] = {out, call.swiglu.h_RF + begin * (n / 2),
+                                call.swiglu.row_weight_R + begin};
     }
   }
   if (operand == internal::kOperandC || operand == internal::kOperandD) {
@@ -257,8 +277,8 @@ cudaError_t PrepareGroupedGemms(const PrepareGroupedGemmsParams& params, cudaStr
   }
   const unsigned blocks = params.calls[0].gemm->shape().num_experts;
   static_assert(kThreads / 32 == internal::kNumOperands);
-  PrepareKernel<<<dim3(blocks, params.num_calls), kThreads, 0, stream>>>(args);
-  return cudaGetLastError();
+  return LaunchBehind(PrepareKernel, dim3(blocks, params.num_calls), dim3(kThreads), 0, stream,
+                      args);
 }
 
 }  // namespace switchyard::kernels

@@ -1,3 +1,4 @@
+#include "kernels/device/dependent_launch.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/qk_norm_rope.h"
@@ -57,6 +58,7 @@ struct Group {
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(kMaxThreads) ForwardKernel(QkNormRopeForwardParams p) {
+  WaitForPrevious();
   const Group<kHeadDim> group(p.num_heads, p.num_kv_heads);
   const int heads = p.num_heads + p.num_kv_heads;
   float gamma_low[kVec], gamma_high[kVec];
@@ -82,6 +84,7 @@ __global__ void __launch_bounds__(kMaxThreads) ForwardKernel(QkNormRopeForwardPa
 template <int kHeadDim>
 __global__ void __launch_bounds__(kMaxThreads)
     BackwardKernel(QkNormRopeBackwardParams p, float* partial) {
+  WaitForPrevious();
   const Group<kHeadDim> group(p.num_heads, p.num_kv_heads);
   const int heads = p.num_heads + p.num_kv_heads;
   float gamma_low[kVec], gamma_high[kVec], sum_low[kVec] = {}, sum_high[kVec] = {};
@@ -135,6 +138,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 // Columns 0 .. C-1 of a row of `partial` are for the query gamma, C .. 2C-1 for the key gamma.
 __global__ void SumGammaKernel(const float* partial, int blocks, int head_dim, nv_bfloat16* q_out,
                                nv_bfloat16* k_out) {
+  WaitForPrevious();
   float sum;
   const int column = SumColumn(partial, blocks, 2 * head_dim, sum);
   if (column < 0) return;
@@ -166,8 +170,8 @@ cudaError_t LaunchBackward(const QkNormRopeBackwardParams& p, float* partial, cu
   const cudaError_t error = cudaFuncSetAttribute(
       BackwardKernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error != cudaSuccess) return error;
-  BackwardKernel<kHeadDim><<<kBlocks, Threads(heads, kHeadDim), shared_bytes, stream>>>(p, partial);
-  return cudaGetLastError();
+  return LaunchBehind(BackwardKernel<kHeadDim>, dim3(kBlocks), dim3(Threads(heads, kHeadDim)),
+                      shared_bytes, stream, p, partial);
 }
 
 }  // namespace
@@ -176,14 +180,10 @@ cudaError_t QkNormRopeForward(const QkNormRopeForwardParams& p, cudaStream_t str
   if (!Valid(p)) return cudaErrorInvalidValue;
   if (p.num_tokens == 0) return cudaSuccess;
   const int threads = Threads(p.num_heads + p.num_kv_heads, p.head_dim);
-  if (p.head_dim == 128) {
-    ForwardKernel<128><<<kBlocks, threads, 0, stream>>>(p);
-  } else if (p.head_dim == 64) {
-    ForwardKernel<64><<<kBlocks, threads, 0, stream>>>(p);
-  } else {
-    ForwardKernel<32><<<kBlocks, threads, 0, stream>>>(p);
-  }
-  return cudaGetLastError();
+  const auto kernel = p.head_dim == 128  ? ForwardKernel<128>
+                      : p.head_dim == 64 ? ForwardKernel<64>
+                                         : ForwardKernel<32>;
+  return LaunchBehind(kernel, dim3(kBlocks), dim3(threads), 0, stream, p);
 }
 
 int64_t QkNormRopeBackwardWorkspaceBytes(int32_t head_dim) {
@@ -198,9 +198,8 @@ cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& p, void* workspac
                             : p.head_dim == 64 ? LaunchBackward<64>(p, partial, stream)
                                                : LaunchBackward<32>(p, partial, stream);
   if (error != cudaSuccess) return error;
-  SumGammaKernel<<<2 * p.head_dim / 32, kSumColumnThreads, 0, stream>>>(
-      partial, kBlocks, p.head_dim, p.grad_q_gamma_C, p.grad_k_gamma_C);
-  return cudaGetLastError();
+  return LaunchBehind(SumGammaKernel, dim3(2 * p.head_dim / 32), dim3(kSumColumnThreads), 0, stream,
+                      partial, kBlocks, p.head_dim, p.grad_q_gamma_C, p.grad_k_gamma_C);
 }
 
 cudaError_t FillRopeTable(float2* table, int32_t positions, int32_t head_dim, double theta,

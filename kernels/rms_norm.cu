@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "kernels/device/dependent_launch.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/rms_norm.h"
@@ -15,6 +16,7 @@ constexpr int kBackwardBlocks =
 
 // One block a token; each thread keeps its part of the row in registers between the two passes.
 __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwardParams p) {
+  WaitForPrevious();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * p.hidden;
   const int vectors = p.hidden / kVec;
   float v[kMaxVectorsPerThread][kVec];
@@ -45,6 +47,7 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwa
 template <int kVectors>
 __global__ void __launch_bounds__(kMaxThreads)
     RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
+  WaitForPrevious();
   const int vectors = p.hidden / kVec;
   const bool has_residual = p.residual_gradient_TD != nullptr;
   float gamma[kVectors][kVec] = {}, grad_gamma[kVectors][kVec] = {};
@@ -103,6 +106,7 @@ __global__ void __launch_bounds__(kMaxThreads)
 }
 
 __global__ void SumRowsKernel(const float* partial, int rows, int columns, nv_bfloat16* out) {
+  WaitForPrevious();
   float sum;
   const int column = SumColumn(partial, rows, columns, sum);
   if (column >= 0) out[column] = __float2bfloat16_rn(sum);
@@ -124,8 +128,8 @@ int Threads(int32_t hidden) {
 cudaError_t RmsNormForward(const RmsNormForwardParams& p, cudaStream_t stream) {
   if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
   if (p.num_tokens == 0) return cudaSuccess;
-  RmsNormForwardKernel<<<p.num_tokens, Threads(p.hidden), 0, stream>>>(p);
-  return cudaGetLastError();
+  return LaunchBehind(RmsNormForwardKernel, dim3(p.num_tokens), dim3(Threads(p.hidden)), 0, stream,
+                      p);
 }
 
 int64_t RmsNormBackwardWorkspaceBytes(int32_t hidden) {
@@ -136,14 +140,13 @@ cudaError_t RmsNormBackward(const RmsNormBackwardParams& p, void* workspace, cud
   if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
   const int vectors = p.hidden / kVec;
-  if (vectors <= kMaxThreads) {
-    RmsNormBackwardKernel<1><<<kBackwardBlocks, (vectors + 31) / 32 * 32, 0, stream>>>(p, partial);
-  } else {
-    RmsNormBackwardKernel<2><<<kBackwardBlocks, kMaxThreads, 0, stream>>>(p, partial);
-  }
-  SumRowsKernel<<<(p.hidden + 31) / 32, kSumColumnThreads, 0, stream>>>(partial, kBackwardBlocks,
-                                                                        p.hidden, p.grad_gamma_D);
-  return cudaGetLastError();
+  const bool one = vectors <= kMaxThreads;  // vector a thread
+  const cudaError_t error =
+      LaunchBehind(one ? RmsNormBackwardKernel<1> : RmsNormBackwardKernel<2>, dim3(kBackwardBlocks),
+                   dim3(one ? (vectors + 31) / 32 * 32 : kMaxThreads), 0, stream, p, partial);
+  if (error != cudaSuccess) return error;
+  return LaunchBehind(SumRowsKernel, dim3((p.hidden + 31) / 32), dim3(kSumColumnThreads), 0, stream,
+                      partial, kBackwardBlocks, p.hidden, p.grad_gamma_D);
 }
 
 }  // namespace switchyard::kernels

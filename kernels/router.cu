@@ -1,3 +1,4 @@
+#include "kernels/device/dependent_launch.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/router.h"
@@ -36,6 +37,7 @@ __device__ __forceinline__ void Softmax(const nv_bfloat16* logits, int lane, int
 // integers, so probability and expert are packed into one key and reduced together.
 template <int kPerLane>
 __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p, float* partial) {
+  WaitForPrevious();
   __shared__ int32_t counts[kMaxRouterExperts];
   __shared__ float sums[kWarps][kPerLane * 32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -111,6 +113,7 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(RouterForwardParams p,
 // One warp an expert, and one the entropy.
 __global__ void SumStatisticsKernel(const float* partial, int num_experts, float* probability_sum,
                                     float* entropy_sum) {
+  WaitForPrevious();
   const int expert = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
   if (expert > num_experts) return;
   const bool is_entropy = expert == num_experts;
@@ -130,6 +133,7 @@ __global__ void SumStatisticsKernel(const float* partial, int num_experts, float
 
 template <int kPerLane>
 __global__ void __launch_bounds__(kThreads) BackwardKernel(RouterBackwardParams p) {
+  WaitForPrevious();
   const int lane = threadIdx.x % 32;
   for (int64_t token = blockIdx.x * kWarps + threadIdx.x / 32; token < p.num_tokens;
        token += gridDim.x * kWarps) {
@@ -184,18 +188,11 @@ bool Valid(int64_t num_tokens, int32_t num_experts, int32_t top_k) {
 template <typename Launch>
 cudaError_t DispatchPerLane(int num_experts, Launch launch) {
   const int per_lane = (num_experts + 31) / 32;
-  if (per_lane <= 1) {
-    launch.template operator()<1>();
-  } else if (per_lane <= 2) {
-    launch.template operator()<2>();
-  } else if (per_lane <= 4) {
-    launch.template operator()<4>();
-  } else if (per_lane <= 8) {
-    launch.template operator()<8>();
-  } else {
-    launch.template operator()<kMaxPerLane>();
-  }
-  return cudaGetLastError();
+  if (per_lane <= 1) return launch.template operator()<1>();
+  if (per_lane <= 2) return launch.template operator()<2>();
+  if (per_lane <= 4) return launch.template operator()<4>();
+  if (per_lane <= 8) return launch.template operator()<8>();
+  return launch.template operator()<kMaxPerLane>();
 }
 
 }  // namespace
@@ -208,19 +205,20 @@ cudaError_t RouterForward(const RouterForwardParams& p, void* workspace, cudaStr
   if (!Valid(p.num_tokens, p.num_experts, p.top_k)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
   const cudaError_t error = DispatchPerLane(p.num_experts, [&]<int kPerLane>() {
-    ForwardKernel<kPerLane><<<kForwardBlocks, kThreads, 0, stream>>>(p, partial);
+    return LaunchBehind(ForwardKernel<kPerLane>, dim3(kForwardBlocks), dim3(kThreads), 0, stream, p,
+                        partial);
   });
   if (error != cudaSuccess || p.probability_sum_E == nullptr) return error;
-  SumStatisticsKernel<<<(p.num_experts + 8) / 8, 256, 0, stream>>>(
-      partial, p.num_experts, p.probability_sum_E, p.entropy_sum);
-  return cudaGetLastError();
+  return LaunchBehind(SumStatisticsKernel, dim3((p.num_experts + 8) / 8), dim3(256), 0, stream,
+                      partial, p.num_experts, p.probability_sum_E, p.entropy_sum);
 }
 
 cudaError_t RouterBackward(const RouterBackwardParams& p, cudaStream_t stream) {
   if (!Valid(p.num_tokens, p.num_experts, p.top_k)) return cudaErrorInvalidValue;
   if (p.num_tokens == 0) return cudaSuccess;
   return DispatchPerLane(p.num_experts, [&]<int kPerLane>() {
-    BackwardKernel<kPerLane><<<(p.num_tokens + kWarps - 1) / kWarps, kThreads, 0, stream>>>(p);
+    return LaunchBehind(BackwardKernel<kPerLane>, dim3((p.num_tokens + kWarps - 1) / kWarps),
+                        dim3(kThreads), 0, stream, p);
   });
 }
 

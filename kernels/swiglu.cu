@@ -1,3 +1,4 @@
+#include "kernels/device/dependent_launch.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/swiglu_math.cuh"
 #include "kernels/device/vec.cuh"
@@ -40,6 +41,7 @@ __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardPar
 }
 
 __global__ void __launch_bounds__(kThreads) SwigluBackwardKernel(SwigluBackwardParams p) {
+  WaitForPrevious();
   const int64_t rows = p.num_rows != nullptr ? *p.num_rows : p.max_rows;
   const int lane = threadIdx.x % 32;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kThreads / 32);
@@ -93,8 +95,7 @@ cudaError_t SwigluBackward(const SwigluBackwardParams& p, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (p.max_rows == 0) return cudaSuccess;
-  SwigluBackwardKernel<<<kBlocks, kThreads, 0, stream>>>(p);
-  return cudaGetLastError();
+  return LaunchBehind(SwigluBackwardKernel, dim3(kBlocks), dim3(kThreads), 0, stream, p);
 }
 
 }  // namespace switchyard::kernels

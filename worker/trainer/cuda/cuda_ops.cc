@@ -19,7 +19,9 @@
 #include "worker/trainer/cuda/attention_plans.h"
 #include "worker/trainer/cuda/batch_upload.h"
 #include "worker/trainer/cuda/cuda_check.h"
+#include "worker/trainer/cuda/dense_gemms.h"
 #include "worker/trainer/cuda/grouped_gemms.h"
+#include "worker/trainer/ops/device_products.h"
 
 namespace switchyard::trainer::cuda {
 namespace {
@@ -27,7 +29,7 @@ namespace {
 using kernels::GroupedOutput;
 using kernels::GroupedProduct;
 
-class CudaOps final : public ops::DeviceOps {
+class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
  public:
   explicit CudaOps(const CudaOpsOptions& options)
       : attention_(options.deterministic),
@@ -35,6 +37,10 @@ class CudaOps final : public ops::DeviceOps {
     for (cudaEvent_t* event : {&before_beside_, &after_beside_}) {
       Check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
     }
+    int device = 0;
+    Check(cudaGetDevice(&device), "cudaGetDevice");
+    Check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device),
+          "cudaDeviceGetAttribute");
   }
   ~CudaOps() override {
     cudaEventDestroy(before_beside_);
@@ -67,6 +73,18 @@ class CudaOps final : public ops::DeviceOps {
   void JoinBeside() override {
     Check(cudaEventRecord(after_beside_, beside_.stream()), "cudaEventRecord");
     Check(cudaStreamWaitEvent(Stream(), after_beside_), "cudaStreamWaitEvent");
+  }
+
+  void LeaveMultiprocessors(int count) override {
+    const int all = multiprocessors_, limit = count == 0 ? 0 : all - count;
+    TORCH_CHECK(count >= 0 && count < all, count, " multiprocessors left free of ", all);
+    grouped_.LimitMultiprocessors(limit);
+    dense_.LimitMultiprocessors(limit);
+  }
+
+  void AddProduct(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b,
+                  const at::Tensor& out) override {
+    dense_.AddProduct(c, a, b, out);
   }
 
   void RmsNorm(const at::Tensor& x_TD, const at::Tensor& weight, double eps,
@@ -206,6 +224,7 @@ class CudaOps final : public ops::DeviceOps {
     grouped_.Run(GroupedProduct::kWeightGradient, output, offset_L1, grad, x, d.value,
                  d.value.size(1), d.value.size(2));
   }
+  void PrepareGrouped(const std::function<void()>& calls) override { grouped_.Prepare(calls); }
 
   void SwiGlu(const at::Tensor& gate_up, const at::Tensor& weight_R, const at::Tensor& num_rows,
               const at::Tensor& out) override {
@@ -372,7 +391,9 @@ class CudaOps final : public ops::DeviceOps {
   AttentionPlans attention_;
   c10::cuda::CUDAStream beside_;  // of high priority: what runs there is waited for
   cudaEvent_t before_beside_ = nullptr, after_beside_ = nullptr;
+  int multiprocessors_ = 0;
   GroupedGemms grouped_;
+  DenseGemms dense_;
   std::optional<BatchUpload> upload_;
   ops::AttentionShape attention_shape_;
   Arena* workspace_ = nullptr;
@@ -383,7 +404,9 @@ class CudaOps final : public ops::DeviceOps {
 }  // namespace
 
 std::unique_ptr<ops::DeviceOps> MakeCudaOps(const CudaOpsOptions& options) {
-  return std::make_unique<CudaOps>(options);
+  auto made = std::make_unique<CudaOps>(options);
+  ops::InstallDeviceProducts(made.get());
+  return made;
 }
 
 }  // namespace switchyard::trainer::cuda

@@ -4,8 +4,10 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <map>
 #include <tuple>
+#include <vector>
 
 #include "kernels/grouped_gemm.h"
 
@@ -20,15 +22,31 @@ class GroupedGemms {
            const at::Tensor& offset_L1, const at::Tensor& a, const at::Tensor& b,
            const at::Tensor& out, int64_t out_features, int64_t in_features,
            const kernels::SwigluOperands& swiglu = {});
+  // What `calls` asks of Run is only made ready, by one launch; it must be asked for again, as it
+  // is, before the offsets change. All of one number of rows and one list of offsets.
+  void Prepare(const std::function<void()>& calls);
+  // Multiprocessors that Run may take from here on; 0: all.
+  void LimitMultiprocessors(int limit) { limit_ = limit; }
 
  private:
   struct Entry {
     kernels::GroupedGemm gemm;
     at::Tensor workspace;  // uint8
+    // What it was made ready for, once; call.gemm is null otherwise.
+    kernels::GroupedGemmCall call{};
+    const int32_t* offset = nullptr;
+    int64_t rows = 0;
   };
   using Key =
       std::tuple<kernels::GroupedProduct, kernels::GroupedOutput, int64_t, int64_t, int64_t>;
+
+  Entry& Find(const kernels::GroupedGemmShape& shape);
+  static void Launch(const std::vector<Entry*>& entries);
+
   std::map<Key, Entry> entries_;
+  bool preparing_ = false;
+  std::vector<Entry*> prepared_;  // by the Prepare that runs
+  int limit_ = 0;
 };
 
 }  // namespace switchyard::trainer::cuda

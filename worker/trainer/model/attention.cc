@@ -4,6 +4,7 @@
 #include <ATen/ops/mm.h>
 
 #include "absl/strings/str_cat.h"
+#include "worker/trainer/ops/device_products.h"
 #include "worker/trainer/ops/rms_norm.h"
 
 namespace switchyard::trainer {
@@ -51,7 +52,11 @@ void Attention::ProjectInput(at::Tensor normed, at::Tensor qkv) const {
 }
 
 void Attention::Project(at::Tensor h_TD) const {
-  at::addmm_out(h_TD, x_TD_, out_, o_proj_.t());
+  if (h_TD.is_cpu()) {
+    at::addmm_out(h_TD, x_TD_, out_, o_proj_.t());
+  } else {
+    ops::Products().AddProduct(x_TD_, out_, o_proj_, h_TD);
+  }
   if (o_bias_.defined()) h_TD.add_(o_bias_);
 }
 

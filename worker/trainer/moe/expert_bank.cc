@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "worker/trainer/ops/device_products.h"
 #include "worker/trainer/ops/grouped_gemm.h"
 #include "worker/trainer/ops/swiglu.h"
 
@@ -96,9 +97,17 @@ void ExpertBank::ForwardOnDevice(StepContext& context, const Routing& routing,
                            gate_up_proj_, routing.weight_R.narrow(0, begin, count), gate_up,
                            h.narrow(0, begin, count));
   };
-  if (saved > 0) up(0, saved, gate_up_);
-  if (rest > 0) up(saved, rest, context.workspace.Take({rest, 2 * width_}, context.dtype));
-  ops::GroupedGemm({routing.expert_offset_L1, 0}, h, down_proj_, out_RD);
+  const auto down = [&] { ops::GroupedGemm({routing.expert_offset_L1, 0}, h, down_proj_, out_RD); };
+  at::Tensor rest_gate_up;
+  if (rest > 0) rest_gate_up = context.workspace.Take({rest, 2 * width_}, context.dtype);
+  const auto products = [&] {
+    if (saved > 0) up(0, saved, gate_up_);
+    if (rest > 0) up(saved, rest, rest_gate_up);
+    down();
+  };
+  // With two pieces the second needs what the first was made ready by.
+  if (saved == 0 || rest == 0) ops::Products().PrepareGrouped(products);
+  products();
 }
 
 void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
@@ -110,13 +119,24 @@ void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
   const ops::ExpertRows all{routing.expert_offset_L1, 0};
   const at::Tensor h = context.workspace.Take({saved + rest, width_}, context.dtype);
   const at::Tensor grad_h = context.workspace.Take({saved + rest, width_}, context.dtype);
-  ops::GroupedGemmTransposed(all, grad_rows_RD, down_proj_, grad_h);
-
   // Gradients of weights need all rows at once; kept gate/up may become its gradient in place only
   // when it is all there is.
   at::Tensor gate_up = gate_up_;
+  if (rest > 0) gate_up = context.workspace.Take({saved + rest, 2 * width_}, context.dtype);
+  const auto hidden_gradient = [&] {
+    ops::GroupedGemmTransposed(all, grad_rows_RD, down_proj_, grad_h);
+  };
+  const auto other_gradients = [&] {
+    ops::GroupedWeightGradient(all, grad_rows_RD, h, grad_down_proj_);
+    ops::GroupedWeightGradient(all, gate_up, rows_RD, grad_gate_up_proj_);
+    ops::GroupedGemmTransposed(all, gate_up, gate_up_proj_, grad_rows_RD);
+  };
+  ops::Products().PrepareGrouped([&] {
+    hidden_gradient();
+    other_gradients();
+  });
+  hidden_gradient();
   if (rest > 0) {
-    gate_up = context.workspace.Take({saved + rest, 2 * width_}, context.dtype);
     if (saved > 0) gate_up.narrow(0, 0, saved).copy_(gate_up_);
     ops::GroupedGemm({routing.expert_offset_L1, saved}, rows_RD.narrow(0, saved, rest),
                      gate_up_proj_, gate_up.narrow(0, saved, rest));
@@ -124,9 +144,7 @@ void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
   ops::SwiGluBackward(grad_h, routing.weight_R.narrow(0, 0, saved + rest), gate_up, h,
                       grad_weight_R.narrow(0, 0, saved + rest),
                       routing.expert_offset_L1.slice(0, -1));
-  ops::GroupedWeightGradient(all, grad_rows_RD, h, grad_down_proj_);
-  ops::GroupedWeightGradient(all, gate_up, rows_RD, grad_gate_up_proj_);
-  ops::GroupedGemmTransposed(all, gate_up, gate_up_proj_, grad_rows_RD);
+  other_gradients();
 }
 
 }  // namespace switchyard::trainer

@@ -17,7 +17,7 @@ namespace switchyard::trainer {
 
 // Of one rank; no more than it has cores.
 inline int FileThreads() {
-  constexpr unsigned kMost = 8;
+  constexpr unsigned kMost = 4;
   return static_cast<int>(std::clamp(std::thread::hardware_concurrency(), 1u, kMost));
 }
 

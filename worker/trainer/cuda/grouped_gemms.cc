@@ -70,7 +70,7 @@ void GroupedGemms::Run(kernels::GroupedProduct product, kernels::GroupedOutput o
   }
   if (!ready) Launch({&entry});
   entry.call.gemm = nullptr;
-  Check(entry.gemm.Run(Stream(), limit_), "GroupedGemm::Run");
+  Check(entry.gemm.Run(Stream()), "GroupedGemm::Run");
 }
 
 }  // namespace switchyard::trainer::cuda

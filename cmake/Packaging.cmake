@@ -4,7 +4,7 @@
 #   DESTDIR=ROOT cmake --install BUILD --component agent   one of coordinator, agent, cli, trainer
 #
 # switchyard-trainer carries the trainer without LibTorch, and the program that installs both
-# (deploy/runtime/install_runtime.sh). Needs dpkg-dev.
+# (deploy/runtime/install_runtime.sh). Needs dpkg-dev and file.
 set(_deploy ${CMAKE_SOURCE_DIR}/deploy)
 set(_control ${CMAKE_BINARY_DIR}/debian)
 set(CPACK_COMPONENTS_ALL "")

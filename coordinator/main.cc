@@ -10,8 +10,11 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/service_notifier.h"
+#include "common/status_macros.h"
 #include "common/telemetry/metrics_page.h"
 #include "coordinator/access/security_commands.h"
+#include "coordinator/kubernetes/allocator.h"
+#include "coordinator/kubernetes/config.h"
 #include "coordinator/launch/slurm_allocator.h"
 #include "coordinator/plan/rates_file.h"
 #include "coordinator/report/metrics_sink.h"
@@ -67,8 +70,29 @@ int WaitForSignal(const sigset_t& signals, const Server& server, MetricsSink& si
   }
 }
 
+// Files that say which cluster lends nodes; at most one is given.
+struct Clusters {
+  std::string kubernetes;
+  std::string slurm;
+};
+
+// Null without a cluster.
+absl::StatusOr<std::unique_ptr<NodeAllocator>> MakeAllocator(const Clusters& clusters) {
+  std::unique_ptr<NodeAllocator> allocator;
+  if (!clusters.slurm.empty()) {
+    SWITCHYARD_ASSIGN_OR_RETURN(auto config, ReadSlurmConfig(clusters.slurm));
+    allocator = std::make_unique<SlurmAllocator>(std::move(config));
+  } else if (!clusters.kubernetes.empty()) {
+    SWITCHYARD_ASSIGN_OR_RETURN(auto config, ReadKubernetesConfig(clusters.kubernetes));
+    KubernetesClient::Options client;
+    SWITCHYARD_ASSIGN_OR_RETURN(client.access, FindApiServer(config));
+    allocator = std::make_unique<KubernetesAllocator>(std::move(config), std::move(client));
+  }
+  return allocator;
+}
+
 int Run(const std::string& listen, const std::string& metrics, const std::string& state_dir,
-        const AccessOptions& access, const std::string& slurm, const std::string& rates) {
+        const AccessOptions& access, const Clusters& clusters, const std::string& rates) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -78,12 +102,8 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   signal(SIGPIPE, SIG_IGN);
   ServiceNotifier systemd;
 
-  std::unique_ptr<SlurmAllocator> allocator;
-  if (!slurm.empty()) {
-    absl::StatusOr<launch::v1::SlurmConfig> config = ReadSlurmConfig(slurm);
-    if (!config.ok()) return Fail(config.status());
-    allocator = std::make_unique<SlurmAllocator>(*std::move(config));
-  }
+  absl::StatusOr<std::unique_ptr<NodeAllocator>> allocator = MakeAllocator(clusters);
+  if (!allocator.ok()) return Fail(allocator.status());
   ServerOptions options;
   if (!rates.empty()) {
     absl::StatusOr<std::vector<CalibratedRates>> calibrated = ReadRatesFile(rates);
@@ -119,7 +139,7 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   options.access = access;
   options.series = &series;
   options.observers = {&sink};
-  options.allocator = allocator.get();
+  options.allocator = allocator->get();
   options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
@@ -184,7 +204,7 @@ int main(int argc, char** argv) {
   std::string listen = "127.0.0.1:7070";
   std::string metrics = "127.0.0.1:9464";
   std::string state_dir;
-  std::string slurm;
+  switchyard::coordinator::Clusters clusters;
   std::string rates;
   switchyard::coordinator::AccessOptions access;
   std::function<absl::Status()> command;
@@ -197,8 +217,12 @@ int main(int argc, char** argv) {
          "none")
       ->capture_default_str();
   app.add_option("--state-dir", state_dir, "Directory of its store and logs; created when missing");
-  app.add_option("--slurm", slurm,
-                 "Run jobs in a Slurm cluster as this JSON file says (docs/operations.md)");
+  auto* slurm =
+      app.add_option("--slurm", clusters.slurm,
+                     "Run jobs in a Slurm cluster as this JSON file says (docs/operations.md)");
+  app.add_option("--kubernetes", clusters.kubernetes,
+                 "Run jobs in pods of Kubernetes as this JSON file says (docs/operations.md)")
+      ->excludes(slurm);
   app.add_option("--rates", rates,
                  "File that switchyard-trainer bench --calibrate wrote: what devices were measured "
                  "to do, for predicted speeds");
@@ -225,5 +249,5 @@ int main(int argc, char** argv) {
   switchyard::rpc::AdoptGrpcLog();
   // No core dump and no debugger of the same user gets at the server's key.
   if (!access.security_dir.empty()) prctl(PR_SET_DUMPABLE, 0);
-  return switchyard::coordinator::Run(listen, metrics, state_dir, access, slurm, rates);
+  return switchyard::coordinator::Run(listen, metrics, state_dir, access, clusters, rates);
 }

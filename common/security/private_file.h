@@ -1,6 +1,7 @@
 // Small files that must be whole and, where they hold secrets, nobody else's to read.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <string>
@@ -13,8 +14,11 @@ namespace switchyard::security {
 // Replaces `path` in one rename, durable when it returns. The file never exists with a wider mode
 // than `mode`.
 absl::Status ReplaceWholeFile(const std::string& path, absl::string_view bytes, mode_t mode);
-// PermissionDenied, with the chmod that mends it, when group or others may read `path`; NotFound
-// when it is missing.
+// Whether a file is nobody else's to read, for a process of user `self`. Root's files may also be
+// read by their group: so root lends secrets to services that run as other users.
+bool IsPrivate(const struct stat& info, uid_t self);
+// PermissionDenied, with the chmod that mends it, when `path` is not private; NotFound when it is
+// missing.
 absl::Status CheckPrivate(const std::string& path);
 
 }  // namespace switchyard::security

@@ -6,16 +6,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/log.h"
+#include "coordinator/launch/cluster_config.h"
 
 namespace switchyard::coordinator {
 namespace {
-
-bool SameWish(const std::vector<Allocation>& a, const std::vector<Allocation>& b) {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                    [](const Allocation& x, const Allocation& y) {
-                      return x.attempt == y.attempt && x.keep == y.keep;
-                    });
-}
 
 int64_t NumberOf(const SlurmJob& job) {
   int64_t number = 0;
@@ -39,57 +33,23 @@ SlurmAllocator::SlurmAllocator(launch::v1::SlurmConfig config)
     : config_(std::move(config)), thread_([this] { Run(); }) {}
 
 SlurmAllocator::~SlurmAllocator() {
-  {
-    absl::MutexLock lock(&mutex_);
-    stopping_ = true;
-  }
+  board_.Stop();
   thread_.join();
 }
 
-std::vector<PlannerSlot> SlurmAllocator::Offer() const {
-  const launch::v1::NodeShape& shape = config_.nodes();
-  std::vector<PlannerSlot> slots;
-  for (int node = 0; node < shape.count(); ++node) {
-    for (int i = 0; i < shape.slots(); ++i) {
-      PlannerSlot& slot = slots.emplace_back();
-      slot.node = absl::StrCat(node);
-      slot.index = i;
-      slot.device = shape.device();
-      slot.product = shape.product();
-      slot.memory_bytes = static_cast<int64_t>(shape.slot_memory_gib() * (1 << 30));
-      slot.memory_domain = shape.one_machine() ? "slurm" : absl::StrCat("slurm-", node);
-      slot.cpu_cores = shape.cpu_cores();
-      slot.node_slots = shape.slots();
-    }
-  }
-  return slots;
-}
+std::vector<PlannerSlot> SlurmAllocator::Offer() const { return SlotsOf(config_.nodes(), "slurm"); }
 
 void SlurmAllocator::Want(const std::string& store_id, std::vector<Allocation> allocations) {
-  absl::MutexLock lock(&mutex_);
-  changed_ = changed_ || !wish_.told || !SameWish(wish_.allocations, allocations);
-  wish_ = {store_id, std::move(allocations), true};
+  board_.Want(store_id, std::move(allocations));
 }
 
 AllocationStatus SlurmAllocator::Look(const AttemptKey& attempt) const {
-  absl::MutexLock lock(&mutex_);
-  const auto it = seen_.find(attempt);
-  return it == seen_.end() ? AllocationStatus() : it->second;
+  return board_.Look(attempt);
 }
 
 void SlurmAllocator::Run() {
-  while (true) {
-    Wish wish;
-    {
-      absl::MutexLock lock(&mutex_);
-      const auto due = [this]()
-                           ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || changed_; };
-      mutex_.AwaitWithTimeout(absl::Condition(&due), absl::Seconds(config_.poll_seconds()));
-      if (stopping_) return;
-      changed_ = false;
-      wish = wish_;
-    }
-    // Before the store has spoken nothing is known to be over.
+  Wish wish;
+  while (board_.Next(absl::Seconds(config_.poll_seconds()), &wish)) {
     if (wish.told) Turn(wish);
   }
 }
@@ -108,7 +68,7 @@ void SlurmAllocator::Turn(const Wish& wish) {
     AttemptKey attempt = AttemptOfSlurmJob(wish.store_id, job.name);
     if (!attempt.first.empty()) by_attempt[std::move(attempt)].push_back(&job);
   }
-  std::map<AttemptKey, AllocationStatus> seen;
+  WishBoard::Seen seen;
   for (const Allocation& allocation : wish.allocations) {
     std::vector<const SlurmJob*> found;
     if (const auto it = by_attempt.find(allocation.attempt); it != by_attempt.end()) {
@@ -143,8 +103,7 @@ void SlurmAllocator::Turn(const Wish& wish) {
   }
   std::erase_if(ids_, [&](const auto& id) { return seen.count(id.first) == 0; });
   std::erase_if(cancelled_, [&](const auto& attempt) { return seen.count(attempt) == 0; });
-  absl::MutexLock lock(&mutex_);
-  seen_ = std::move(seen);
+  board_.Show(std::move(seen));
 }
 
 void SlurmAllocator::CancelDoubles(std::vector<const SlurmJob*>& jobs) {

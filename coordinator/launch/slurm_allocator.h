@@ -13,9 +13,9 @@
 #include <thread>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "coordinator/launch/node_allocator.h"
 #include "coordinator/launch/slurm_commands.h"
+#include "coordinator/launch/wish_board.h"
 
 namespace switchyard::coordinator {
 
@@ -30,12 +30,6 @@ class SlurmAllocator final : public NodeAllocator {
   AllocationStatus Look(const AttemptKey& attempt) const override;
 
  private:
-  struct Wish {
-    std::string store_id;
-    std::vector<Allocation> allocations;
-    bool told = false;  // Want was called
-  };
-
   void Run();
   // One look at the queue and what follows from it.
   void Turn(const Wish& wish);
@@ -46,11 +40,7 @@ class SlurmAllocator final : public NodeAllocator {
   static void CancelDoubles(std::vector<const SlurmJob*>& jobs);
 
   const launch::v1::SlurmConfig config_;
-  mutable absl::Mutex mutex_;
-  Wish wish_ ABSL_GUARDED_BY(mutex_);
-  std::map<AttemptKey, AllocationStatus> seen_ ABSL_GUARDED_BY(mutex_);
-  bool changed_ ABSL_GUARDED_BY(mutex_) = false;  // wish_, since the thread last looked at it
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  WishBoard board_;
 
   // Of the thread.
   std::map<AttemptKey, std::string> ids_;  // Slurm's, of attempts that it has accepted

@@ -1,10 +1,6 @@
 #include "coordinator/launch/slurm_commands.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <algorithm>
-#include <fstream>
-#include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -15,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/status_macros.h"
+#include "coordinator/launch/cluster_config.h"
 #include "coordinator/launch/run_command.h"
 
 namespace switchyard::coordinator {
@@ -81,13 +78,7 @@ void CheckConfig(const SlurmConfig& config, std::vector<std::string>* problems) 
   };
   expect(absl::StrContains(config.coordinator(), ":"),
          "coordinator: give HOST:PORT at which the cluster's nodes reach the coordinator");
-  const launch::v1::NodeShape& nodes = config.nodes();
-  expect(nodes.count() > 0, "nodes.count: how many nodes may be held at once, at least 1");
-  expect(nodes.device() == "cuda" || nodes.device() == "cpu", "nodes.device: \"cuda\" or \"cpu\"");
-  expect(nodes.slots() > 0 && nodes.slots() <= 1024, "nodes.slots: slots of a node, 1 to 1024");
-  expect(!nodes.product().empty(), "nodes.product: product name of the GPU or CPU");
-  expect(nodes.slot_memory_gib() > 0, "nodes.slot_memory_gib: memory of one slot, GiB");
-  expect(nodes.cpu_cores() > 0, "nodes.cpu_cores: cores of a node");
+  CheckNodeShape(config.nodes(), problems);
   for (const std::string* path : {&config.agent(), &config.work_dir(), &config.log_dir()}) {
     expect(absl::StartsWith(*path, "/"), "agent, work_dir and log_dir: absolute paths");
   }
@@ -148,25 +139,16 @@ AllocationStatus StatusOfSlurmJob(const SlurmJob& job) {
 }
 
 absl::StatusOr<SlurmConfig> ReadSlurmConfig(const std::string& path) {
-  std::ifstream in(path);
-  std::stringstream text;
-  text << in.rdbuf();
-  if (!in) return absl::InvalidArgumentError(absl::StrCat("--slurm ", path, " cannot be read"));
   SlurmConfig config;
-  const auto parsed = google::protobuf::util::JsonStringToMessage(text.str(), &config);
-  if (!parsed.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--slurm ", path, ": ", std::string(parsed.message())));
-  }
+  SWITCHYARD_RETURN_IF_ERROR(ReadConfigFile("--slurm", path, &config));
   if (config.agent().empty()) config.set_agent("/usr/bin/switchyard-agent");
   if (config.work_dir().empty()) config.set_work_dir("/var/tmp/switchyard");
   if (config.log_dir().empty()) config.set_log_dir("/tmp");
   if (config.poll_seconds() == 0) config.set_poll_seconds(5);
   std::vector<std::string> problems;
   CheckConfig(config, &problems);
-  if (problems.empty()) return config;
-  return absl::InvalidArgumentError(
-      absl::StrCat("--slurm ", path, ":\n  ", absl::StrJoin(problems, "\n  ")));
+  SWITCHYARD_RETURN_IF_ERROR(ConfigError("--slurm", path, problems));
+  return config;
 }
 
 absl::StatusOr<std::vector<SlurmJob>> ListSlurmJobs() {

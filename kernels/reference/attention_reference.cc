@@ -26,9 +26,11 @@ class Row {
   const std::vector<double>& probability() const { return probability_; }
   int64_t kv_at(size_t i, int64_t stride, int c) const {
     return (begin_ + static_cast<int64_t>(i)) * stride +
-           head_ / (o_.num_heads / o_.num_kv_heads) * o_.head_dim + c;
+           int64_t{head_ / (o_.num_heads / o_.num_kv_heads)} * o_.head_dim + c;
   }
-  int64_t at(int64_t stride, int c) const { return token_ * stride + head_ * o_.head_dim + c; }
+  int64_t at(int64_t stride, int c) const {
+    return token_ * stride + int64_t{head_} * o_.head_dim + c;
+  }
   double Query(int c) const { return ToFloat(b_.query[at(o_.query_stride, c)]); }
   double Key(size_t i, int c) const { return ToFloat(b_.key[kv_at(i, o_.key_stride, c)]); }
   double Value(size_t i, int c) const { return ToFloat(b_.value[kv_at(i, o_.value_stride, c)]); }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Installs the Debian packages and the trainer's runtime in a bare Debian 12 and runs a job from them.
 
-Needs root, a network, debootstrap, dpkg-dev, 15 GB of disk; takes some minutes, most of them for LibTorch's wheel. systemd
+Needs root, a network, debootstrap, dpkg-dev, file, 15 GB of disk; takes some minutes, most of them for LibTorch's wheel. systemd
 cannot run in a directory: the units are checked by systemd-analyze and started by their own ExecStart lines.
 
     tests/deploy/plain_hosts.py [--keep DIR]     --keep: leave the root in DIR to look at
@@ -106,7 +106,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", type=pathlib.Path, help="leave the root in this new directory")
     arguments = parser.parse_args()
-    need(("debootstrap", "debootstrap"), ("dpkg-shlibdeps", "dpkg-dev"), ("unshare", "util-linux"), ("ip", "iproute2"))
+    need(("debootstrap", "debootstrap"), ("dpkg-shlibdeps", "dpkg-dev"), ("file", "file"), ("unshare", "util-linux"), ("ip", "iproute2"))
     say("== packages")
     packages = build_packages()
     path = arguments.keep or pathlib.Path(tempfile.mkdtemp(prefix="switchyard-root.")) / "root"

@@ -270,6 +270,22 @@ TEST_F(Paths, WithoutRootsEverythingIsAllowedAndHalfAPolicyIsRefused) {
   EXPECT_THAT(Message(missing.status()), HasSubstr("--data-root is \"data\""));
 }
 
+TEST(PrivateFile, MayBeReadByItsGroupOnlyWhenItIsRootsAndThisIsNotRoot) {
+  const auto file = [](uid_t owner, mode_t mode) {
+    struct stat info {};
+    info.st_uid = owner;
+    info.st_mode = S_IFREG | mode;
+    return info;
+  };
+  EXPECT_TRUE(IsPrivate(file(1000, 0600), 1000));
+  EXPECT_FALSE(IsPrivate(file(1000, 0640), 1000));
+  EXPECT_FALSE(IsPrivate(file(1000, 0640), 1001));
+  EXPECT_TRUE(IsPrivate(file(0, 0440), 10001));
+  EXPECT_FALSE(IsPrivate(file(0, 0460), 10001));
+  EXPECT_FALSE(IsPrivate(file(0, 0444), 10001));
+  EXPECT_FALSE(IsPrivate(file(0, 0440), 0));
+}
+
 TEST(PrivateFile, IsReplacedWholeWithItsMode) {
   TemporaryDirectory dir;
   const std::string path = dir.Write("secret", "old");

@@ -144,6 +144,18 @@ TEST_F(AgentAttack, AnAgentThatIsSetUpUnsafelyDoesNotStart) {
   EXPECT_THAT(refusal(flags), HasSubstr("--model-root"));
 }
 
+TEST_F(AgentAttack, AnAgentOfALentNodeShowsTheClustersCertificateAndIsLetInToItsAttemptOnly) {
+  std::vector<std::string> flags = AgentFlags("n2");
+  flags[3] = "0123456789abcdef01234567-e1-0";
+  flags.insert(flags.end(), {"--for-attempt", "0123456789abcdef01234567/1"});
+  const int before = Admitted("n2");
+  Program lent("switchyard-agent", flags, *coordinator_ / "lent.log");
+  EXPECT_TRUE(agent::Eventually([&] {
+    return coordinator_->Read("lent.log").find("is over") != std::string::npos;
+  })) << coordinator_->Read("lent.log");
+  EXPECT_GT(Admitted("n2"), before);
+}
+
 TEST_F(AgentAttack, CertificatesAreRotatedAndRevokedWithoutARestart) {
   Program n1("switchyard-agent", AgentFlags("n1"), *coordinator_ / "n1.log");
   ASSERT_TRUE(agent::Eventually([] { return StateOf("n1") == v1::NODE_STATE_READY; }))

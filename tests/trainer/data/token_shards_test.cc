@@ -119,7 +119,7 @@ TEST_F(TokenShardsTest, RefusesDataOfAnotherLengthOrVocabulary) {
 }
 
 TEST_F(TokenShardsTest, NoticesEveryChangedByte) {
-  for (const std::string name : {"tokens-00000.bin", "tokens-00001.bin"}) {
+  for (const char* name : {"tokens-00000.bin", "tokens-00001.bin"}) {
     const auto size = static_cast<int64_t>(fs::file_size(dir_ + "/" + name));
     for (int64_t at = 0; at < size; at += 7) {
       ChangeByte(name, at);

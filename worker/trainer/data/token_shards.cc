@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/check.h"
 #include "common/durable_file.h"
@@ -102,9 +103,9 @@ absl::StatusOr<TokenShards> TokenShards::Open(const std::string& directory,
     SWITCHYARD_ASSIGN_OR_RETURN(expected.hash, Text(entry, "xxh3", path));
     expected.sequence_length = result.sequence_length_;
     expected.max_token_id = max_token_id;
-    SWITCHYARD_ASSIGN_OR_RETURN(
-        TokenShardFile file,
-        TokenShardFile::Open(directory + "/" + name, expected, options.verify_contents));
+    SWITCHYARD_ASSIGN_OR_RETURN(TokenShardFile file,
+                                TokenShardFile::Open(absl::StrCat(directory, "/", name), expected,
+                                                     options.verify_contents));
     result.first_sequence_.push_back(result.num_sequences_);
     result.num_sequences_ += expected.sequences;
     result.num_tokens_ += expected.tokens;

@@ -11,7 +11,7 @@
 namespace switchyard::trainer::ops {
 
 // Bytes of one operand of a block: a few operands together fit a core's L2 cache.
-inline constexpr int64_t kBlockBytes = 96 * 1024;
+inline constexpr int64_t kBlockBytes = int64_t{96} * 1024;
 
 // Rows of a block: depends on the shape only, never on threads, so sums by block do not either.
 inline int64_t RowsOfBlock(int64_t row_elements) {

@@ -1,6 +1,7 @@
 #include "worker/trainer/cuda/grouped_gemms.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/util/ScopeExit.h>
 
 #include <string>
 
@@ -38,10 +39,12 @@ void GroupedGemms::Launch(const std::vector<Entry*>& entries) {
 }
 
 void GroupedGemms::Prepare(const std::function<void()>& calls) {
-  preparing_ = true;
   prepared_.clear();
-  calls();
-  preparing_ = false;
+  {
+    preparing_ = true;
+    const auto end = c10::make_scope_exit([this] { preparing_ = false; });
+    calls();
+  }
   if (!prepared_.empty()) Launch(prepared_);
 }
 

@@ -37,10 +37,6 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
     for (cudaEvent_t* event : {&before_beside_, &after_beside_}) {
       Check(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
     }
-    int device = 0;
-    Check(cudaGetDevice(&device), "cudaGetDevice");
-    Check(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device),
-          "cudaDeviceGetAttribute");
   }
   ~CudaOps() override {
     cudaEventDestroy(before_beside_);
@@ -73,13 +69,6 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
   void JoinBeside() override {
     Check(cudaEventRecord(after_beside_, beside_.stream()), "cudaEventRecord");
     Check(cudaStreamWaitEvent(Stream(), after_beside_), "cudaStreamWaitEvent");
-  }
-
-  void LeaveMultiprocessors(int count) override {
-    const int all = multiprocessors_, limit = count == 0 ? 0 : all - count;
-    TORCH_CHECK(count >= 0 && count < all, count, " multiprocessors left free of ", all);
-    grouped_.LimitMultiprocessors(limit);
-    dense_.LimitMultiprocessors(limit);
   }
 
   void AddProduct(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b,
@@ -391,7 +380,6 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
   AttentionPlans attention_;
   c10::cuda::CUDAStream beside_;  // of high priority: what runs there is waited for
   cudaEvent_t before_beside_ = nullptr, after_beside_ = nullptr;
-  int multiprocessors_ = 0;
   GroupedGemms grouped_;
   DenseGemms dense_;
   std::optional<BatchUpload> upload_;

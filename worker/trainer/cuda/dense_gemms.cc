@@ -2,7 +2,6 @@
 
 #include <ATen/cuda/CUDAContextLight.h>
 #include <cublasLt.h>
-#include <cublas_v2.h>
 
 #include "worker/trainer/cuda/cuda_check.h"
 
@@ -10,7 +9,7 @@ namespace switchyard::trainer::cuda {
 namespace {
 
 void CheckBlas(cublasStatus_t status, const char* call) {
-  TORCH_CHECK(status == CUBLAS_STATUS_SUCCESS, call, ": ", cublasGetStatusString(status));
+  TORCH_CHECK(status == CUBLAS_STATUS_SUCCESS, call, ": ", cublasLtGetStatusString(status));
 }
 
 void CheckMatrix(const at::Tensor& t, int64_t rows, int64_t columns) {
@@ -37,13 +36,6 @@ void DenseGemms::DeletePlan::operator()(Plan* plan) const {
   delete plan;
 }
 
-void DenseGemms::LimitMultiprocessors(int limit) {
-  limit_ = limit;
-  // ATen keeps one handle a thread and device.
-  CheckBlas(cublasSetSmCountTarget(at::cuda::getCurrentCUDABlasHandle(), limit),
-            "cublasSetSmCountTarget");
-}
-
 void DenseGemms::AddProduct(const at::Tensor& c, const at::Tensor& a, const at::Tensor& b,
                             const at::Tensor& out) {
   const int64_t m = a.size(0), k = a.size(1), n = b.size(0);
@@ -52,7 +44,7 @@ void DenseGemms::AddProduct(const at::Tensor& c, const at::Tensor& a, const at::
   CheckMatrix(c, m, n);
   CheckMatrix(out, m, n);
   const cublasLtHandle_t handle = at::cuda::getCurrentCUDABlasLtHandle();
-  std::unique_ptr<Plan, DeletePlan>& plan = plans_[{m, n, k, limit_}];
+  std::unique_ptr<Plan, DeletePlan>& plan = plans_[{m, n, k}];
   if (plan == nullptr) {
     std::unique_ptr<Plan, DeletePlan> made(new Plan);
     CheckBlas(cublasLtMatmulDescCreate(&made->product, CUBLAS_COMPUTE_32F, CUDA_R_32F),
@@ -61,9 +53,6 @@ void DenseGemms::AddProduct(const at::Tensor& c, const at::Tensor& a, const at::
     CheckBlas(cublasLtMatmulDescSetAttribute(made->product, CUBLASLT_MATMUL_DESC_TRANSA,
                                              &transposed, sizeof(transposed)),
               "CUBLASLT_MATMUL_DESC_TRANSA");
-    CheckBlas(cublasLtMatmulDescSetAttribute(made->product, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET,
-                                             &limit_, sizeof(limit_)),
-              "CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET");
     const auto layout = [](cublasLtMatrixLayout_t* to, int64_t rows, int64_t columns) {
       CheckBlas(cublasLtMatrixLayoutCreate(to, CUDA_R_16BF, rows, columns, rows),
                 "cublasLtMatrixLayoutCreate");

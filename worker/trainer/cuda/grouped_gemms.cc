@@ -1,6 +1,7 @@
 #include "worker/trainer/cuda/grouped_gemms.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/util/ScopeExit.h>
 
 #include <string>
 
@@ -38,10 +39,12 @@ void GroupedGemms::Launch(const std::vector<Entry*>& entries) {
 }
 
 void GroupedGemms::Prepare(const std::function<void()>& calls) {
-  preparing_ = true;
   prepared_.clear();
-  calls();
-  preparing_ = false;
+  {
+    preparing_ = true;
+    const auto end = c10::make_scope_exit([this] { preparing_ = false; });
+    calls();
+  }
   if (!prepared_.empty()) Launch(prepared_);
 }
 
@@ -70,7 +73,7 @@ void GroupedGemms::Run(kernels::GroupedProduct product, kernels::GroupedOutput o
   }
   if (!ready) Launch({&entry});
   entry.call.gemm = nullptr;
-  Check(entry.gemm.Run(Stream(), limit_), "GroupedGemm::Run");
+  Check(entry.gemm.Run(Stream()), "GroupedGemm::Run");
 }
 
 }  // namespace switchyard::trainer::cuda

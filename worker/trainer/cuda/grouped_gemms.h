@@ -25,8 +25,6 @@ class GroupedGemms {
   // What `calls` asks of Run is only made ready, by one launch; it must be asked for again, as it
   // is, before the offsets change. All of one number of rows and one list of offsets.
   void Prepare(const std::function<void()>& calls);
-  // Multiprocessors that Run may take from here on; 0: all.
-  void LimitMultiprocessors(int limit) { limit_ = limit; }
 
  private:
   struct Entry {
@@ -46,7 +44,6 @@ class GroupedGemms {
   std::map<Key, Entry> entries_;
   bool preparing_ = false;
   std::vector<Entry*> prepared_;  // by the Prepare that runs
-  int limit_ = 0;
 };
 
 }  // namespace switchyard::trainer::cuda

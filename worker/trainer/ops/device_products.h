@@ -1,5 +1,5 @@
-// How products of matrices are arranged on a GPU: what changes their speed and not their results,
-// and one that ATen lacks.
+// Products of matrices on a GPU as ATen cannot ask for them: many grouped ones made ready by one
+// launch, and a sum that does not begin with a copy.
 //
 // The program for GPUs installs its implementation with that of DeviceOps (device_ops.h).
 // Everything is enqueued on the current stream; nothing waits for the device.
@@ -15,10 +15,6 @@ class DeviceProducts {
  public:
   virtual ~DeviceProducts() = default;
 
-  // Products enqueued from here on leave `count` multiprocessors to what runs beside them; 0: none.
-  // Grouped products never take those, dense ones are chosen not to. Throws c10::Error unless
-  // 0 <= count < multiprocessors.
-  virtual void LeaveMultiprocessors(int count) = 0;
   // Grouped products (grouped_gemm.h) that `calls` asks for are only made ready, by one launch;
   // they must follow as asked for. All of one list of rows; at most 8.
   virtual void PrepareGrouped(const std::function<void()>& calls) = 0;

@@ -23,8 +23,7 @@ void ForPieces(int64_t rows, int64_t capacity, const Fn& fn) {
   } while (begin < rows);
 }
 
-// Makes a pass's products ready at once; on CPU, where the way of a GPU can be gone too, there is
-// nothing to make ready.
+// Makes ready what `products` asks for, together (device_products.h); on a CPU there is nothing to.
 void Prepare(const at::Tensor& rows_RD, const std::function<void()>& products) {
   if (!rows_RD.is_cpu()) ops::Products().PrepareGrouped(products);
 }

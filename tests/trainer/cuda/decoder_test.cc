@@ -1,5 +1,6 @@
 // The model on a GPU against the model on CPU: the same bfloat16 weights, the same batch, once in
 // float32 on the CPU and once with every kernel. Skips where there is no GPU.
+#include <ATen/Parallel.h>
 #include <ATen/ops/randint.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAFunctions.h>
@@ -41,6 +42,9 @@ ModelShape Shape(int64_t head_dim, bool tied) {
 std::unique_ptr<RankContext> Rank(const ModelShape& shape, const std::string& device,
                                   int64_t sequences, int64_t length, int64_t accumulation,
                                   std::optional<ActivationMemory> activations = {}) {
+  // A rank on a GPU binds the process to the CPUs near it: more threads than those would wait for
+  // each other in the reference's small products.
+  at::set_num_threads(1);
   RankOptions options;
   options.shape = shape;
   options.device = device;

@@ -42,7 +42,7 @@ class AccessGate::CallWatcher final : public grpc::experimental::Interceptor {
   CallWatcher(AccessGate& gate, grpc::experimental::ServerRpcInfo* info)
       : gate_(gate), context_(info->server_context()) {
     const std::string path = info->method();
-    gate_.Begin(context_, path.substr(path.find_first_not_of("/")));
+    gate_.Begin(context_, path.substr(path.find_first_not_of('/')));
   }
   ~CallWatcher() override { gate_.Forget(context_); }
 

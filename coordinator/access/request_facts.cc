@@ -70,7 +70,7 @@ bool AnswersWithStream(const Message& request) {
 
 std::string ResourceOf(const Message& request) {
   for (const char* field : {"name", "parent"}) {
-    if (const std::string text = TextField(request, field); !text.empty()) return text;
+    if (std::string text = TextField(request, field); !text.empty()) return text;
   }
   const FieldDescriptor* spec = request.GetDescriptor()->FindFieldByName("spec");
   if (spec == nullptr || spec->message_type() != v1::JobSpec::descriptor()) return "";

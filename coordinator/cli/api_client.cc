@@ -55,7 +55,7 @@ ApiClient::ApiClient(const Endpoint& endpoint)
 
 absl::Status ApiClient::Error(const grpc::Status& status) const {
   if (!setup_.ok()) return setup_;
-  const absl::Status plain = rpc::FromGrpcStatus(status);
+  absl::Status plain = rpc::FromGrpcStatus(status);
   std::string message;
   if (plain.code() == absl::StatusCode::kUnavailable) {
     message = absl::StrCat(

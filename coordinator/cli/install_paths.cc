@@ -38,7 +38,7 @@ std::string FindTool(const std::string& name) {
 
 std::string FindPython() {
   if (const char* python = std::getenv("SWITCHYARD_PYTHON")) return python;
-  const std::string in_tree = FindAbove(".venv/bin/python");
+  std::string in_tree = FindAbove(".venv/bin/python");
   if (!in_tree.empty()) return in_tree;
   // What switchyard-install-runtime made.
   constexpr char kRuntime[] = "/opt/switchyard/runtime/current/venv/bin/python";

@@ -24,7 +24,7 @@ std::string KindOf(const YAML::Node& node) {
   if (node.IsSequence()) return "a list";
   if (node.IsMap()) return "a mapping";
   if (node.IsNull()) return "null";
-  const std::string text = node.Scalar();
+  const std::string& text = node.Scalar();
   return absl::StrCat("\"", text.size() <= 60 ? text : Utf8Prefix(text, 57) + "...", "\"");
 }
 

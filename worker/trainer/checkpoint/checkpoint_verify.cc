@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/checkpoint_publish.h"
 #include "common/durable_file.h"
@@ -107,7 +108,7 @@ absl::Status VerifyCheckpoint(const std::string& directory, int part, int parts)
   std::vector<char> buffer(kReadBytes);
   int number = 0;
   for (auto& [name, pieces] : files) {
-    const std::string path = directory + "/" + name;
+    const std::string path = absl::StrCat(directory, "/", name);
     SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd fd, OpenToRead(path));
     SWITCHYARD_ASSIGN_OR_RETURN(const int64_t size, FileSize(fd.get(), path));
     std::sort(pieces.begin(), pieces.end(),

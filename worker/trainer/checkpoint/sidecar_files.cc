@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/durable_file.h"
 #include "common/status_macros.h"
@@ -51,8 +52,8 @@ absl::StatusOr<std::vector<SidecarFile>> ReadSidecarFiles(const std::string& dir
   }
   std::vector<SidecarFile> files;
   for (const std::string& name : wanted) {
-    SWITCHYARD_ASSIGN_OR_RETURN(std::string contents,
-                                ReadSmallFile(directory + "/" + name, kMaxSidecarBytes));
+    SWITCHYARD_ASSIGN_OR_RETURN(
+        std::string contents, ReadSmallFile(absl::StrCat(directory, "/", name), kMaxSidecarBytes));
     files.push_back({name, std::move(contents)});
   }
   return files;

@@ -51,7 +51,7 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
   }
 
   Batch Upload(const Batch& host) override {
-    const Batch batch = upload_->Upload(host);
+    Batch batch = upload_->Upload(host);
     attention_.Select(attention_shape_, host, Data<int32_t>(batch.document_offset));
     return batch;
   }

@@ -1,6 +1,7 @@
 #include "worker/trainer/moe/expert_bank.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/ops/device_products.h"
@@ -20,6 +21,11 @@ void ForPieces(int64_t rows, int64_t capacity, const Fn& fn) {
     fn(begin, count);
     begin += count;
   } while (begin < rows);
+}
+
+// Makes ready what `products` asks for, together (device_products.h); on a CPU there is nothing to.
+void Prepare(const at::Tensor& rows_RD, const std::function<void()>& products) {
+  if (!rows_RD.is_cpu()) ops::Products().PrepareGrouped(products);
 }
 
 }  // namespace
@@ -106,7 +112,7 @@ void ExpertBank::ForwardOnDevice(StepContext& context, const Routing& routing,
     down();
   };
   // With two pieces the second needs what the first was made ready by.
-  if (saved == 0 || rest == 0) ops::Products().PrepareGrouped(products);
+  if (saved == 0 || rest == 0) Prepare(rows_RD, products);
   products();
 }
 
@@ -131,7 +137,7 @@ void ExpertBank::BackwardOnDevice(StepContext& context, const Routing& routing,
     ops::GroupedWeightGradient(all, gate_up, rows_RD, grad_gate_up_proj_);
     ops::GroupedGemmTransposed(all, gate_up, gate_up_proj_, grad_rows_RD);
   };
-  ops::Products().PrepareGrouped([&] {
+  Prepare(rows_RD, [&] {
     hidden_gradient();
     other_gradients();
   });

@@ -107,3 +107,6 @@ def test_a_checkpoint_benchmark_saves_loads_and_leaves_nothing(tiny, tmp_path):
     for what in ("saved", "loaded"):
         assert re.search(rf"^{what} +\d+\.\d\d GB in \d+\.\d\d s, ", done.stdout, re.MULTILINE), done.stdout
     assert not list((tmp_path / "disk").iterdir())
+    (tmp_path / "disk" / "bench-checkpoint").mkdir()
+    refused = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    assert refused.returncode != 0 and f"{tmp_path}/disk/bench-checkpoint exists; remove it" in refused.stderr

@@ -13,7 +13,7 @@ namespace {
 absl::Status Check(const char* what, const security::AllowedPaths& allowed,
                    const std::string& path) {
   if (path.empty()) return absl::OkStatus();
-  const absl::Status status = allowed.Check(path);
+  absl::Status status = allowed.Check(path);
   if (status.ok()) return status;
   return absl::Status(status.code(), absl::StrCat("on this node ", what, " ", status.message()));
 }

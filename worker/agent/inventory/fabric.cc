@@ -81,7 +81,7 @@ std::string AddressTowards(const std::string& target) {
         getsockname(fd.get(), reinterpret_cast<sockaddr*>(&own), &size) != 0) {
       continue;
     }
-    const std::string text = AddressText(reinterpret_cast<sockaddr*>(&own));
+    std::string text = AddressText(reinterpret_cast<sockaddr*>(&own));
     if (!text.empty() && text != "::1" && !absl::StartsWith(text, "127.")) return text;
   }
   return "";

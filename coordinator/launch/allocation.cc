@@ -139,8 +139,8 @@ bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const Attemp
   // Agents that were told to end report no failure once the attempt is being stopped for it.
   const std::string root = facts.failures.empty() ? record.launch().stop_reason().code()
                                                   : RootFailure(facts.failures).code;
-  const bool unexplained =
-      root == "AGENT_STOPPED" || root == "NODE_LOST" || root == "PEER_LOST" || root == "KILLED";
+  const bool unexplained = root == "AGENT_STOPPED" || root == "AGENT_RESTARTED" ||
+                           root == "NODE_LOST" || root == "PEER_LOST" || root == "KILLED";
   if (!unexplained) return false;
   const AllocationStatus status = core.allocator->Look(KeyOf(record));
   if (status.state != AllocationState::kEnded) {

@@ -59,6 +59,16 @@ class FakeCluster final : public NodeAllocator {
       }
     }
   }
+  // Its agents die and others dial in in their names.
+  void Restart(const std::string& address, int64_t epoch, const AgentScript& script) {
+    {
+      absl::MutexLock lock(&mutex_);
+      for (auto& [key, seen] : seen_) {
+        if (key.second == epoch) seen.agents.clear();
+      }
+    }
+    Start(address, epoch, script);
+  }
   void End(int64_t epoch, const std::string& code, const std::string& detail) {
     absl::MutexLock lock(&mutex_);
     for (auto& [key, seen] : seen_) {
@@ -176,6 +186,21 @@ TEST_F(AllocationTest, APreemptedAttemptGoesOnInANewAllocationFromItsCheckpoint)
   EXPECT_EQ(done.attempts(0).outcome().code(), "PREEMPTED");
   EXPECT_THAT(done.attempts(0).outcome().message(), HasSubstr("job 7 was preempted"));
   EXPECT_EQ(done.attempts(1).resumed_from_step(), 2);
+}
+
+// A cluster may start the agent of a node that it took away once more before it says so.
+TEST_F(AllocationTest, AnAgentThatIsBackBeforeItsClusterSaysWhyWaitsForTheReason) {
+  AgentScript held;
+  held.hold_before_step = 4;
+  const v1::Job job = Create(Request("replaced"));
+  Start(1, held);
+  ASSERT_TRUE(Wait([&] { return Get(job.name()).progress().checkpoint_step() == 2; }));
+  cluster_.Restart(server_->address(), 1, held);
+  ASSERT_TRUE(WaitForState(job.name(), v1::JOB_STATE_RECOVERING));
+  cluster_.End(1, "PREEMPTED", "job 7 was preempted");
+  Start(2);
+  ASSERT_TRUE(WaitForState(job.name(), v1::JOB_STATE_SUCCEEDED));
+  EXPECT_EQ(Get(job.name()).attempts(0).outcome().code(), "PREEMPTED");
 }
 
 TEST_F(AllocationTest, AnAllocationThatSomebodyCancelsIsNotBegunAnew) {

@@ -210,7 +210,7 @@ absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
                                           "--state-dir", absl::StrCat(state, "/coordinator")};
   // Where a calibration of this machine may be put.
   const std::string rates = absl::StrCat(state, "/rates.json");
-  if (std::error_code error; fs::exists(rates, error))
+  if (fs::exists(rates, error))
     coordinator.insert(coordinator.end(), {"--rates", rates});
   std::vector<std::string> agent = {
       "--coordinator", endpoint.address,        "--node",     kNode,

@@ -28,15 +28,15 @@ import kubernetes_scenes  # noqa: E402
 from bare_root import need, say  # noqa: E402
 from held_proxy import HeldProxy  # noqa: E402
 from kubernetes_api import NAMESPACE, KubernetesApi, path_of  # noqa: E402
-from kubernetes_control_plane import ADDRESS, PORT, ControlPlane, wait  # noqa: E402
+from kubernetes_control_plane import ADDRESS, PORT, ControlPlane  # noqa: E402
 from kubernetes_programs import find_kubectl, programs  # noqa: E402
 from stand_in_kubelet import Kubelets  # noqa: E402
+from waiting import wait, wait_for_state  # noqa: E402
 
 INSIDE = "SWITCHYARD_INSIDE_NAMESPACES"
 ACCOUNT = "switchyard-coordinator"
 PROXY_PORT = 6444
 USER = 10001
-TERMINAL = {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
 # Room for the coordinator, the keeper and one pod of an attempt each.
 CPU_NODE = {"cpu": "3", "memory": "16Gi", "pods": "20"}
 # Opened for its scene only, and no pod is started there.
@@ -166,14 +166,7 @@ class Cluster:
 
     def until(self, name, *states, seconds=240):
         """Waits for a state; another end is an error."""
-        def arrived():
-            job = self.job(name)
-            if job["state"] in states:
-                return job
-            assert job["state"] not in TERMINAL, f"{job['state']}: {job['reason']}\n{self.logs()}"
-            return None
-
-        return wait(arrived, seconds, lambda: f"{states}, is {self.job(name)}\n{self.logs()}")
+        return wait_for_state(self, name, states, seconds)
 
     def lent(self, kind="jobs"):
         """Names of what the coordinator has made."""

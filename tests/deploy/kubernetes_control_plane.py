@@ -8,24 +8,13 @@ import os
 import pathlib
 import shutil
 import subprocess
-import time
 
 from kubernetes_api import KubernetesApi, KubernetesError
+from waiting import wait
 
 ADDRESS = "10.99.0.1"  # the API server wants one that is not loopback
 PORT = 6443
 ADMIN_TOKEN = "admin-of-this-trial"
-
-
-def wait(condition, seconds, what):
-    """Waits until `condition` returns something true, and returns it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise SystemExit(f"error: not within {seconds} s: {what() if callable(what) else what}")
 
 
 class ControlPlane:

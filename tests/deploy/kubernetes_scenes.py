@@ -7,7 +7,8 @@ import time
 
 from bare_root import say
 from kubernetes_api import NAMESPACE, KubernetesApi, KubernetesError, path_of
-from kubernetes_control_plane import PORT, wait
+from kubernetes_control_plane import PORT
+from waiting import wait
 
 # What the coordinator's token must not open. `POD` and `JOB` are ones that exist.
 FORBIDDEN = (

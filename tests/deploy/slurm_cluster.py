@@ -19,17 +19,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 SOURCE = HERE.parents[1]
 sys.path[:0] = [str(HERE), str(SOURCE / "tests" / "e2e")]
 import tiny_job  # noqa: E402
 from bare_root import need, say  # noqa: E402
+from waiting import wait, wait_for_state  # noqa: E402
 
 INSIDE = "SWITCHYARD_INSIDE_NAMESPACES"
 NODES = 3
-JOBS, TERMINAL = "switchyard.v1.JobService", {"JOB_STATE_SUCCEEDED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED"}
+JOBS = "switchyard.v1.JobService"
 
 SLURM_CONF = """
 ClusterName=trial
@@ -60,17 +60,6 @@ KillWait=10
 NodeName=n[1-{nodes}] NodeHostname=localhost NodeAddr=127.0.0.1 Port=[17001-1700{nodes}] CPUs=2 RealMemory=4000
 PartitionName=all Nodes=ALL Default=YES MaxTime=01:00:00 State=UP
 """
-
-
-def wait(condition, seconds, what):
-    """Waits until `condition` returns something true, and returns it."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise SystemExit(f"error: not within {seconds} s: {what() if callable(what) else what}")
 
 
 class Cluster:
@@ -158,14 +147,7 @@ class Cluster:
 
     def until(self, name, *states, seconds=180):
         """Waits for a state; another end is an error."""
-        def arrived():
-            job = self.job(name)
-            if job["state"] in states:
-                return job
-            assert job["state"] not in TERMINAL, f"{job['state']}: {job['reason']}\n{self.logs()}"
-            return None
-
-        return wait(arrived, seconds, lambda: f"{states}, is {self.job(name)}\n{self.logs()}")
+        return wait_for_state(self, name, states, seconds)
 
 
 def agents_of(uid):

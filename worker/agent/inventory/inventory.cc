@@ -7,10 +7,10 @@
 #include <cstdlib>
 #include <fstream>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "common/cpu_product.h"
 #include "common/status_macros.h"
 #include "worker/agent/inventory/fabric.h"
 #include "worker/agent/inventory/nvml.h"
@@ -19,16 +19,6 @@ namespace switchyard::agent {
 namespace {
 
 constexpr int kMaxCpuSlots = 1024;
-
-std::string CpuProduct() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (absl::StartsWith(line, "model name") && colon != std::string::npos)
-      return line.substr(colon + 2);
-  }
-  return "unknown CPU";
-}
 
 }  // namespace
 

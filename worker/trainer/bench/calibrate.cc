@@ -18,6 +18,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/cpu_product.h"
 #include "worker/trainer/bench/bench_step.h"
 #include "worker/trainer/bench/rates_file.h"
 #include "worker/trainer/ops/attention.h"

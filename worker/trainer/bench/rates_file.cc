@@ -1,7 +1,6 @@
 #include "worker/trainer/bench/rates_file.h"
 
 #include <ctime>
-#include <fstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -76,16 +75,6 @@ std::string RatesTable(const MeasuredRates& rates) {
                                   : "us");
   }
   return text;
-}
-
-std::string CpuProduct() {
-  std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);) {
-    const size_t colon = line.find(": ");
-    if (absl::StartsWith(line, "model name") && colon != std::string::npos)
-      return line.substr(colon + 2);
-  }
-  return "unknown CPU";
 }
 
 }  // namespace switchyard::trainer

@@ -26,7 +26,4 @@ void WriteRates(const std::string& path, const MeasuredRates& rates);
 // For people.
 std::string RatesTable(const MeasuredRates& rates);
 
-// Product name of this machine's CPU, as the agent's inventory has it.
-std::string CpuProduct();
-
 }  // namespace switchyard::trainer

@@ -23,9 +23,32 @@ bool IsOver(const JobRecord& record, const std::string& node) {
   return ResultOf(record.launch(), node) != nullptr || IsLost(record.launch(), node);
 }
 
+// Agents are gone or have forgotten the attempt, and none says on whose behalf.
+bool IsUnexplained(const std::string& code) {
+  return code == "AGENT_STOPPED" || code == "AGENT_RESTARTED" || code == "NODE_LOST" ||
+         code == "PEER_LOST" || code == "KILLED";
+}
+
+// Time for the cluster's reason is left, or has not begun.
+bool HasPatience(const CoreContext& core, const std::string& uid) {
+  constexpr std::chrono::seconds kPatience{30};
+  const Clock::SteadyTime since = core.book.live(uid).reason_awaited;
+  return since == Clock::SteadyTime() || core.clock.Steady() - since < kPatience;
+}
+
+// The cluster may still say why the attempt's agents are gone; after an end at our own request it
+// would say only that.
+bool ReasonMayCome(const CoreContext& core, const JobRecord& record) {
+  return record.job().state() == v1::JOB_STATE_RECOVERING && !record.launch().failed_here() &&
+         IsUnexplained(record.launch().stop_reason().code()) &&
+         HasPatience(core, record.job().uid());
+}
+
 // The attempt is being ended and no agent is left that could say how: the cluster shall end it.
 bool IsToBeEnded(const CoreContext& core, const JobRecord& record) {
-  if (record.launch().stop() != store::v1::STOP_MODE_KILL) return false;
+  if (record.launch().stop() != store::v1::STOP_MODE_KILL || ReasonMayCome(core, record)) {
+    return false;
+  }
   const auto nodes = NodesOf(record);
   return std::none_of(nodes.begin(), nodes.end(), [&](const std::string& node) {
     return IsConnected(core, node) && !IsOver(record, node);
@@ -130,7 +153,6 @@ std::optional<Failure> DriveAllocation(CoreContext& core, const std::string& uid
 }
 
 bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const AttemptFacts& facts) {
-  constexpr std::chrono::seconds kPatience{30};
   const JobRecord& record = *core.book.Find(uid);
   if (core.allocator == nullptr || !record.launch().allocated() || record.launch().failed_here() ||
       record.job().state() != v1::JOB_STATE_RECOVERING) {
@@ -139,15 +161,12 @@ bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const Attemp
   // Agents that were told to end report no failure once the attempt is being stopped for it.
   const std::string root = facts.failures.empty() ? record.launch().stop_reason().code()
                                                   : RootFailure(facts.failures).code;
-  const bool unexplained = root == "AGENT_STOPPED" || root == "AGENT_RESTARTED" ||
-                           root == "NODE_LOST" || root == "PEER_LOST" || root == "KILLED";
-  if (!unexplained) return false;
+  if (!IsUnexplained(root)) return false;
   const AllocationStatus status = core.allocator->Look(KeyOf(record));
   if (status.state != AllocationState::kEnded) {
     LiveJob& live = core.book.live(uid);
-    const auto now = core.clock.Steady();
-    if (live.reason_awaited == Clock::SteadyTime()) live.reason_awaited = now;
-    return now - live.reason_awaited < kPatience;
+    if (live.reason_awaited == Clock::SteadyTime()) live.reason_awaited = core.clock.Steady();
+    return HasPatience(core, uid);
   }
   if (status.code.empty() || status.code == "ALLOCATION_FAILED") return false;
   store::v1::Launch& launch = *core.book.Edit(uid).mutable_launch();

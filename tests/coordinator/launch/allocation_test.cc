@@ -201,6 +201,7 @@ TEST_F(AllocationTest, AnAgentThatIsBackBeforeItsClusterSaysWhyWaitsForTheReason
   Start(2);
   ASSERT_TRUE(WaitForState(job.name(), v1::JOB_STATE_SUCCEEDED));
   EXPECT_EQ(Get(job.name()).attempts(0).outcome().code(), "PREEMPTED");
+  EXPECT_THAT(cluster_.ended_by_request(), ::testing::IsEmpty());
 }
 
 TEST_F(AllocationTest, AnAllocationThatSomebodyCancelsIsNotBegunAnew) {

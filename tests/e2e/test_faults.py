@@ -8,7 +8,7 @@ from support import inputs
 from support.cluster import Cluster
 from support.processes import wait_until
 
-STEPS, INTERVAL = 120, 20
+STEPS, INTERVAL = 500, 80
 
 
 @pytest.fixture(scope="module")

@@ -24,6 +24,14 @@ for argument in "$@"; do
   esac
 done
 
+[ -r /etc/os-release ] && . /etc/os-release
+case " ${ID:-} ${ID_LIKE:-} " in
+  *" debian "* | *" ubuntu "*) ;;
+  *) die "this system is not Debian or Ubuntu (/etc/os-release says '${ID:-unknown}')." \
+    "tools/setup.sh installs with apt. Elsewhere install by hand what its list names, then use CMake." ;;
+esac
+[ "$(uname -m)" = x86_64 ] || die "only x86_64 machines are supported; this one is $(uname -m)."
+
 packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3-venv
   libgrpc++-dev protobuf-compiler-grpc protobuf-compiler libprotobuf-dev libabsl-dev prometheus-cpp-dev
   libcpp-httplib-dev libsqlite3-dev libsqlitecpp-dev nlohmann-json3-dev libcli11-dev libyaml-cpp-dev libzstd-dev
@@ -32,7 +40,13 @@ packages=(ca-certificates g++ ccache mold ninja-build pkg-config python3 python3
 [ -z "$with_fuzz" ] || packages+=(clang-14 libclang-rt-14-dev)
 
 # A browser of the user's own serves as well.
-if [ -n "$with_tests" ] && ! command -v google-chrome >/dev/null; then packages+=(chromium); fi
+if [ -n "$with_tests" ] && ! command -v google-chrome >/dev/null; then
+  if [ "${ID:-}" = ubuntu ]; then
+    echo "   no browser: Ubuntu has Chromium as a snap only. Install google-chrome for the tests of the pages; they skip."
+  else
+    packages+=(chromium)
+  fi
+fi
 
 log=$(mktemp "${TMPDIR:-/tmp}/switchyard-setup.XXXXXX")
 trap 'rm -f "$log"' EXIT
@@ -201,14 +215,6 @@ END
     echo "   unpacked into .venv/kubernetes"
   fi
 }
-
-[ -r /etc/os-release ] && . /etc/os-release
-case " ${ID:-} ${ID_LIKE:-} " in
-  *" debian "* | *" ubuntu "*) ;;
-  *) die "this system is not Debian or Ubuntu (/etc/os-release says '${ID:-unknown}')." \
-    "tools/setup.sh installs with apt. Elsewhere install by hand what its list names, then use CMake." ;;
-esac
-[ "$(uname -m)" = x86_64 ] || die "only x86_64 machines are supported; this one is $(uname -m)."
 
 stage "Debian packages"
 install_packages

@@ -114,10 +114,10 @@ void KubernetesAllocator::TellMissingRights() {
 }
 
 bool KubernetesAllocator::IsReachable() {
-  absl::Status status = job_cache_->status();
-  if (status.ok()) status = pod_cache_->status();
+  const std::optional<absl::Status> jobs = job_cache_->status(), pods = pod_cache_->status();
+  if (!jobs || !pods) return false;
+  const absl::Status& status = jobs->ok() ? *pods : *jobs;
   std::string problem(status.message());
-  if (problem == "not listed yet") return false;
   // Between two tries the words may change; one line for each turn of events.
   if (problem.empty() != problem_.empty()) {
     log::Write(problem.empty() ? log::Level::kInfo : log::Level::kWarning,

@@ -36,7 +36,7 @@ ObjectCache::Objects ObjectCache::Get() const {
   return objects_;
 }
 
-absl::Status ObjectCache::status() const {
+std::optional<absl::Status> ObjectCache::status() const {
   absl::MutexLock lock(&mutex_);
   return status_;
 }

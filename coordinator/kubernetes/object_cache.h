@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 
@@ -28,8 +29,9 @@ class ObjectCache {
 
   // As of the newest event. Only complete when status() is OK, then and now.
   Objects Get() const;
-  // OK once a list is complete and while it is kept up to date; else why it is not.
-  absl::Status status() const;
+  // OK once a list is complete and while it is kept up to date; else why it is not; nullopt before
+  // the first list has ended either way.
+  std::optional<absl::Status> status() const;
 
  private:
   void Run();
@@ -46,7 +48,7 @@ class ObjectCache {
 
   mutable absl::Mutex mutex_;
   Objects objects_ ABSL_GUARDED_BY(mutex_);
-  absl::Status status_ ABSL_GUARDED_BY(mutex_) = absl::UnavailableError("not listed yet");
+  std::optional<absl::Status> status_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;
 };
 

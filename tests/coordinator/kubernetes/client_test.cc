@@ -204,7 +204,7 @@ class ObjectCacheTest : public KubernetesFixture {
     return Wait([&] {
       std::vector<std::string> seen;
       for (const auto& [name, object] : cache_->Get()) seen.push_back(name);
-      return cache_->status().ok() && seen == names;
+      return cache_->status() == absl::OkStatus() && seen == names;
     });
   }
   int Lists() { return server_->Count("GET", "limit="); }
@@ -251,7 +251,7 @@ TEST_F(ObjectCacheTest, AVersionThatIsTooOldIsListedAnew) {
 TEST_F(ObjectCacheTest, WhileNothingIsKnownItSaysSo) {
   server_->Accept({});
   Start();
-  ASSERT_TRUE(Wait([&] { return absl::IsUnauthenticated(cache_->status()); }));
+  ASSERT_TRUE(Wait([&] { return absl::IsUnauthenticated(cache_->status().value_or(absl::OkStatus())); }));
   server_->Accept({"first"});
   ASSERT_TRUE(WaitForNames({}));
   server_->Give({"GET", "watch=true", 500, "", false, "no watches today"});

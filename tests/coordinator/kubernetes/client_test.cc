@@ -251,7 +251,8 @@ TEST_F(ObjectCacheTest, AVersionThatIsTooOldIsListedAnew) {
 TEST_F(ObjectCacheTest, WhileNothingIsKnownItSaysSo) {
   server_->Accept({});
   Start();
-  ASSERT_TRUE(Wait([&] { return absl::IsUnauthenticated(cache_->status().value_or(absl::OkStatus())); }));
+  ASSERT_TRUE(
+      Wait([&] { return absl::IsUnauthenticated(cache_->status().value_or(absl::OkStatus())); }));
   server_->Accept({"first"});
   ASSERT_TRUE(WaitForNames({}));
   server_->Give({"GET", "watch=true", 500, "", false, "no watches today"});

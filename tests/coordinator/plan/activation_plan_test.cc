@@ -129,7 +129,9 @@ TEST(ActivationPlanTest, MoreRecomputationIsPredictedToTakeLonger) {
     input.rank.activations = activations;
     const double seconds = PredictStep(input).Total();
     EXPECT_GT(seconds, before) << ActivationMemoryName(activations);
-    if (before > 0) EXPECT_LT(seconds, 1.12 * before) << ActivationMemoryName(activations);
+    if (before > 0) {
+      EXPECT_LT(seconds, 1.12 * before) << ActivationMemoryName(activations);
+    }
     before = seconds;
   }
 }

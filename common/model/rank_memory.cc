@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/model/cuda_dispatch_window.h"
+#include "common/model/packed_attention.h"
 #include "common/model/parameter_list.h"
 
 namespace switchyard {
@@ -220,6 +221,11 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
   if (bfloat16 && accumulates) workspace += Tensor({LargestGradientMatrix(m)}, s.element);
   out.workspace = workspace.value;
   out.logits = Tensor({s.chunk, s.V}, s.element).value;
+  if (s.cuda && in.deterministic) {
+    const DocumentClass planned =
+        ClassOfDocuments(2 * in.micro_batch_sequences, in.sequence_length, in.sequence_length);
+    out.deterministic_scratch = DeterministicScratchBytes(planned, m.num_heads);
+  }
   if (in.expert_parallel > 1) {
     const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +
                         Tensor({in.expert_parallel, s.T, s.K}, kInt64 + kFloat);
@@ -235,7 +241,7 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
 
 int64_t RankMemory::Total() const {
   return (Bytes{parameters} + Bytes{gradients} + Bytes{optimizer} + Bytes{saved_activations} +
-          Bytes{workspace} + Bytes{windows} + Bytes{logits})
+          Bytes{workspace} + Bytes{windows} + Bytes{logits} + Bytes{deterministic_scratch})
       .value;
 }
 

@@ -35,6 +35,7 @@ struct RankMemoryInput {
   Precision precision = Precision::kFloat32;
   OptimizerProfile optimizer = OptimizerProfile::kExact;
   DeviceKind device = DeviceKind::kCpu;
+  bool deterministic = false;  // attention of packed documents, on a GPU
   // What layers save. Without a value: kSaveAll where that needs no more bytes than
   // kRecomputeRows (the rows then lie where gradients come anyway), else kRecomputeRows.
   std::optional<ActivationMemory> activations = std::nullopt;
@@ -50,6 +51,9 @@ struct RankMemory {
   int64_t workspace = 0;
   int64_t windows = 0;  // this rank's region of the dispatch window; 0 when expert_parallel is 1
   int64_t logits = 0;   // one chunk
+  // Outside the arenas, planned for few documents a micro-batch; the data may want more
+  // (common/model/packed_attention.h). 0 unless deterministic on a GPU.
+  int64_t deterministic_scratch = 0;
   int64_t Total() const;
 
   // What the arenas are made of.

@@ -8,11 +8,14 @@ MemoryPlan PlanMemory(const RankMemoryInput& input, int64_t runtime_baseline_byt
   const RankMemory memory = ComputeRankMemory(input);
   MemoryPlan plan;
   plan.activations = memory.activations;
-  plan.categories = {
-      {"parameters", memory.parameters}, {"gradients", memory.gradients},
-      {"optimizer", memory.optimizer},   {"saved_activations", memory.saved_activations},
-      {"workspace", memory.workspace},   {"windows", memory.windows},
-      {"logits", memory.logits},         {"runtime_baseline", runtime_baseline_bytes}};
+  plan.categories = {{"parameters", memory.parameters},
+                     {"gradients", memory.gradients},
+                     {"optimizer", memory.optimizer},
+                     {"saved_activations", memory.saved_activations},
+                     {"workspace", memory.workspace + memory.deterministic_scratch},
+                     {"windows", memory.windows},
+                     {"logits", memory.logits},
+                     {"runtime_baseline", runtime_baseline_bytes}};
   for (const auto& [name, bytes] : plan.categories) {
     plan.total_bytes = std::min(kTooManyBytes, plan.total_bytes + bytes);
   }

@@ -95,7 +95,8 @@ RankMemoryInput RankInput(const PlanInput& input, const ResolvedJob& job, int ra
           .gradient_accumulation = CeilDivide(CeilDivide(job.global_batch, ranks), micro_batch),
           .precision = job.precision,
           .optimizer = job.optimizer,
-          .device = job.device_kind};
+          .device = job.device_kind,
+          .deterministic = job.spec.training().deterministic()};
 }
 
 // What layers may keep, from least recomputation to most; without a value it is what the trainer

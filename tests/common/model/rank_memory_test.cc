@@ -5,6 +5,8 @@
 #include <functional>
 #include <numeric>
 
+#include "common/model/packed_attention.h"
+
 namespace switchyard {
 namespace {
 
@@ -146,6 +148,33 @@ TEST(RankMemoryTest, AbsurdSizesSaturate) {
   });
   EXPECT_GT(memory.Total(), int64_t{1} << 45);
   EXPECT_LE(memory.Total(), kTooManyBytes);
+}
+
+TEST(RankMemoryTest, DeterministicAttentionOnAGpuHasScratchOfItsOwn) {
+  const auto gpu = [](bool deterministic) {
+    return With([=](auto& in) {
+      in.device = DeviceKind::kCuda;
+      in.precision = Precision::kBfloat16;
+      in.deterministic = deterministic;
+    });
+  };
+  EXPECT_EQ(gpu(false).deterministic_scratch, 0);
+  // 8 documents of 256 tokens, 8 heads.
+  EXPECT_EQ(gpu(true).deterministic_scratch, 2 * 8 * 8 * 256 * 256);
+  EXPECT_EQ(gpu(true).Total() - gpu(false).Total(), gpu(true).deterministic_scratch);
+  EXPECT_EQ(With([](auto& in) { in.deterministic = true; }).deterministic_scratch, 0);
+}
+
+TEST(PackedAttentionTest, ClassesArePowersOfTwoUpToTheSequence) {
+  const auto is = [](DocumentClass found, int64_t documents, int64_t length) {
+    return found.documents == documents && found.length == length;
+  };
+  EXPECT_TRUE(is(ClassOfDocuments(1, 5, 4096), 8, 128));
+  EXPECT_TRUE(is(ClassOfDocuments(9, 129, 4096), 16, 256));
+  EXPECT_TRUE(is(ClassOfDocuments(33, 2049, 3000), 64, 3000));
+  EXPECT_TRUE(is(ClassOfDocuments(8, 64, 64), 8, 64));
+  EXPECT_EQ(DeterministicScratchBytes({64, 4096}, 32), int64_t{64} << 30);
+  EXPECT_EQ(DeterministicScratchBytes({int64_t{1} << 40, int64_t{1} << 20}, 32), kTooManyBytes);
 }
 
 }  // namespace

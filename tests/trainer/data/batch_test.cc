@@ -7,6 +7,7 @@
 #include <set>
 
 #include "tests/trainer/support/prepared_data.h"
+#include "worker/trainer/data/attention_scratch.h"
 #include "worker/trainer/data/batch_builder.h"
 #include "worker/trainer/data/batch_order.h"
 
@@ -100,6 +101,55 @@ TEST(BatchBuilderTest, ShiftsTargetsRestartsPositionsAndMarksPadding) {
   EXPECT_EQ(std::count(valid.begin(), valid.end(), true), 14);
   EXPECT_FALSE(valid[6]);
   EXPECT_TRUE(valid[16]);
+  std::filesystem::remove_all(directory);
+}
+
+// A document of `length` tokens.
+std::vector<int32_t> Document(size_t length) { return std::vector<int32_t>(length, 1); }
+
+TEST(AttentionScratchTest, IsOfTheMicroBatchWhoseDocumentsWantMostWhereverInTheRunItComes) {
+  const std::string directory =
+      ::testing::TempDir() + "/switchyard-scratch-" + std::to_string(getpid());
+  const PreparedSequence whole = {{Document(512)}};
+  const PreparedSequence two = {{Document(200), Document(312)}};
+  PreparedSequence many;
+  for (int i = 0; i < 32; ++i) many.documents.push_back(Document(16));
+  WritePreparedData(directory, 512, 100, {whole, two, many});
+  const TokenShards data = TokenShards::Open(directory, {512, 100}).value();
+
+  BatchOrder alone(Options(3, 3, 1, 1));
+  const AttentionScratch one = LargestAttentionScratch(data, alone, 1, 0, 4);
+  // Two documents of up to 512 tokens want more than 32 of up to 128: 8 x 512^2 against 32 x 128^2.
+  EXPECT_EQ(one.documents.documents, 8);
+  EXPECT_EQ(one.documents.length, 512);
+  EXPECT_EQ(one.bytes, 2 * 8 * 4 * 512 * 512);
+  EXPECT_EQ(one.step, 1);
+
+  // In one micro-batch the longest of one sequence meets the many of another.
+  BatchOrder together(Options(3, 3, 1, 3));
+  EXPECT_EQ(LargestAttentionScratch(data, together, 1, 0, 4).bytes,
+            int64_t{2} * 64 * 4 * 512 * 512);
+
+  // Every sequence in a step of its own: the second epoch holds nothing that the first does not.
+  BatchOrder single(Options(3, 1, 1, 1));
+  const AttentionScratch epoch = LargestAttentionScratch(data, single, 3, 0, 4);
+  EXPECT_EQ(epoch.bytes, one.bytes);
+  EXPECT_EQ(single.GlobalBatch(epoch.step - 1), std::vector<int64_t>{1});
+  EXPECT_EQ(LargestAttentionScratch(data, single, 6, 0, 4).step, epoch.step);
+  std::filesystem::remove_all(directory);
+}
+
+TEST(AttentionScratchTest, IsNothingWhereEverySequenceIsOneDocument) {
+  const std::string directory =
+      ::testing::TempDir() + "/switchyard-whole-" + std::to_string(getpid());
+  const PreparedSequence whole = {{Document(512)}};
+  WritePreparedData(directory, 512, 100, {whole, whole});
+  const TokenShards data = TokenShards::Open(directory, {512, 100}).value();
+  BatchOrder order(Options(2, 2, 1, 2));
+  EXPECT_EQ(LargestAttentionScratch(data, order, 4, 0, 4).bytes, 0);
+  // The last batch of an epoch is filled with padding, which is a document a sequence.
+  BatchOrder filled(Options(2, 3, 1, 3));
+  EXPECT_EQ(LargestAttentionScratch(data, filled, 4, 0, 4).bytes, 0);
   std::filesystem::remove_all(directory);
 }
 

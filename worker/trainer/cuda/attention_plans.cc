@@ -2,8 +2,10 @@
 
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
 #include <string>
 
+#include "common/model/packed_attention.h"
 #include "common/model/rank_memory.h"
 #include "worker/trainer/cuda/cuda_check.h"
 
@@ -20,12 +22,21 @@ bool WholeSequences(const Batch& host) {
   return true;
 }
 
-// Documents that a plan holds: doubled until they are enough, so that a run needs few plans. Unused
-// ones cost little time, but scratch memory where the backward is deterministic.
-int32_t DocumentCapacity(const Batch& host, bool deterministic) {
-  int64_t capacity = deterministic ? 8 : 64 * host.num_sequences;
-  while (capacity < host.document_offset.numel() - 1) capacity *= 2;
-  return static_cast<int32_t>(capacity);
+// What a plan holds: doubled until it is enough, so that a run needs few plans. Documents that are
+// not there cost little time, but scratch memory where the backward is deterministic.
+DocumentClass DocumentsOf(const Batch& host, bool deterministic) {
+  const int64_t documents = host.document_offset.numel() - 1;
+  if (!deterministic) {
+    int64_t capacity = 64 * host.num_sequences;
+    while (capacity < documents) capacity *= 2;
+    return {capacity, host.sequence_length};
+  }
+  const int32_t* offset = host.document_offset.const_data_ptr<int32_t>();
+  int64_t longest = 0;
+  for (int64_t i = 0; i < documents; ++i) {
+    longest = std::max<int64_t>(longest, offset[i + 1] - offset[i]);
+  }
+  return ClassOfDocuments(documents, longest, host.sequence_length);
 }
 
 }  // namespace
@@ -45,8 +56,10 @@ kernels::AttentionOptions AttentionLayout(const ops::AttentionShape& shape) {
 void AttentionPlans::Select(const ops::AttentionShape& shape, const Batch& host,
                             const int32_t* offset) {
   const bool whole = WholeSequences(host);
-  const Key key = {host.num_sequences * host.sequence_length, host.sequence_length,
-                   whole ? 0 : DocumentCapacity(host, deterministic_)};
+  const DocumentClass documents =
+      whole ? DocumentClass{0, host.sequence_length} : DocumentsOf(host, deterministic_);
+  const Key key = {host.num_sequences * host.sequence_length, documents.length,
+                   static_cast<int32_t>(documents.documents)};
   Plan& plan = plans_[key];
   if (plan.attention == nullptr) {
     kernels::AttentionOptions options = AttentionLayout(shape);
@@ -59,13 +72,8 @@ void AttentionPlans::Select(const ops::AttentionShape& shape, const Batch& host,
     TORCH_CHECK(plan.attention != nullptr, "attention: ", error);
     const auto bytes = at::TensorOptions().dtype(at::kByte).device(at::kCUDA);
     const int64_t wanted = plan.attention->backward_workspace_bytes();
-    plan.needs_own_scratch =
-        wanted > kAttentionScratch * key.tokens * shape.num_heads * shape.head_dim;
-    if (plan.needs_own_scratch) {
-      if (!scratch_.defined() || scratch_.numel() < wanted) {
-        scratch_ = at::Tensor();
-        scratch_ = at::empty({wanted}, bytes);
-      }
+    if (wanted > kAttentionScratch * key.tokens * shape.num_heads * shape.head_dim) {
+      plan.own_scratch_bytes = wanted;
     }
     if (plan.attention->documents_bytes() > 0) {
       plan.documents = at::empty({plan.attention->documents_bytes()}, bytes);
@@ -78,6 +86,18 @@ void AttentionPlans::Select(const ops::AttentionShape& shape, const Batch& host,
                                         plan.documents.data_ptr(), Stream()),
           "FillDocuments");
   }
+}
+
+void* AttentionPlans::own_scratch() {
+  if (selected_->own_scratch_bytes == 0) return nullptr;
+  ReserveScratch(selected_->own_scratch_bytes);
+  return scratch_.data_ptr();
+}
+
+void AttentionPlans::ReserveScratch(int64_t bytes) {
+  if (scratch_.defined() && scratch_.numel() >= bytes) return;
+  scratch_ = at::Tensor();
+  scratch_ = at::empty({bytes}, at::TensorOptions().dtype(at::kByte).device(at::kCUDA));
 }
 
 }  // namespace switchyard::trainer::cuda

@@ -21,20 +21,21 @@ class AttentionPlans {
   // int32 [documents + 1] on the device. Throws c10::Error when cuDNN cannot do the shape.
   void Select(const ops::AttentionShape& shape, const Batch& host, const int32_t* offset);
   // The plan selected last, its documents (null for whole sequences), and scratch memory of its
-  // own: the deterministic backward of packed documents needs documents x heads x length^2 x 2
-  // bytes, more than is planned for all others. Null where the caller's is enough.
+  // own for the backward: the deterministic one of packed documents wants more than is planned for
+  // all others (common/model/packed_attention.h). Null where the caller's is enough.
   kernels::Attention& plan() const { return *selected_->attention; }
   const void* documents() const {
     return selected_->documents.defined() ? selected_->documents.data_ptr() : nullptr;
   }
-
-  void* own_scratch() const { return selected_->needs_own_scratch ? scratch_.data_ptr() : nullptr; }
+  void* own_scratch();
+  // Makes the scratch memory of its own at least so large.
+  void ReserveScratch(int64_t bytes);
 
  private:
   struct Plan {
     std::unique_ptr<kernels::Attention> attention;
     at::Tensor documents;  // uint8
-    bool needs_own_scratch = false;
+    int64_t own_scratch_bytes = 0;
   };
   struct Key {
     int64_t tokens, sequence_length;
@@ -45,7 +46,7 @@ class AttentionPlans {
   bool deterministic_;
   std::map<Key, Plan> plans_;
   Plan* selected_ = nullptr;
-  at::Tensor scratch_;  // uint8, for the largest plan that needs it
+  at::Tensor scratch_;  // uint8, for the largest plan that needed it
 };
 
 // Strides of the buffers that the engine passes: queries and keys are neighbours in one row, values

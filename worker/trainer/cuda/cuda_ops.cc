@@ -50,6 +50,8 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
     row_of_token_ = at::arange(max_tokens, at::TensorOptions().dtype(at::kInt).device(at::kCUDA));
   }
 
+  void ReserveAttentionScratch(int64_t bytes) override { attention_.ReserveScratch(bytes); }
+
   Batch Upload(const Batch& host) override {
     Batch batch = upload_->Upload(host);
     attention_.Select(attention_shape_, host, Data<int32_t>(batch.document_offset));

@@ -29,32 +29,46 @@ Batch BuildBatch(const TokenShards& shards, const std::vector<int64_t>& sequence
   auto* position = batch.position_T.mutable_data_ptr<int64_t>();
   auto* valid = batch.valid_T.mutable_data_ptr<bool>();
 
-  std::vector<int32_t> offsets;
   for (size_t i = 0; i < sequences.size(); ++i) {
     const int64_t base = static_cast<int64_t>(i) * batch.sequence_length;
-    int64_t length = 0;
-    if (sequences[i] != kEmptySequence) {
-      const TokenSequence sequence = shards.sequence(sequences[i]);
-      length = static_cast<int64_t>(sequence.tokens.size());
-      for (int64_t t = 0; t < length; ++t) {
-        input[base + t] = sequence.tokens[t];
-        valid[base + t] = true;
-        if (t > 0 && sequence.is_target(t)) target[base + t - 1] = sequence.tokens[t];
-      }
-      for (uint32_t start : sequence.document_starts)
-        offsets.push_back(static_cast<int32_t>(base + start));
-      batch.num_tokens += length;
-      batch.num_targets += sequence.num_targets;
+    if (sequences[i] == kEmptySequence) continue;
+    const TokenSequence sequence = shards.sequence(sequences[i]);
+    const auto length = static_cast<int64_t>(sequence.tokens.size());
+    for (int64_t t = 0; t < length; ++t) {
+      input[base + t] = sequence.tokens[t];
+      valid[base + t] = true;
+      if (t > 0 && sequence.is_target(t)) target[base + t - 1] = sequence.tokens[t];
     }
-    if (length < batch.sequence_length) offsets.push_back(static_cast<int32_t>(base + length));
+    batch.num_tokens += length;
+    batch.num_targets += sequence.num_targets;
   }
-  offsets.push_back(static_cast<int32_t>(total));
+  const std::vector<int32_t> offsets = DocumentOffsets(shards, sequences);
   for (size_t d = 0; d + 1 < offsets.size(); ++d) {
     for (int64_t t = offsets[d]; t < offsets[d + 1]; ++t) position[t] = t - offsets[d];
   }
   batch.document_offset = at::empty({static_cast<int64_t>(offsets.size())}, at::kInt);
   std::copy(offsets.begin(), offsets.end(), batch.document_offset.mutable_data_ptr<int32_t>());
   return batch;
+}
+
+std::vector<int32_t> DocumentOffsets(const TokenShards& shards,
+                                     const std::vector<int64_t>& sequences) {
+  const int64_t sequence_length = shards.sequence_length();
+  std::vector<int32_t> offsets;
+  int64_t base = 0;
+  for (int64_t index : sequences) {
+    int64_t length = 0;
+    if (index != kEmptySequence) {
+      const TokenSequence sequence = shards.sequence(index);
+      length = static_cast<int64_t>(sequence.tokens.size());
+      for (uint32_t start : sequence.document_starts)
+        offsets.push_back(static_cast<int32_t>(base + start));
+    }
+    if (length < sequence_length) offsets.push_back(static_cast<int32_t>(base + length));
+    base += sequence_length;
+  }
+  offsets.push_back(static_cast<int32_t>(base));
+  return offsets;
 }
 
 int64_t CountTargets(const TokenShards& shards, const std::vector<int64_t>& sequences) {

@@ -51,6 +51,10 @@ class DeviceOps {
   // taken from `workspace`, which must outlive the use. Throws c10::Error when the GPU or a library
   // cannot do the shape.
   virtual void Prepare(const ModelShape& shape, int64_t max_tokens, Arena* workspace) = 0;
+  // Takes the scratch memory that the deterministic attention of packed documents will want
+  // (common/model/packed_attention.h) at once, and not when it is first used. Throws
+  // c10::OutOfMemoryError.
+  virtual void ReserveAttentionScratch(int64_t bytes) = 0;
   // The batch on the device, for the operations that follow; valid until the next but one call.
   virtual Batch Upload(const Batch& host) = 0;
 

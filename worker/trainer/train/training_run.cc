@@ -1,5 +1,7 @@
 #include "worker/trainer/train/training_run.h"
 
+#include <c10/util/Exception.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -16,10 +18,14 @@
 #include "absl/strings/str_join.h"
 #include "common/checkpoint_publish.h"
 #include "common/log.h"
+#include "common/model/rank_memory.h"
+#include "common/units.h"
 #include "worker/trainer/checkpoint/checkpoint_save.h"
 #include "worker/trainer/checkpoint/checkpoint_verify.h"
 #include "worker/trainer/checkpoint/model_io.h"
 #include "worker/trainer/checkpoint/training_state.h"
+#include "worker/trainer/data/attention_scratch.h"
+#include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/train/evaluation.h"
 #include "worker/trainer/train/expert_load.h"
 #include "worker/trainer/train/lines.h"
@@ -66,6 +72,7 @@ class TrainingRun {
   void RefuseOutputOfAnotherJob() const;
   void OpenData();
   void Load();
+  void ReserveAttentionScratch();
   void Resume();
   // False when the run was asked to end meanwhile.
   bool Evaluate();
@@ -220,12 +227,36 @@ void TrainingRun::Load() {
       registry, context_->communicators(),
       ShardedOptimizerOptions{
           {t.beta1, t.beta2, t.eps, t.weight_decay}, options.optimizer, t.seed});
+  ReserveAttentionScratch();
   if (config_.resume_from.empty()) {
     ThrowUnlessOk(LoadModel(config_.model, registry, &optimizer_->state()), ExitCode::kModel);
   } else {
     Resume();
   }
   context_->communicators().world->Barrier();  // all have loaded, or this throws
+}
+
+// What would otherwise be missed for the first time in the middle of the run.
+void TrainingRun::ReserveAttentionScratch() {
+  const TrainerConfig::Training& t = config_.training;
+  if (context_->decoder->options().device.is_cpu() || !t.deterministic) return;
+  const AttentionScratch largest =
+      LargestAttentionScratch(*train_data_, *order_, t.total_steps, rank_, shape_.num_heads);
+  const int64_t in_arena = kAttentionScratch * t.micro_batch_sequences * config_.sequence_length *
+                           shape_.num_heads * shape_.head_dim;
+  if (largest.bytes <= in_arena) return;
+  try {
+    ops::Device().ReserveAttentionScratch(largest.bytes + in_arena);
+  } catch (const c10::OutOfMemoryError&) {
+    throw TrainerError(
+        ExitCode::kConfig,
+        absl::StrFormat("training.deterministic is true, and step %d has up to %d documents of up "
+                        "to %d tokens in one micro-batch: their attention wants %s of scratch "
+                        "memory, which is not left on the GPU; set training.deterministic to "
+                        "false, or lower data.sequence_length or training.micro_batch_sequences",
+                        largest.step, largest.documents.documents, largest.documents.length,
+                        FormatBytes(static_cast<double>(largest.bytes))));
+  }
 }
 
 void TrainingRun::Resume() {

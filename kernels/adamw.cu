@@ -64,9 +64,36 @@ __device__ __forceinline__ uint4 LoadRaw(const nv_bfloat16* p) {
   return *reinterpret_cast<const uint4*>(p);
 }
 
-__global__ void __launch_bounds__(kThreads) ExactKernel(AdamwParams p) {
+// What a skipped step leaves behind. Not inlined: it must cost the others no registers.
+__device__ __noinline__ void MarkNonFinite(const AdamwParams& p) {
+  if (p.non_finite == nullptr) return;
+  const int64_t begin = blockIdx.x * kBlockElements;
+  const int64_t end = min(begin + kBlockElements, p.numel);
+  const int64_t first = begin + threadIdx.x * kVec;
+  if (first >= end) return;
+  SegmentCursor cursor(p, first);
+  for (int64_t at = first; at < end; at += kThreads * kVec) {
+    float grad[kVec];
+    if (p.grad != nullptr) {
+      Load8(p.grad + at, grad);
+    } else {
+      Load8(p.grad_float32 + at, grad);
+    }
+    cursor.MoveTo(at);
+    bool finite = true;
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) finite = finite && isfinite(grad[j] * grad[j]);
+    // All that write there write the same.
+    if (!finite) p.non_finite[cursor.segment().tensor_id >> 16] = 1;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) ExactKernel(const __grid_constant__ AdamwParams p) {
   const AdamwScalars scalars = *p.scalars;
-  if (scalars.skip != 0) return;
+  if (scalars.skip != 0) {
+    MarkNonFinite(p);
+    return;
+  }
   const float scale = scalars.grad_scale;
   const int64_t begin = blockIdx.x * kBlockElements;
   const int64_t end = min(begin + kBlockElements, p.numel);
@@ -154,10 +181,13 @@ __device__ __forceinline__ uint4 RoundAny(const float (&v)[kVec], const uint32_t
 }
 
 template <bool kGradFloat32>
-__global__ void __launch_bounds__(kThreads) CompactKernel(AdamwParams p) {
+__global__ void __launch_bounds__(kThreads) CompactKernel(const __grid_constant__ AdamwParams p) {
   constexpr int64_t kStride = kThreads * kVec;
   const AdamwScalars scalars = *p.scalars;
-  if (scalars.skip != 0) return;
+  if (scalars.skip != 0) {
+    MarkNonFinite(p);
+    return;
+  }
   AdamwFactors factors;
   factors.grad_first = (1.0f - p.beta1) * scalars.grad_scale;
   factors.grad_second = sqrtf(1.0f - p.beta2) * scalars.grad_scale;

@@ -56,6 +56,9 @@ struct AdamwParams {
   const AdamwSegment* segments;     // device, [num_segments]; the first begins at 0
   int32_t num_segments;
   const AdamwScalars* scalars;  // device
+  // Device, indexed by tensor_id >> 16, or null: when the step is skipped, 1 is written where an
+  // element's square is not finite in float32, nothing elsewhere.
+  int32_t* non_finite;
   float learning_rate, beta1, beta2, eps;
   uint64_t seed;  // of the job
 };

@@ -104,26 +104,33 @@ TEST_P(AdamwTest, ExactMatchesTheHostToTheBitAndCompactButForRareRoundings) {
 
 INSTANTIATE_TEST_SUITE_P(Gradients, AdamwTest, testing::Bool());
 
-TEST(AdamwTest, ARaisedSkipFlagLeavesEverythingAsItIs) {
+TEST(AdamwTest, ARaisedSkipFlagLeavesEverythingAsItIsAndMarksTheTensorsThatWereNotFinite) {
   SWITCHYARD_REQUIRE_GPU();
   Buffer<nv_bfloat16> weight(64), grad(64);
   Buffer<int16_t> remainder(64);
   Buffer<float> m(64), v(64);
-  Buffer<AdamwSegment> segments(1);
+  Buffer<AdamwSegment> segments(3);
+  Buffer<int32_t> non_finite(6);
   Buffer<AdamwScalars> scalars(1);
   FillNormal(weight);
   FillNormal(grad);
+  grad[13] = __float2bfloat16(INFINITY), grad.Upload();
   FillNormal(m);
   FillNormal(v);
   remainder.Upload();
   scalars[0] = {NAN, 1, 1, 1, 1, NAN}, scalars.Upload();
-  segments[0] = {0, 0, 0, 0.0f}, segments.Upload();
+  segments[0] = {0, 0, 3 << 16, 0.0f}, segments[1] = {8, 0, 5 << 16 | 7, 0.0f};
+  segments[2] = {16, 0, 2 << 16, 0.0f}, segments.Upload();
+  for (int i = 0; i < 6; ++i) non_finite[i] = 0;
+  non_finite.Upload();
   AdamwParams p{};
   p.weight = weight.device(), p.remainder = remainder.device(), p.exp_avg = m.device();
   p.exp_avg_sq = v.device(), p.grad = grad.device(), p.numel = 64, p.segments = segments.device();
-  p.num_segments = 1, p.scalars = scalars.device(), p.learning_rate = 1;
+  p.num_segments = 3, p.non_finite = non_finite.device(), p.scalars = scalars.device(),
+  p.learning_rate = 1;
   ASSERT_EQ(AdamwExact(p, nullptr), cudaSuccess);
   EXPECT_TRUE(SameBytes(weight) && SameBytes(remainder) && SameBytes(m) && SameBytes(v));
+  EXPECT_EQ(non_finite.Download(), (std::vector<int32_t>{0, 0, 0, 0, 0, 1}));
 }
 
 TEST(AdamwTest, TheStepCountAdvancesOnlyWhenEverythingIsFinite) {

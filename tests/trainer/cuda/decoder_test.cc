@@ -215,7 +215,7 @@ TEST_P(CudaStepTest, TwentyStepsWaitForNothingAllocateNothingAndRepeatToTheBit) 
   EXPECT_TRUE(results[0].equal(results[1]));
 }
 
-TEST_P(CudaStepTest, AStepThatIsNotFiniteChangesNothingAndDoesNotCount) {
+TEST_P(CudaStepTest, AStepThatIsNotFiniteChangesNothingDoesNotCountAndNamesWhatWasNot) {
   SWITCHYARD_REQUIRE_GPU();
   const auto gpu = Rank(Shape(64, false), "cuda", 2, 64, 1);
   gpu->decoder->InitializeRandom(3);
@@ -226,9 +226,22 @@ TEST_P(CudaStepTest, AStepThatIsNotFiniteChangesNothingAndDoesNotCount) {
   at::Tensor sums = gpu->decoder->ForwardBackward(batch, {1, 0}).sums;
   gpu->decoder->BlockGradient(2)[5].fill_(std::numeric_limits<float>::quiet_NaN());
   const at::Tensor squares = optimizer.ReduceGradients(gradients);
-  optimizer.Update(gradients, 1e-3, 1.0, squares, sums);
+  const int64_t skipped = optimizer.Update(gradients, 1e-3, 1.0, squares, sums);
   EXPECT_TRUE(gpu->decoder->parameters().values().equal(before));
   EXPECT_EQ(optimizer.CurrentState().adam_step, 0);
+
+  // The names are those of the skipped step, though the next has been through.
+  sums = gpu->decoder->ForwardBackward(batch, {1, 0}).sums;
+  const int64_t done =
+      optimizer.Update(gradients, 1e-3, 1.0, optimizer.ReduceGradients(gradients), sums);
+  std::vector<std::string> expected;
+  for (const Parameter& p : gpu->decoder->parameters().parameters()) {
+    if (p.block == 2 && p.offset <= 5 && 5 < p.offset + p.numel) expected.push_back(p.name);
+  }
+  ASSERT_EQ(expected.size(), 1u);
+  EXPECT_EQ(optimizer.NonFiniteParameters(skipped, gradients), expected);
+  EXPECT_TRUE(optimizer.NonFiniteParameters(done, gradients).empty());
+  EXPECT_EQ(optimizer.CurrentState().adam_step, 1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Profiles, CudaStepTest,

@@ -177,11 +177,11 @@ TEST_P(MeshesTest, ANonFiniteGradientOfOneRankIsSeenByAllAndNamed) {
         groups.world->AllReduce(squares);
         EXPECT_FALSE(std::isfinite(squares.item<double>()));
         const at::Tensor before = training.registry().values().clone();
-        training.optimizer().Update(training.Gradients(), 1.0, 1.0, squares,
-                                    at::zeros({1}, at::kDouble));
+        const int64_t update = training.optimizer().Update(training.Gradients(), 1.0, 1.0, squares,
+                                                           at::zeros({1}, at::kDouble));
         EXPECT_TRUE(training.registry().values().equal(before));
         EXPECT_EQ(training.optimizer().CurrentState().adam_step, 0);
-        EXPECT_EQ(training.optimizer().NonFiniteParameters(training.Gradients()),
+        EXPECT_EQ(training.optimizer().NonFiniteParameters(update, training.Gradients()),
                   std::vector<std::string>{name});
       });
 }

@@ -324,6 +324,7 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
     p.num_segments =
         static_cast<int32_t>(u.segments.nbytes() / static_cast<int64_t>(sizeof(*p.segments)));
     p.scalars = Data<kernels::AdamwScalars>(u.scalars);
+    p.non_finite = Data<int32_t>(u.non_finite);
     p.learning_rate = static_cast<float>(u.learning_rate);
     p.beta1 = static_cast<float>(u.beta1), p.beta2 = static_cast<float>(u.beta2);
     p.eps = static_cast<float>(u.eps), p.seed = static_cast<uint64_t>(u.seed);

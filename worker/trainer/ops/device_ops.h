@@ -39,6 +39,9 @@ struct ShardUpdate {
   at::Tensor remainder;            // int16 [n] with float32 moments, else undefined
   at::Tensor segments;             // what MakeSegments gave
   at::Tensor scalars;              // uint8: what PrepareUpdate wrote
+  // int32, by tensor_id >> 16: 1 is written for tensors with non-finite elements when the step is
+  // skipped.
+  at::Tensor non_finite;
   double learning_rate = 0, beta1 = 0, beta2 = 0, eps = 0;
   int64_t seed = 0;
 };

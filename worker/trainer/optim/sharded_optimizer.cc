@@ -86,6 +86,10 @@ ShardedOptimizer::ShardedOptimizer(ParameterRegistry& parameters, MeshCommunicat
   squares_ = at::zeros({1}, on_device.dtype(at::kDouble));
   reduced_.resize(blocks.size(), false);
   if (on_cpu_) return;
+  for (at::Tensor& found : non_finite_) {
+    found = at::zeros({static_cast<int64_t>(parameters.parameters().size())},
+                      on_device.dtype(at::kInt));
+  }
   for (size_t b = 0; b < blocks.size(); ++b) {
     const std::vector<ops::UpdateSegment> segments = DeviceSegments(static_cast<int>(b));
     device_segments_.push_back(segments.empty() ? at::Tensor()
@@ -171,20 +175,23 @@ at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
   return squares;
 }
 
-std::vector<std::string> ShardedOptimizer::NonFiniteParameters(const BlockGradients& gradients) {
+std::vector<std::string> ShardedOptimizer::NonFiniteParameters(int64_t update,
+                                                               const BlockGradients& gradients) {
   const std::vector<Parameter>& parameters = parameters_.parameters();
   at::Tensor found = at::zeros({static_cast<int64_t>(parameters.size())}, at::kLong);
-  for (size_t b = 0; b < segments_.size(); ++b) {
-    const at::Tensor own = OwnShard(static_cast<int>(b), gradients(static_cast<int>(b)));
-    for (const Segment& segment : segments_[b]) {
-      const at::Tensor part = own.narrow(0, segment.shard_offset, segment.numel);
-      const double squares =
-          on_cpu_ ? SumOfSquares(part)
-                  : at::sum(part.to(at::kFloat).square(), at::kDouble).item<double>();
-      if (!std::isfinite(squares)) found.mutable_data_ptr<int64_t>()[segment.parameter] = 1;
+  if (on_cpu_) {
+    for (size_t b = 0; b < segments_.size(); ++b) {
+      const at::Tensor own = OwnShard(static_cast<int>(b), gradients(static_cast<int>(b)));
+      for (const Segment& segment : segments_[b]) {
+        const double squares = SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
+        if (!std::isfinite(squares)) found.mutable_data_ptr<int64_t>()[segment.parameter] = 1;
+      }
     }
+  } else {
+    at::Tensor& marks = non_finite_[static_cast<size_t>(update) % non_finite_.size()];
+    found = marks.to(at::kLong);
+    marks.zero_();
   }
-  found = found.to(parameters_.values().device());
   communicators_.world->AllReduce(found);
   found = found.cpu();
   std::vector<std::string> names;
@@ -194,24 +201,29 @@ std::vector<std::string> ShardedOptimizer::NonFiniteParameters(const BlockGradie
   return names;
 }
 
-void ShardedOptimizer::Update(const BlockGradients& gradients, double learning_rate,
-                              double max_norm, const at::Tensor& sum_of_squares,
-                              const at::Tensor& finite) {
+int64_t ShardedOptimizer::Update(const BlockGradients& gradients, double learning_rate,
+                                 double max_norm, const at::Tensor& sum_of_squares,
+                                 const at::Tensor& finite) {
+  const int64_t update = updates_++;
   if (!on_cpu_) {
     if (!device_scalars_.defined()) {
       device_scalars_ = ops::Device().MakeUpdateScalars(state_.adam_step);
     }
     ops::Device().PrepareUpdate(sum_of_squares, finite, max_norm, options_.adamw.beta1,
                                 options_.adamw.beta2, device_scalars_);
-    UpdateOnDevice(gradients, learning_rate);
-    return;
+    UpdateOnDevice(gradients, learning_rate,
+                   non_finite_[static_cast<size_t>(update) % non_finite_.size()]);
+    return update;
   }
   const double norm = std::sqrt(sum_of_squares.item<double>());
-  if (!std::isfinite(norm) || !at::isfinite(finite).all().item<bool>()) return;
-  UpdateOnCpu(gradients, learning_rate, ClipScale(norm, max_norm));
+  if (std::isfinite(norm) && at::isfinite(finite).all().item<bool>()) {
+    UpdateOnCpu(gradients, learning_rate, ClipScale(norm, max_norm));
+  }
+  return update;
 }
 
-void ShardedOptimizer::UpdateOnDevice(const BlockGradients& gradients, double learning_rate) {
+void ShardedOptimizer::UpdateOnDevice(const BlockGradients& gradients, double learning_rate,
+                                      const at::Tensor& non_finite) {
   const auto update = [&](int block) {
     if (!device_segments_[block].defined()) return;
     const OptimizerShard& shard = state_.shards[block];
@@ -222,6 +234,7 @@ void ShardedOptimizer::UpdateOnDevice(const BlockGradients& gradients, double le
                                .remainder = shard.master_remainder,
                                .segments = device_segments_[block],
                                .scalars = device_scalars_,
+                               .non_finite = non_finite,
                                .learning_rate = learning_rate,
                                .beta1 = options_.adamw.beta1,
                                .beta2 = options_.adamw.beta2,

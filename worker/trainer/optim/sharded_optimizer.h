@@ -12,6 +12,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -56,14 +57,16 @@ class ShardedOptimizer {
   // this rank owns (float64 [1]); NaN or infinite exactly when one of them is. The sum of it over
   // the world counts every element of the model once.
   at::Tensor ReduceGradients(const BlockGradients& gradients);
-  // Names of the parameters with a non-finite reduced gradient on any rank, in registry order.
-  // Waits for the device.
-  std::vector<std::string> NonFiniteParameters(const BlockGradients& gradients);
   // Updates the values of all ranks by the reduced gradients, clipped to the norm `max_norm` (0:
   // not at all) by their sum of squares over the world. Does nothing when that or one of `finite`
   // (float64 [n]) is not finite; all ranks must pass equal numbers. Does not wait for a GPU.
-  void Update(const BlockGradients& gradients, double learning_rate, double max_norm,
-              const at::Tensor& sum_of_squares, const at::Tensor& finite);
+  // Returns the number of the call, for NonFiniteParameters.
+  int64_t Update(const BlockGradients& gradients, double learning_rate, double max_norm,
+                 const at::Tensor& sum_of_squares, const at::Tensor& finite);
+  // Names of the parameters whose reduced gradient was not finite on any rank, in registry order,
+  // when Update number `update` did nothing. To be asked once for each such update, on a GPU before
+  // the next but one is enqueued, on CPU while its gradients are there. Waits for the device.
+  std::vector<std::string> NonFiniteParameters(int64_t update, const BlockGradients& gradients);
 
  private:
   // Elements of one parameter that this rank owns.
@@ -76,7 +79,8 @@ class ShardedOptimizer {
 
   void ReduceBlock(int block, const at::Tensor& gradient, const at::Tensor& squares);
   void UpdateOnCpu(const BlockGradients& gradients, double learning_rate, double gradient_scale);
-  void UpdateOnDevice(const BlockGradients& gradients, double learning_rate);
+  void UpdateOnDevice(const BlockGradients& gradients, double learning_rate,
+                      const at::Tensor& non_finite);
   // Cuts the owned elements into runs of one checkpoint tensor each.
   std::vector<ops::UpdateSegment> DeviceSegments(int block) const;
   Communicator& GroupOf(const ParameterBlock& block);
@@ -92,7 +96,11 @@ class ShardedOptimizer {
   std::vector<at::Tensor> device_segments_;  // [blocks]; undefined where this rank owns nothing
   at::Tensor device_scalars_;                // from the first Update on
   at::Tensor squares_;                       // float64 [1], of the step so far
-  std::vector<bool> reduced_;                // [blocks], of the step; by ReduceLayer
+  int64_t updates_ = 0;                      // calls of Update
+  // On a GPU int32 [parameters], by the number of the update: what skipped ones found. Zeros
+  // otherwise.
+  std::array<at::Tensor, 2> non_finite_;
+  std::vector<bool> reduced_;  // [blocks], of the step; by ReduceLayer
 };
 
 // Factor that brings a gradient of norm `norm` to at most `max_norm`; 1 when max_norm is 0.

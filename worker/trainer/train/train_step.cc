@@ -106,8 +106,8 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
   if (tokens_per_expert.defined()) pending.tokens_per_expert = ReadBack(tokens_per_expert);
 
   phases.Enter(StepPhase::kUpdate);
-  optimizer_.Update(gradients, result.learning_rate, options_.max_grad_norm, sum(kSquares),
-                    shared.narrow(0, kCrossEntropy, 2));
+  pending.update = optimizer_.Update(gradients, result.learning_rate, options_.max_grad_norm,
+                                     sum(kSquares), shared.narrow(0, kCrossEntropy, 2));
   phases.End();
   return pending;
 }
@@ -129,8 +129,8 @@ StepResult TrainStep::Finish(PendingStep pending) {
   result.skipped = !std::isfinite(result.loss) || !std::isfinite(result.aux_loss) ||
                    !std::isfinite(result.grad_norm);
   if (result.skipped) {
-    result.non_finite_parameters =
-        optimizer_.NonFiniteParameters([this](int block) { return decoder_.BlockGradient(block); });
+    result.non_finite_parameters = optimizer_.NonFiniteParameters(
+        pending.update, [this](int block) { return decoder_.BlockGradient(block); });
   }
   return result;
 }

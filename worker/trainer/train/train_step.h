@@ -55,6 +55,7 @@ struct PendingStep {
   HostCopy shared;
   std::optional<HostCopy> tokens_per_expert;
   double cross_entropy_scale = 0;
+  int64_t update = 0;                 // of the optimizer
   const PhaseTimer* timer = nullptr;  // of the TrainStep, until the next but one Enqueue
 };
 
@@ -68,8 +69,7 @@ class TrainStep {
   // when the call returns; on a GPU nothing waits for it, and the next may be enqueued before
   // Finish, but not the next but one.
   PendingStep Enqueue(int64_t step, const Requests& requests, bool sample_expert_load);
-  // Waits for the step; in the order of Enqueue. The evidence of a skipped step is looked for in
-  // the gradients of the newest step. Collective.
+  // Waits for the step; in the order of Enqueue. Collective.
   StepResult Finish(PendingStep pending);
   bool on_cpu() const { return communicators_.world->device().is_cpu(); }
 

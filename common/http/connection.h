@@ -1,61 +1,72 @@
-// One connection as cpp-httplib's stream: a socket, with TLS or without, bounded in time and size.
+// One accepted connection: a request's head comes in and its answer goes out, by TLS or without,
+// never waiting, bounded in time and size.
 #pragma once
-
-#include <httplib.h>
 
 #include <chrono>
 #include <cstddef>
 #include <string>
 
 #include "common/http/tls.h"
+#include "common/unique_fd.h"
 
 namespace switchyard::http {
 
 struct ConnectionLimits {
   size_t request_bytes = 32 * 1024;                // request line and headers
-  std::chrono::milliseconds request_time{5000};    // from accept to the last byte of the request
+  std::chrono::milliseconds request_time{5000};    // from accept, handshake included
   std::chrono::milliseconds response_time{20000};  // from the first to the last byte sent
 };
 
-class Connection final : public httplib::Stream {
+class Connection {
  public:
-  // `fd` is borrowed and connected; without `ssl`, null, it may be blocking. The handshake is part
-  // of the first read.
-  Connection(int fd, const ConnectionLimits& limits, SslPtr ssl);
-  // Says goodbye.
-  ~Connection() override;
+  using Time = std::chrono::steady_clock::time_point;
+  enum class State {
+    kReading,   // handshake and request
+    kReceived,  // the head is there, whole
+    kWriting,   // the answer
+    kEnded,     // answered, or the peer is gone or sent too much
+  };
 
-  bool is_readable() const override;
-  bool is_writable() const override;
-  // -1 when the peer is gone, too slow or sends too much.
-  ssize_t read(char* to, size_t size) override;
-  ssize_t write(const char* from, size_t size) override;
-  using httplib::Stream::write;
-  void get_remote_ip_and_port(std::string& ip, int& port) const override;
-  void get_local_ip_and_port(std::string& ip, int& port) const override;
-  socket_t socket() const override { return fd_; }
+  // `fd` must not block. `peer` is the numeric address of the other end. Without TLS `ssl` is null.
+  Connection(UniqueFd fd, std::string peer, const ConnectionLimits& limits, SslPtr ssl);
+  // Says goodbye.
+  ~Connection();
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
+
+  // Reads or writes as far as it goes.
+  void Advance();
+  // What to send; once, when received.
+  void Answer(std::string bytes);
+
+  State state() const { return state_; }
+  int fd() const { return fd_.get(); }
+  const std::string& peer() const { return peer_; }
+  // The head and whatever of a body came with it; when received.
+  const std::string& request() const { return request_; }
+  // While reading or writing: what to wait for with poll(2), and until when.
+  short events() const { return events_; }
+  Time deadline() const { return deadline_; }
 
  private:
-  using Time = std::chrono::steady_clock::time_point;
+  void Read();
+  void Write();
+  // As far as it goes: bytes, 0 at the end, -1 on an error, or -2 with events_ set.
+  ssize_t Receive(char* to, size_t size);
+  ssize_t Transmit(const char* from, size_t size);
+  ssize_t TlsResult(int result);
 
-  // One read or write as far as it goes without waiting: bytes, 0 at the end, -1 on an error, or -2
-  // with the event to wait for.
-  ssize_t Receive(char* to, size_t size, short& wait_for);
-  ssize_t Transmit(const char* from, size_t size, short& wait_for);
-  ssize_t TlsResult(int result, short& wait_for);
-  // Waits for `events` of poll(2) until `deadline`.
-  bool Wait(short events, Time deadline) const;
-
-  const int fd_;
+  const UniqueFd fd_;
+  const std::string peer_;
   const ConnectionLimits limits_;
   const SslPtr ssl_;
-  const Time read_until_;
-  Time write_until_{};
+  State state_ = State::kReading;
+  short events_;
+  Time deadline_;
   bool broken_ = false;  // TLS failed
-  size_t received_ = 0;
-  char buffer_[4096];
-  size_t begin_ = 0;
-  size_t end_ = 0;
+  std::string request_;
+  std::string answer_;
+  size_t sent_ = 0;
 };
 
 }  // namespace switchyard::http

@@ -1,135 +1,66 @@
 #include "common/http/http_server.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
 #include <httplib.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-#include <deque>
-#include <set>
-#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
-#include "common/http/connection.h"
+#include "common/http/connection_loop.h"
 #include "common/log.h"
+#include "common/unique_fd.h"
 
 namespace switchyard::http {
 namespace {
 
-// Requests are answered in milliseconds; a slow client holds a thread for its time limit at most.
-constexpr int kThreads = 8;
-// Accepted connections that wait for a thread; more are closed unanswered.
-constexpr size_t kMaxWaiting = 64;
-
-// True on the accepting thread while it turns a connection away.
-// Aligned as what follows it in memory: mold 1.10 makes a program that cannot be started where
-// thread-local bytes end just before a page.
-alignas(8) thread_local bool turning_away = false;
-
-class BoundedPool final : public httplib::TaskQueue {
+// A request's head to read, and the answer that is written.
+class MemoryStream final : public httplib::Stream {
  public:
-  BoundedPool() {
-    for (int i = 0; i < kThreads; ++i) threads_.emplace_back([this] { Run(); });
-  }
+  MemoryStream(const std::string& request, const std::string& peer)
+      : request_(request), peer_(peer) {}
 
-  void enqueue(std::function<void()> task) override {
-    {
-      absl::MutexLock lock(&mutex_);
-      if (waiting_.size() < kMaxWaiting) {
-        waiting_.push_back(std::move(task));
-        return;
-      }
-    }
-    turning_away = true;
-    task();
-    turning_away = false;
+  bool is_readable() const override { return read_ < request_.size(); }
+  bool is_writable() const override { return true; }
+  ssize_t read(char* to, size_t size) override {
+    const size_t count = request_.copy(to, size, read_);
+    read_ += count;
+    return static_cast<ssize_t>(count);
   }
+  ssize_t write(const char* from, size_t size) override {
+    answer_.append(from, size);
+    return static_cast<ssize_t>(size);
+  }
+  using httplib::Stream::write;
+  void get_remote_ip_and_port(std::string& ip, int&) const override { ip = peer_; }
+  void get_local_ip_and_port(std::string&, int&) const override {}
+  socket_t socket() const override { return INVALID_SOCKET; }
 
-  void shutdown() override {
-    {
-      absl::MutexLock lock(&mutex_);
-      stopping_ = true;
-    }
-    for (std::thread& thread : threads_) thread.join();
-  }
+  std::string TakeAnswer() { return std::move(answer_); }
 
  private:
-  void Run() {
-    while (true) {
-      std::function<void()> task;
-      {
-        const auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-          return stopping_ || !waiting_.empty();
-        };
-        absl::MutexLock lock(&mutex_, absl::Condition(&ready));
-        if (waiting_.empty()) return;
-        task = std::move(waiting_.front());
-        waiting_.pop_front();
-      }
-      task();
-    }
-  }
-
-  absl::Mutex mutex_;
-  std::deque<std::function<void()>> waiting_ ABSL_GUARDED_BY(mutex_);
-  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  std::vector<std::thread> threads_;
+  const std::string& request_;
+  const std::string& peer_;
+  size_t read_ = 0;
+  std::string answer_;
 };
 
-// cpp-httplib with our connections.
-class LimitedServer final : public httplib::Server {
+// cpp-httplib without its sockets and threads: the syntax of HTTP alone.
+class Protocol final : public httplib::Server {
  public:
-  void UseTls(std::unique_ptr<TlsContext> tls) { tls_ = std::move(tls); }
-
-  // The library's backlog of 5 makes clients that come together wait for seconds.
-  void WidenBacklog() { ::listen(svr_sock_, 128); }
-
-  // Ends what is open and turns away what comes.
-  void EndConnections() {
-    absl::MutexLock lock(&mutex_);
-    ending_ = true;
-    for (const int fd : open_) ::shutdown(fd, SHUT_RDWR);
+  std::string Answer(const std::string& request, const std::string& peer) {
+    MemoryStream stream(request, peer);
+    bool closed = false;
+    process_request(stream, /*close_connection=*/true, closed, [](httplib::Request& parsed) {
+      // Brotli, which the library prefers and runs at its slowest, is not worth its time.
+      const bool gzip = absl::StrContains(parsed.get_header_value("Accept-Encoding"), "gzip");
+      parsed.headers.erase("Accept-Encoding");
+      if (gzip) parsed.set_header("Accept-Encoding", "gzip");
+    });
+    return stream.TakeAnswer();
   }
-
- private:
-  bool process_and_close_socket(socket_t fd) override {
-    if (!turning_away && Enter(fd)) {
-      if (tls_ != nullptr) ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
-      Connection connection(fd, {}, tls_ == nullptr ? nullptr : tls_->Start(fd));
-      bool closed = false;
-      process_request(connection, /*close_connection=*/true, closed, [](httplib::Request& request) {
-        // Brotli, which the library prefers and runs at its slowest, is not worth its time.
-        const bool gzip = absl::StrContains(request.get_header_value("Accept-Encoding"), "gzip");
-        request.headers.erase("Accept-Encoding");
-        if (gzip) request.set_header("Accept-Encoding", "gzip");
-      });
-      Leave(fd);
-    }
-    ::shutdown(fd, SHUT_RDWR);
-    ::close(fd);
-    return true;
-  }
-
-  bool Enter(int fd) {
-    absl::MutexLock lock(&mutex_);
-    if (ending_) return false;
-    open_.insert(fd);
-    return true;
-  }
-  void Leave(int fd) {
-    absl::MutexLock lock(&mutex_);
-    open_.erase(fd);
-  }
-
-  std::unique_ptr<TlsContext> tls_;  // null: plain text
-  absl::Mutex mutex_;
-  std::set<int> open_ ABSL_GUARDED_BY(mutex_);
-  bool ending_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 struct HostPort {
@@ -158,6 +89,35 @@ absl::StatusOr<HostPort> ReadAddress(const Options& options) {
   result.bare = result.host.substr(1, result.host.size() - 2);
   if (inet_pton(AF_INET6, result.bare.c_str(), &unused) != 1) return bad;
   return result;
+}
+
+// Listens at `address` and sets its port to the one that is open; invalid when it cannot.
+UniqueFd Listen(HostPort& address) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof(sockaddr_in);
+  auto& v4 = reinterpret_cast<sockaddr_in&>(storage);
+  auto& v6 = reinterpret_cast<sockaddr_in6&>(storage);
+  if (inet_pton(AF_INET, address.bare.c_str(), &v4.sin_addr) == 1) {
+    v4.sin_family = AF_INET;
+  } else {
+    inet_pton(AF_INET6, address.bare.c_str(), &v6.sin6_addr);
+    v6.sin6_family = AF_INET6;
+    size = sizeof(sockaddr_in6);
+  }
+  v4.sin_port = htons(static_cast<uint16_t>(address.port));  // at the same place in both
+  auto* const name = reinterpret_cast<sockaddr*>(&storage);
+  UniqueFd fd(::socket(storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const int yes = 1;
+  const int no = 0;
+  setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  if (storage.ss_family == AF_INET6)  // [::] serves both
+    setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &no, sizeof no);
+  if (::bind(fd.get(), name, size) != 0 || ::listen(fd.get(), 128) != 0 ||
+      ::getsockname(fd.get(), name, &size) != 0) {
+    return UniqueFd();
+  }
+  address.port = ntohs(v4.sin_port);
+  return fd;
 }
 
 // Of a Host header: "127.0.0.1:80", "[::1]", "localhost:80", or none.
@@ -208,11 +168,13 @@ Response TextResponse(int status, std::string text) {
 
 struct Server::Impl {
   Options options;
-  LimitedServer server;
+  Protocol protocol;
   std::map<std::string, Handler> handlers;
   std::string address;
   int port = 0;
-  std::thread thread;
+  UniqueFd listener;                // until Serve
+  std::unique_ptr<TlsContext> tls;  // until Serve; null for plain text
+  std::unique_ptr<ConnectionLoop> loop;
 
   // The longest path that takes `path`, null without one.
   const Handler* Find(const std::string& path) const {
@@ -248,54 +210,41 @@ struct Server::Impl {
 Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Bind(Options options) {
-  const absl::StatusOr<HostPort> address = ReadAddress(options);
+  absl::StatusOr<HostPort> address = ReadAddress(options);
   if (!address.ok()) return address.status();
   auto impl = std::make_unique<Impl>();
-  LimitedServer& server = impl->server;
   if (options.tls) {
     auto tls = TlsContext::Create(*options.tls, options.require_client_certificate);
     if (!tls.ok()) return tls.status();
-    server.UseTls(*std::move(tls));
+    impl->tls = *std::move(tls);
   }
-  // Not the library's SO_REUSEPORT, with which two programs would share a port unnoticed.
-  server.set_socket_options([](socket_t fd) {
-    const int yes = 1;
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  });
-  server.set_payload_max_length(1024);
-  server.new_task_queue = [] { return new BoundedPool(); };
+  Protocol& protocol = impl->protocol;
+  protocol.set_payload_max_length(1024);
   // All routing is ours: the library's is by regular expressions over what strangers send.
-  server.set_pre_routing_handler(
+  protocol.set_pre_routing_handler(
       [impl = impl.get()](const httplib::Request& request, httplib::Response& response) {
         Send(impl->Answer(request), response);
         return httplib::Server::HandlerResponse::Handled;
       });
-  server.set_exception_handler(
+  protocol.set_exception_handler(
       [](const httplib::Request& request, httplib::Response& response, std::exception_ptr) {
         log::Error("http.handler_failed", {{"path", request.path}});
         Send(TextResponse(500, "The request could not be answered.\n"), response);
       });
-  const bool chosen = address->port == 0;
-  impl->port = chosen ? server.bind_to_any_port(address->bare)
-                      : (server.bind_to_port(address->bare, address->port) ? address->port : -1);
-  if (impl->port <= 0) {
+  impl->listener = Listen(*address);
+  if (!impl->listener.valid()) {
     return absl::UnavailableError(
         absl::StrCat(options.flag, " ", options.address,
                      ": the port is taken or the address is not of this machine; give another "
                      "HOST:PORT (port 0 lets the system choose)"));
   }
-  server.WidenBacklog();
+  impl->port = address->port;
   impl->address = absl::StrCat(address->host, ":", impl->port);
   impl->options = std::move(options);
   return std::unique_ptr<Server>(new Server(std::move(impl)));
 }
 
-Server::~Server() {
-  if (!impl_->thread.joinable()) return;
-  impl_->server.EndConnections();
-  impl_->server.stop();
-  impl_->thread.join();
-}
+Server::~Server() = default;
 
 void Server::Handle(const std::string& path, Handler handler) {
   impl_->handlers[path] = std::move(handler);
@@ -306,9 +255,11 @@ void Server::Authorize(std::function<std::unique_ptr<Response>(const Request&)> 
 }
 
 void Server::Serve() {
-  impl_->thread = std::thread([this] { impl_->server.listen_after_bind(); });
-  // Until then stop() would do nothing, and the thread never end.
-  while (!impl_->server.is_running()) std::this_thread::yield();
+  impl_->loop = std::make_unique<ConnectionLoop>(
+      std::move(impl_->listener), std::move(impl_->tls),
+      [impl = impl_.get()](const std::string& request, const std::string& peer) {
+        return impl->protocol.Answer(request, peer);
+      });
 }
 
 const std::string& Server::address() const { return impl_->address; }

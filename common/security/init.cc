@@ -29,7 +29,7 @@ absl::Status InitSecurityDirectory(const SecurityDirectory& directory,
                                               .expire_time = now + absl::Hours(24) * days,
                                               .creator = "init"},
                                              now));
-  return ReplaceWholeFile(directory.FirstToken(), created.text + "\n", 0600);
+  return WriteTokenFile(directory.FirstToken(), created.text);
 }
 
 }  // namespace switchyard::security

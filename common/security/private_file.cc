@@ -40,6 +40,10 @@ absl::Status ReplaceWholeFile(const std::string& path, absl::string_view bytes, 
   return SyncDirectory(directory.empty() ? "." : directory);
 }
 
+absl::Status WriteTokenFile(const std::string& path, absl::string_view text) {
+  return ReplaceWholeFile(path, text, 0600);
+}
+
 bool IsPrivate(const struct stat& info, uid_t self) {
   // Volumes of Kubernetes are root's, readable by a group that the pod alone has.
   const bool lent = info.st_uid == 0 && self != 0;

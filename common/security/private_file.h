@@ -14,6 +14,9 @@ namespace switchyard::security {
 // Replaces `path` in one rename, durable when it returns. The file never exists with a wider mode
 // than `mode`.
 absl::Status ReplaceWholeFile(const std::string& path, absl::string_view bytes, mode_t mode);
+// Writes a token's text, mode 0600, and no newline after it: whoever copies the file into a header
+// as it is, like a Secret of Kubernetes, would send the newline too.
+absl::Status WriteTokenFile(const std::string& path, absl::string_view text);
 // Whether a file is nobody else's to read, for a process of user `self`. Root's files may also be
 // read by their group: so root lends secrets to services that run as other users.
 bool IsPrivate(const struct stat& info, uid_t self);

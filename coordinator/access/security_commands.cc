@@ -80,7 +80,7 @@ absl::Status NewToken(const Arguments& arguments) {
     Say(created.text);
     return absl::OkStatus();
   }
-  return security::ReplaceWholeFile(arguments.out, created.text + "\n", 0600);
+  return security::WriteTokenFile(arguments.out, created.text);
 }
 
 absl::Status Init(const Arguments& arguments) {

@@ -64,8 +64,7 @@ absl::StatusOr<int> Create(CliContext& context, const CreateArguments& arguments
   SWITCHYARD_ASSIGN_OR_RETURN(const v1::CreateTokenResponse created,
                               client.Call(&Stub::CreateToken, client.access(), request));
   if (!arguments.out.empty()) {
-    SWITCHYARD_RETURN_IF_ERROR(
-        security::ReplaceWholeFile(arguments.out, created.text() + "\n", 0600));
+    SWITCHYARD_RETURN_IF_ERROR(security::WriteTokenFile(arguments.out, created.text()));
     context.io.out << "Token " << ShortName(created.token().name()) << " is in " << arguments.out
                    << "\n";
   } else if (context.options.json) {

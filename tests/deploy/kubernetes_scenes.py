@@ -1,5 +1,6 @@
 """What kubernetes_cluster.py shows, scene by scene."""
 
+import base64
 import hashlib
 import socket
 import ssl
@@ -38,8 +39,9 @@ def install(cluster):
     pods = {pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in cluster.api.list("pods")}
     say(f"   ready: {pods}")
     assert not cluster.said("kubernetes.rights_missing"), cluster.logs()
-    # As the monitors of deploy/kubernetes/monitoring do it.
-    token = (cluster.root / "prometheus.token").read_text().strip()
+    # As the monitors of deploy/kubernetes/monitoring do it: the operator copies what the Secret holds, to the byte.
+    token = base64.b64decode(cluster.api.get("secrets", "switchyard-prometheus")["data"]["token"]).decode()
+    assert token.isprintable(), f"{token!r} is no value of a header"
     prometheus = cluster.sec / "clients/prometheus"
     page = metrics(9464, "switchyard-coordinator.switchyard.svc", prometheus, f"Authorization: Bearer {token}\r\n")
     assert "switchyard_build_info{" in page, page

@@ -112,14 +112,9 @@ class SecureCoordinator {
         Command({"token", "--role", role, "--project", project, "--name", name, "--out", file}), 0);
     std::string text = dir_.Read("token");
     std::filesystem::remove(file);
-    text.pop_back();
     return text;
   }
-  std::string AdminToken() {
-    std::string text = dir_.Read("security/admin.token");
-    text.pop_back();
-    return text;
-  }
+  std::string AdminToken() { return dir_.Read("security/admin.token"); }
 
   std::shared_ptr<grpc::Channel> Channel(const std::string& token) {
     return Channel({.authority = security() + "/ca.crt", .token = token}, address_);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include "absl/strings/str_cat.h"
+#include "common/security/token.h"
 #include "common/unique_fd.h"
 #include "tests/coordinator/access/secure_coordinator.h"
 
@@ -74,6 +75,33 @@ TEST_F(UpSecure, OneCommandGivesTlsTokensAndAnAgentWithACertificate) {
   const std::string authority = dir_.Read("state/security/ca.crt");
   ASSERT_EQ(Up(address, {"--secure", "--root", dir_.path()}), 0) << output();
   EXPECT_EQ(dir_.Read("state/security/ca.crt"), authority);
+}
+
+// What is copied into a header as it is must be a token and no more; editors and shells add a
+// newline, and such files are read too.
+TEST_F(UpSecure, ATokenFileHoldsTheTokenAlone) {
+  const std::string address = absl::StrCat("127.0.0.1:", FreePort());
+  ASSERT_EQ(Up(address, {"--secure", "--root", dir_.path()}), 0) << output();
+  const std::string security = dir_ / "state/security";
+  const auto with_token = [&](const std::string& file, std::vector<std::string> command) {
+    command.insert(command.begin(),
+                   {"--coordinator", address, "--ca", security + "/ca.crt", "--token-file", file});
+    return Switchyard(command);
+  };
+  const std::string first = security + "/admin.token";
+  EXPECT_EQ(with_token(first, {"token", "create", "--name", "p", "--role", "viewer@*", "--out",
+                               dir_ / "of-cli"}),
+            0)
+      << output();
+  EXPECT_EQ(RunProgram("switchyard-coordinator",
+                       {"token", "--security-dir", security, "--out", dir_ / "of-coordinator"},
+                       dir_ / "output"),
+            0)
+      << output();
+  for (const char* file : {"state/security/admin.token", "of-cli", "of-coordinator"})
+    EXPECT_TRUE(security::ParseToken(dir_.Read(file))) << file << ": " << dir_.Read(file);
+  EXPECT_EQ(with_token(dir_.Write("edited", dir_.Read("of-cli") + "\n"), {"whoami"}), 0)
+      << output();
 }
 
 TEST_F(UpSecure, PlainTextForOtherMachinesIsRefusedWithTheWayOut) {

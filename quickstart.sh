@@ -102,11 +102,12 @@ stage "Build"
 mkdir -p $demo/logs
 log=$demo/logs/build.log
 : >$log
-if ! quiet $log .venv/bin/cmake --preset release || ! .venv/bin/cmake --build --preset release \
-    --target switchyard switchyard-coordinator switchyard-agent switchyard-trainer; then
+if ! quiet $log .venv/bin/cmake --preset release; then
   show_log $log
-  die "the build failed; the lines above say why."
+  die "the build could not be configured; the lines above say why."
 fi
+.venv/bin/cmake --build --preset release --target switchyard switchyard-coordinator switchyard-agent switchyard-trainer ||
+  die "the build failed; the compiler's lines above say why."
 
 stage "Dictionary, tokenizer and model"
 make_inputs

@@ -160,6 +160,15 @@ def read_cached(directory, splits, fingerprint):
     return found if all(found.values()) else None
 
 
+def check_cached_bad_lines(indices, inputs, limit):
+    """UserError as from preparing anew: the limit is not part of the fingerprint, data is the same under any that it meets."""
+    from switchyard_data import encode
+
+    for split, path in inputs.items():
+        report = indices[split]["report"]
+        encode.check_bad_lines(path, report["bad_lines"], report["listed"]["bad"], limit)
+
+
 def remove_stale_stages(output_dir, fingerprint):
     """What a killed run of the same preparation left behind."""
     for name in os.listdir(output_dir):
@@ -202,7 +211,9 @@ def prepare(options, progress):
     with cache.locked(fingerprint) if cache else contextlib.nullcontext():
         indices = read_cached(directory, inputs, fingerprint)
         if indices is None and cache:
-            indices = take_cached(cache, directory, inputs, fingerprint)
+            indices = take_cached(cache, directory, inputs, fingerprint, options.max_bad_lines)
+        elif indices:
+            check_cached_bad_lines(indices, inputs, options.max_bad_lines)
         cached = indices is not None
         if not cached:
             indices = prepare_anew(options, config, inputs, directory, fingerprint, progress)
@@ -225,17 +236,18 @@ def stage_of(directory):
     return os.path.join(output_dir, f".{fingerprint}.{os.getpid()}")
 
 
-def take_cached(cache, directory, splits, fingerprint):
+def take_cached(cache, directory, inputs, fingerprint, max_bad_lines):
     """Publishes the cache's entry as `directory`; its indices, or None when there is none that is undamaged."""
     stage = stage_of(directory)
     try:
         if not cache.take(fingerprint, stage):
             return None
-        indices = read_cached(stage, splits, fingerprint)
+        indices = read_cached(stage, inputs, fingerprint)
         if indices is None:
             cache.remove(fingerprint)
             return None
-        publish(stage, directory, splits, fingerprint)
+        check_cached_bad_lines(indices, inputs, max_bad_lines)
+        publish(stage, directory, inputs, fingerprint)
         return indices
     finally:
         shutil.rmtree(stage, ignore_errors=True)

@@ -84,6 +84,20 @@ def test_a_damaged_entry_is_prepared_again(run, data, tmp_path):
     assert run("three", data)[0]["cached"]
 
 
+@pytest.mark.parametrize("output", ["one", "two"])
+def test_bad_lines_that_another_job_allowed_are_still_refused(run, model, data, tmp_path, capsys, output):
+    data.write_text(data.read_text() + "no JSON\n{}\n")
+    run("one", data, "--max-bad-lines", "2")
+    for allowed, line in ((0, 51), (1, 52)):
+        options = command(model, data, tmp_path / output, tmp_path / "cache", "--max-bad-lines", str(allowed))
+        assert prepare_data.main(options) == prepare_data.EX_DATAERR
+        error = json.loads(capsys.readouterr().out.strip().splitlines()[-1])["error"]
+        assert error["user_error"] and error["message"].startswith(f"{data}:{line}: ")
+        assert f"(2 bad lines, {allowed} allowed; mend the file or raise data.max_bad_lines)" in error["message"]
+    assert len(os.listdir(tmp_path / output)) == (1 if output == "one" else 0)
+    assert run(output, data, "--max-bad-lines", "2")[0]["cached"]
+
+
 def test_two_jobs_at_once_prepare_once(model, data, tmp_path):
     program = os.path.join(SOURCE, "tools", "prepare_data.py")
     jobs = [

@@ -1,9 +1,13 @@
 """The shell scripts say what is wrong and what to do, before they change anything."""
 
+import contextlib
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
+
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -14,14 +18,47 @@ def run(*command, **environment):
     )
 
 
+def free_ports(count):
+    """The first of so many ports in a row that nothing has, of those that the kernel gives to nobody by itself."""
+    for first in range(20000, 32000, count):
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return first
+    raise AssertionError("no free ports")
+
+
 def test_quickstart_names_a_taken_port_and_how_to_choose_another():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        refused = run("./quickstart.sh", SWITCHYARD_PORT=port)
+        refused = run("./quickstart.sh", SWITCHYARD_PORT=port, SWITCHYARD_METRICS_PORT=str(free_ports(3)))
     assert refused.returncode == 1
     assert f"port {port} of 127.0.0.1 is taken" in refused.stderr and "SWITCHYARD_PORT=" in refused.stderr
+
+
+@pytest.mark.parametrize(("fails", "shown", "other"), [("--build", "stdout", "stderr"), ("--preset", "stderr", "stdout")])
+def test_quickstart_shows_the_lines_of_the_build_step_that_failed(tmp_path, fails, shown, other):
+    for script in ("quickstart.sh", "tools/common.sh"):
+        (tmp_path / script).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / script, tmp_path / script)
+    cmake = f'[ "$1" != {fails} ] && echo "$1 done" || {{ echo "main.cc:1: error"; exit 1; }}'
+    for program, body in (("tools/setup.sh", ""), (".venv/bin/cmake", cmake)):
+        (tmp_path / program).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / program).write_text(f"#!/usr/bin/env bash\n{body}\n")
+        (tmp_path / program).chmod(0o755)
+    (tmp_path / "build").mkdir()
+    ports = free_ports(4)
+    refused = run(
+        tmp_path / "quickstart.sh", SWITCHYARD_PORT=str(ports), SWITCHYARD_METRICS_PORT=str(ports + 1)
+    )
+    assert refused.returncode == 1
+    assert "main.cc:1: error" in getattr(refused, shown) and "main.cc" not in getattr(refused, other)
+    assert "--preset done" not in refused.stdout + refused.stderr and "lines above say why" in refused.stderr
 
 
 def test_setup_refuses_unknown_arguments():

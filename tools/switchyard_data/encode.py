@@ -47,6 +47,16 @@ class Report:
         }
 
 
+def check_bad_lines(path, bad_lines, listed, limit):
+    """UserError naming the first line above the limit (the last one listed, when that is earlier)."""
+    if bad_lines > limit:
+        first = listed[min(limit, len(listed) - 1)]
+        raise UserError(
+            f"{path}:{first['line']}: {first['reason']} ({bad_lines} bad lines, {limit} allowed; mend the file or raise "
+            "data.max_bad_lines)"
+        )
+
+
 class Spool:
     """Tokens and target marks of all documents in two files of `directory`, and their lengths."""
 
@@ -98,7 +108,7 @@ class Encoder:
                 batch.append((number, rendered))
             except ExampleError as error:
                 report.drop(number, error)
-                self._check_limit(report)
+                check_bad_lines(report.path, report.bad_lines, report.listed["bad"], self.max_bad_lines)
             except UserError as error:
                 raise UserError(f"{documents.path}:{number}: {error}") from error
             if len(batch) >= BATCH:
@@ -178,14 +188,6 @@ class Encoder:
             report.note("truncated", number, f"{len(tokens) + cut} tokens, {cut} cut")
         report.kept += 1
         spool.add(tokens, marks)
-
-    def _check_limit(self, report):
-        if report.bad_lines > self.max_bad_lines:
-            last = report.listed["bad"][-1]
-            raise UserError(
-                f"{report.path}:{last['line']}: {last['reason']} ({report.bad_lines} bad lines, "
-                f"{self.max_bad_lines} allowed; mend the file or raise data.max_bad_lines)"
-            )
 
     def _check_not_empty(self, report):
         if report.kept:

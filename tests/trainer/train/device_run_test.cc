@@ -56,5 +56,22 @@ TEST_F(DeviceRunTest, ARankThatCannotLoadLeavesItsGroupsAsOneThatFails) {
   EXPECT_EQ(TheStandInGpu().left_failing, 1);
 }
 
+TEST_F(DeviceRunTest, AModelThatNoKernelTakesIsRefusedBeforeAnythingIsJoinedOrLoaded) {
+  WriteModel(41, 24);
+  const RunEnd end = Run();
+  EXPECT_EQ(end.code, ExitCode::kConfig) << end.message;
+  EXPECT_THAT(end.message, HasSubstr("vocab_size is 41; on a GPU it must be a multiple of 8"));
+  EXPECT_THAT(end.message, HasSubstr("head_dim is 24; on a GPU it must be 32, 64 or 128"));
+  EXPECT_EQ(TheStandInGpu().joined, 0);
+}
+
+TEST_F(DeviceRunTest, Float32IsRefused) {
+  WriteModel(40, 32);
+  config_.precision = "float32";
+  const RunEnd end = Run();
+  EXPECT_EQ(end.code, ExitCode::kConfig);
+  EXPECT_THAT(end.message, HasSubstr("a GPU trains in \"bfloat16\""));
+}
+
 }  // namespace
 }  // namespace switchyard::trainer

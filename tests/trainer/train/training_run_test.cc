@@ -7,6 +7,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <map>
 #include <memory>
@@ -237,7 +238,17 @@ TEST_F(TrainingRunTest, MistakesAreNamedBeforeAnythingIsTrained) {
   fails("mesh", 64, "expert_parallel (3) must divide",
         [](json& c) { c["expert_parallel"] = c["ranks"] = 3; });
   setenv("CUDA_VISIBLE_DEVICES", "", 1);  // also where there is a GPU
-  fails("device", 83, "device is \"cuda\", but", [](json& c) { c["device"] = "cuda"; });
+  const auto on_gpu = [&](json& c) {
+    c["device"] = "cuda";
+    c["precision"] = "bfloat16";
+  };
+  fails("shape", 64, "head_dim is 8; on a GPU it must be 32, 64 or 128", on_gpu);
+  std::filesystem::create_directories(Path("wide"));
+  std::ofstream(Path("wide/config.json")) << R"({"model_type": "qwen3_moe", "vocab_size": 40})";
+  fails("device", 83, "device is \"cuda\", but", [&](json& c) {
+    on_gpu(c);
+    c["model"] = Path("wide");
+  });
   fails("model", 66, "config.json", [&](json& c) { c["model"] = Path("nothing"); });
   fails("data", 65, "sequence_length", [](json& c) { c["sequence_length"] = 16; });
   fails("resume", 67, "nothing", [&](json& c) { c["resume_from"] = Path("nothing"); });

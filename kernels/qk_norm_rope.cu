@@ -7,7 +7,7 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int kBlocks = 132 * 4;
-constexpr int kMaxThreads = 640;
+constexpr int kMaxThreads = kMaxHeadsWidth / 16;
 
 // C / 16 lanes hold a head: lane l has elements 8l .. 8l+7 of each half, so that a rotation stays
 // in a lane. A block has one group of lanes for each head of a token and walks over tokens, so that

@@ -11,6 +11,8 @@
 
 namespace switchyard::kernels {
 
+inline constexpr int kMaxHeadsWidth = 10'240;  // (H + G) * C
+
 // Rows of `qkv` are [H query heads | G key heads | G value heads] of C elements; rows of `qk` are
 // [H query heads | G key heads]. n = x * rsqrt(mean(x^2) + eps) * gamma over a head, then with
 // a = position / theta^(2i / C): (n[i], n[i + C/2]) turned by angle a.
@@ -24,7 +26,7 @@ struct QkNormRopeForwardParams {
   int64_t num_tokens;            // T
   int32_t num_heads;             // H
   int32_t num_kv_heads;          // G
-  int32_t head_dim;              // C: 32, 64 or 128; (H + G) * C at most 10,240
+  int32_t head_dim;              // C: 32, 64 or 128; (H + G) * C at most kMaxHeadsWidth
   float eps;
 };
 

@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kMaxVectorsPerThread = 2;
 constexpr int kMaxThreads = 512;
-constexpr int kMaxHidden = kMaxThreads * kMaxVectorsPerThread * kVec;
+static_assert(kMaxRmsNormHidden == kMaxThreads * kMaxVectorsPerThread * kVec);
 constexpr int kBackwardBlocks =
     528;  // four a multiprocessor; the rows of a block are summed in registers
 
@@ -113,7 +113,7 @@ __global__ void SumRowsKernel(const float* partial, int rows, int columns, nv_bf
 }
 
 bool Valid(int32_t hidden, int64_t num_tokens) {
-  return hidden > 0 && hidden % kVec == 0 && hidden <= kMaxHidden && num_tokens >= 0;
+  return hidden > 0 && hidden % kVec == 0 && hidden <= kMaxRmsNormHidden && num_tokens >= 0;
 }
 
 // Threads so that each holds one or two vectors.

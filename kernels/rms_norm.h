@@ -10,13 +10,15 @@
 
 namespace switchyard::kernels {
 
+inline constexpr int kMaxRmsNormHidden = 8192;  // D
+
 // y = x * rstd * gamma with rstd = rsqrt(mean(x^2) + eps), in float32.
 struct RmsNormForwardParams {
   const nv_bfloat16* x_TD;     // [T, D], 16-byte aligned
   const nv_bfloat16* gamma_D;  // [D]
   nv_bfloat16* y_TD;           // [T, D]; must not alias an input
   int64_t num_tokens;          // T >= 0
-  int32_t hidden;              // D, multiple of 8, at most 8192
+  int32_t hidden;              // D, multiple of 8, at most kMaxRmsNormHidden
   float eps;
 };
 
@@ -33,7 +35,7 @@ struct RmsNormBackwardParams {
   nv_bfloat16* grad_x_TD;                   // [T, D]; may alias grad_y
   nv_bfloat16* grad_gamma_D;                // [D], overwritten
   int64_t num_tokens;
-  int32_t hidden;  // D, multiple of 8, at most 8192
+  int32_t hidden;  // D, multiple of 8, at most kMaxRmsNormHidden
   float eps;
 };
 

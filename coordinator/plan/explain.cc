@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/model/cuda_limits.h"
 #include "common/units.h"
 #include "coordinator/plan/placement.h"
 
@@ -99,6 +100,10 @@ std::string ExplainExpertParallel(const PlanInput& input, const ResolvedJob& job
   if (experts > 0 && experts % asked != 0) {
     return absl::StrCat("mesh.expert_parallel is ", asked,
                         "; must divide the model's number of experts (", experts, ")");
+  }
+  if (job.device_kind == DeviceKind::kCuda && asked > CudaLimits::kMaxExpertParallel) {
+    return absl::StrCat("mesh.expert_parallel is ", asked, "; must be at most ",
+                        CudaLimits::kMaxExpertParallel, " on GPUs");
   }
   const int ranks = job.spec.mesh().ranks();
   if (ranks > 0 && ranks % asked != 0) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <tuple>
 
+#include "common/model/cuda_limits.h"
 #include "coordinator/plan/placement.h"
 
 namespace switchyard::coordinator {
@@ -31,6 +32,7 @@ std::vector<int> ExpertParallelSizes(const ResolvedJob& job, const ModelShape& m
   for (int size = 1; size <= ranks; ++size) {
     if (asked > 0 && size != asked) continue;
     if (ranks % size != 0) continue;
+    if (job.device_kind == DeviceKind::kCuda && size > CudaLimits::kMaxExpertParallel) break;
     if (model.num_experts == 0 ? size != 1 : model.num_experts % size != 0) continue;
     sizes.push_back(size);
   }

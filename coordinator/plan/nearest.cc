@@ -4,6 +4,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "common/model/cuda_limits.h"
 #include "coordinator/plan/mesh_choice.h"
 #include "coordinator/plan/resolved_job.h"
 
@@ -43,8 +44,13 @@ Changes FreeMesh(const v1::JobSpec& spec) {
   return changes;
 }
 
-// Another device, when there is no slot of the one asked for.
+// Another device, when there is no slot of the one asked for, or GPUs cannot train the model.
 Changes OtherDevice(const PlanInput& input, const ResolvedJob& job) {
+  const bool refused =
+      job.device_kind == DeviceKind::kCuda && !CudaShapeProblems(input.model).empty();
+  const bool has_cpus = std::any_of(input.slots.begin(), input.slots.end(),
+                                    [](const PlannerSlot& slot) { return slot.device == "cpu"; });
+  if (refused && has_cpus) return {{"mesh.device", "cuda", "cpu"}};
   if (input.slots.empty() || UsableSlots(input, job) > 0) return {};
   return {{"mesh.device", job.device, "auto"}};
 }

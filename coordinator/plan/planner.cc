@@ -1,7 +1,9 @@
 #include "coordinator/plan/planner.h"
 
 #include <cmath>
+#include <utility>
 
+#include "common/model/cuda_limits.h"
 #include "coordinator/plan/explain.h"
 #include "coordinator/plan/mesh_choice.h"
 #include "coordinator/plan/nearest.h"
@@ -81,6 +83,9 @@ v1::Plan PlanAsAsked(const PlanInput& input) {
   if (!fits) {
     for (auto& problem : ExplainInfeasible(input, job, candidates))
       plan.add_problems(std::move(problem));
+  }
+  if (job.device_kind == DeviceKind::kCuda) {
+    for (auto& problem : CudaShapeProblems(input.model)) plan.add_problems(std::move(problem));
   }
   if (auto problem = ExplainDisk(input, job, plan.checkpoint_bytes(), plan.disk_needed_bytes());
       !problem.empty()) {

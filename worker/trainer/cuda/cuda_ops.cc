@@ -8,8 +8,10 @@
 #include <optional>
 #include <vector>
 
+#include "common/model/cuda_limits.h"
 #include "kernels/adamw.h"
 #include "kernels/cross_entropy.h"
+#include "kernels/dispatch.h"
 #include "kernels/embedding_gradient.h"
 #include "kernels/qk_norm_rope.h"
 #include "kernels/rms_norm.h"
@@ -28,6 +30,14 @@ namespace {
 
 using kernels::GroupedOutput;
 using kernels::GroupedProduct;
+
+static_assert(CudaLimits::kMaxHidden == kernels::kMaxRmsNormHidden &&
+              CudaLimits::kMaxHeadsWidth == kernels::kMaxHeadsWidth);
+static_assert(CudaLimits::kMaxExperts == kernels::kMaxRouterExperts &&
+              CudaLimits::kMaxExperts == kernels::kMaxExchangeExperts);
+static_assert(CudaLimits::kMaxExpertsPerToken == kernels::kMaxTopK &&
+              CudaLimits::kMaxExpertsPerToken == kernels::kMaxExchangeTopK);
+static_assert(CudaLimits::kMaxExpertParallel == kernels::kMaxExchangeRanks);
 
 class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
  public:

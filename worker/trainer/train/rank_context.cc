@@ -5,14 +5,35 @@
 
 #include <algorithm>
 #include <fstream>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/model/cuda_limits.h"
 #include "worker/trainer/moe/routing_override.h"
 #include "worker/trainer/moe/window_dispatcher.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
 
 namespace switchyard::trainer {
+namespace {
+
+void RefuseWhatNoGpuTrains(const RankOptions& options) {
+  std::vector<std::string> problems = CudaShapeProblems(options.shape);
+  if (options.expert_parallel > CudaLimits::kMaxExpertParallel) {
+    problems.push_back(absl::StrFormat("expert_parallel is %d; on GPUs it must be at most %d",
+                                       options.expert_parallel, CudaLimits::kMaxExpertParallel));
+  }
+  if (options.precision != Precision::kBfloat16) {
+    problems.push_back("precision is \"float32\", but a GPU trains in \"bfloat16\"");
+  }
+  if (problems.empty()) return;
+  throw TrainerError(ExitCode::kConfig, absl::StrJoin(problems, "; "));
+}
+
+}  // namespace
 
 std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
   const ModelShape& shape = options.shape;
@@ -33,11 +54,8 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
   groups.window_bytes = DispatchWindowLayout(window).bytes;
 
   auto context = std::make_unique<RankContext>();
+  if (options.device == "cuda") RefuseWhatNoGpuTrains(options);
   const at::Device device = SelectDevice(options.device, {options.rank, options.deterministic});
-  if (!device.is_cpu() && options.precision != Precision::kBfloat16) {
-    throw TrainerError(ExitCode::kConfig,
-                       "precision is \"float32\", but a GPU trains in \"bfloat16\"");
-  }
   if (device.is_cpu()) {
     context->groups = JoinMeshGroups(*mesh, groups);
     if (options.expert_parallel > 1) {

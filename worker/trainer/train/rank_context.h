@@ -51,8 +51,8 @@ struct RankContext {
   }
 };
 
-// Collective. Throws TrainerError(kConfig) when the mesh does not fit the model, PeerLost,
-// c10::Error.
+// Collective. Throws TrainerError(kConfig) when the mesh does not fit the model or no GPU could
+// train it, PeerLost, c10::Error.
 std::unique_ptr<RankContext> ConnectRank(const RankOptions& options);
 
 // Threads for one of `local_ranks` processes: `wanted`, or the usable cores shared out, at least 1.

@@ -16,6 +16,9 @@ struct RunEnd {
 
 // Calls `body` and turns whatever it throws into a code and a sentence: TrainerError says both;
 // PeerLost is kPeerLost; lack of memory kOutOfMemory; anything else kInternal.
+//
+// What a rank shares with others belongs inside `body`: what is destroyed while an exception is in
+// flight lets go of its peers without waiting for them, so that the reason is told at once.
 template <typename Body>
 RunEnd Guarded(Body body);
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -410,9 +411,13 @@ RunEnd TrainingRun::Stopped() const {
 
 RunEnd RunTraining(const TrainerConfig& config, const std::string& config_json, int rank,
                    RankChannels& channels) {
-  TrainingRun run(config, config_json, rank, channels);
-  RunEnd end = Guarded([&] { return run.Run(); });
-  end.step = run.step();
+  int64_t step = 0;
+  RunEnd end = Guarded([&] {
+    TrainingRun run(config, config_json, rank, channels);
+    const absl::Cleanup keep_step = [&] { step = run.step(); };
+    return run.Run();
+  });
+  end.step = step;
   return end;
 }
 

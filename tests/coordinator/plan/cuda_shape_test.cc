@@ -1,0 +1,49 @@
+// Jobs that GPU kernels could not do are refused by the plan.
+#include <gmock/gmock.h>
+
+#include "common/units.h"
+#include "coordinator/plan/planner.h"
+#include "tests/coordinator/plan/plan_fixtures.h"
+
+namespace switchyard::coordinator {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+std::vector<std::string> Lines(const google::protobuf::RepeatedPtrField<std::string>& lines) {
+  return {lines.begin(), lines.end()};
+}
+
+TEST(CudaShapeTest, AModelThatNoGpuKernelTakesIsRefusedByKey) {
+  PlanInput input = DemoInput();
+  input.spec.clear_mesh();
+  input.model.vocab_size = 8191;
+  input.model.experts_per_token = 33;
+  input.slots = GpuSlots(1, 4, "NVIDIA H200", 141'000'000'000);
+  const v1::Plan plan = MakePlan(input);
+  EXPECT_FALSE(plan.feasible());
+  EXPECT_THAT(Lines(plan.problems()),
+              ElementsAre(HasSubstr("vocab_size is 8191"), HasSubstr("num_experts_per_tok is 33")));
+
+  // On CPUs it can be trained.
+  for (const PlannerSlot& slot : CpuSlots(1, 4, 4, 6 * kGiB)) input.slots.push_back(slot);
+  EXPECT_THAT(Lines(MakePlan(input).nearest()), ElementsAre("mesh.device: cuda -> cpu"));
+  input.spec.mutable_mesh()->set_device("cpu");
+  EXPECT_TRUE(MakePlan(input).feasible());
+}
+
+TEST(CudaShapeTest, AnExpertParallelGroupIsNotLargerThanKernelsTake) {
+  PlanInput input = DemoInput();
+  input.slots = GpuSlots(1, 16, "NVIDIA H200", 141'000'000'000);
+  input.spec.mutable_training()->set_global_batch_sequences(16);
+  input.spec.mutable_mesh()->set_ranks(16);
+  input.spec.mutable_mesh()->set_expert_parallel(16);
+  const v1::Plan plan = MakePlan(input);
+  EXPECT_THAT(Lines(plan.problems()),
+              ElementsAre("mesh.expert_parallel is 16; must be at most 8 on GPUs"));
+  EXPECT_THAT(Lines(plan.nearest()), ElementsAre(HasSubstr("mesh.expert_parallel: 16 -> ")));
+}
+
+}  // namespace
+}  // namespace switchyard::coordinator

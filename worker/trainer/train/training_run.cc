@@ -15,6 +15,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/checkpoint_publish.h"
+#include "common/durable_file.h"
 #include "common/log.h"
 #include "worker/trainer/checkpoint/checkpoint_save.h"
 #include "worker/trainer/checkpoint/checkpoint_verify.h"
@@ -109,7 +110,10 @@ class TrainingRun {
 
 RunEnd TrainingRun::Run() {
   Phase("loading");
-  if (rank_ == 0) RefuseOutputOfAnotherJob();
+  if (rank_ == 0) {
+    ThrowUnlessOk(MakeWritableDirectory(config_.checkpoint.output), ExitCode::kOutput);
+    RefuseOutputOfAnotherJob();
+  }
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
   OpenData();
   Load();

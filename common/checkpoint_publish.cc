@@ -98,6 +98,12 @@ absl::Status PublishCheckpoint(const std::string& stage, const std::string& fina
                                 : SyncDirectory(stage_parent.empty() ? "." : stage_parent);
 }
 
+absl::Status CheckVacant(const std::string& final_path, const CheckpointIdentity& identity) {
+  std::error_code error;
+  return fs::exists(fs::symlink_status(final_path, error)) ? Occupied(final_path, identity)
+                                                           : absl::OkStatus();
+}
+
 absl::Status RemoveCheckpoint(const std::string& directory, const std::string& job_uid) {
   std::error_code error;
   const std::string doomed = directory + ".removing";

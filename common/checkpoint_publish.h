@@ -35,6 +35,9 @@ absl::StatusOr<CheckpointIdentity> ReadCheckpointIdentity(const std::string& dir
 absl::Status PublishCheckpoint(const std::string& stage, const std::string& final_path,
                                const CheckpointIdentity& identity);
 
+// AlreadyExists, as PublishCheckpoint would say it, when `final_path` is there already.
+absl::Status CheckVacant(const std::string& final_path, const CheckpointIdentity& identity);
+
 // Removes a checkpoint of `job_uid`: renames it away first, so that a half-removed one never bears
 // its name. OK when it is gone already. FailedPrecondition when it is another job's or none of
 // ours.

@@ -1,6 +1,7 @@
 #include "common/durable_file.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -156,6 +157,14 @@ absl::Status MakeDirectories(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error) return FileError(error.value(), "create directory", path);
+  return absl::OkStatus();
+}
+
+absl::Status MakeWritableDirectory(const std::string& path) {
+  SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(path));
+  std::string probe = path + "/.switchyard-probe-XXXXXX";
+  if (::mkdtemp(probe.data()) == nullptr) return FileError(errno, "write to", path);
+  ::rmdir(probe.c_str());
   return absl::OkStatus();
 }
 

@@ -45,5 +45,8 @@ absl::Status SyncDirectory(const std::string& path);
 absl::Status WriteFileDurably(const std::string& path, absl::string_view bytes);
 // Creates the directory and its parents when missing.
 absl::Status MakeDirectories(const std::string& path);
+// The same, and an error unless something can be made in it. Permission bits do not tell: root
+// passes them, and read-only or virtual file systems have them set.
+absl::Status MakeWritableDirectory(const std::string& path);
 
 }  // namespace switchyard

@@ -225,6 +225,28 @@ TEST_F(TrainingRunTest, ARankWhoseAgentIsGoneEndsAtOnce) {
   EXPECT_EQ(program.Wait().code, 86);
 }
 
+TEST_F(TrainingRunTest, AnOutputThatCannotTakeTheResultIsRefusedBeforeAnythingIsTrained) {
+  json config = Config("output", 2, 2, 1);
+  const auto fails = [&](const std::string& output, const std::string& message) {
+    config["checkpoint"]["output"] = output;
+    const Finished run = Run(config, "output");
+    EXPECT_EQ(run.code, 68) << run.output;
+    EXPECT_THAT(run.output, HasSubstr(message));
+    EXPECT_THAT(run.output, ::testing::Not(HasSubstr("held-out loss")));  // before step 1
+  };
+  fails("/proc/switchyard", "cannot create directory /proc/switchyard");
+  fails("/proc/sys", "cannot write to /proc/sys");
+
+  ASSERT_EQ(Run(Config("full", 2, 2, 1), "full").code, 0);
+  fails(Path("full"), Path("full") + "/final already holds a checkpoint of this job");
+  std::filesystem::remove_all(Path("full/final"));
+  fails(Path("full"), "step-4 already holds a checkpoint of this job");
+  // Nothing is in the way of what follows the newest of them.
+  config["resume_from"] = Path("full/checkpoints/step-8");
+  config["epoch"] = 2;
+  EXPECT_EQ(Run(config, "resumed").code, 0);
+}
+
 TEST_F(TrainingRunTest, MistakesAreNamedBeforeAnythingIsTrained) {
   const auto fails = [&](const char* name, int code, const std::string& message,
                          const auto& change) {

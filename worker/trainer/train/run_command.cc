@@ -1,5 +1,6 @@
 #include "worker/trainer/train/run_command.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -9,6 +10,7 @@
 #include "common/checkpoint_publish.h"
 #include "common/durable_file.h"
 #include "common/log.h"
+#include "common/status_macros.h"
 #include "common/trace.h"
 #include "worker/trainer/comm/mesh_groups.h"
 #include "worker/trainer/train/device_backend.h"
@@ -103,6 +105,21 @@ class Conductor {
   absl::Status status_;
 };
 
+// Every name that this run will publish a checkpoint under must be free before it trains for it.
+absl::Status CheckOutput(const TrainerConfig& config) {
+  const int64_t last = config.training.total_steps;
+  const int64_t interval = config.checkpoint.interval_steps;
+  SWITCHYARD_RETURN_IF_ERROR(CheckVacant(config.FinalPath(), {config.job_uid, last, config.epoch}));
+  if (interval == 0) return absl::OkStatus();
+  const auto resumed = ReadCheckpointIdentity(config.resume_from);
+  const int64_t done = resumed.ok() ? std::max<int64_t>(resumed->step, 0) : 0;
+  for (int64_t step = (done / interval + 1) * interval; step < last; step += interval) {
+    SWITCHYARD_RETURN_IF_ERROR(
+        CheckVacant(config.CheckpointPath(step), {config.job_uid, step, config.epoch}));
+  }
+  return absl::OkStatus();
+}
+
 int RunAllRanks(const RunOptions& options) {
   absl::StatusOr<TrainerConfig> config = ReadTrainerConfig(options.config);
   if (!config.ok()) {
@@ -110,6 +127,10 @@ int RunAllRanks(const RunOptions& options) {
     return ProcessExitCode(ExitCode::kConfig);
   }
   if (options.ranks > 0) config->ranks = options.ranks;
+  if (const absl::Status output = CheckOutput(*config); !output.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(output.message()).c_str());
+    return ProcessExitCode(ExitCode::kOutput);
+  }
   Conductor conductor(*config);
   LocalRanksOptions local;
   local.ranks = static_cast<int>(config->ranks);

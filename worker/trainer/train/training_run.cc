@@ -18,6 +18,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/checkpoint_publish.h"
+#include "common/durable_file.h"
 #include "common/log.h"
 #include "common/model/rank_memory.h"
 #include "common/units.h"
@@ -117,7 +118,10 @@ class TrainingRun {
 
 RunEnd TrainingRun::Run() {
   Phase("loading");
-  if (rank_ == 0) RefuseOutputOfAnotherJob();
+  if (rank_ == 0) {
+    ThrowUnlessOk(MakeWritableDirectory(config_.checkpoint.output), ExitCode::kOutput);
+    RefuseOutputOfAnotherJob();
+  }
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
   OpenData();
   Load();

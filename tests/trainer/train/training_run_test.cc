@@ -398,6 +398,29 @@ TEST_F(TrainingRunTest, ARankWhoseAgentIsGoneEndsAtOnce) {
   EXPECT_EQ(program.Wait().code, 86);
 }
 
+TEST_F(TrainingRunTest, TwoRunsNeverWriteTheSameFilesHoweverTheirOutputIsSpelt) {
+  json config = Config("shared", 1, 1, 2);
+  config["training"]["total_steps"] = 100000;
+  config["checkpoint"]["interval_steps"] = 0;
+  Program first(Arguments(config, "first"));
+  ASSERT_TRUE(first.ReadUntil("step 1/"));
+  std::filesystem::create_directory_symlink(Path("shared"), Path("link"));
+  for (const char* spelling : {"shared/", "/shared", "./shared", "shared/.", "link"}) {
+    config["checkpoint"]["output"] = Path(spelling);
+    const Finished second = Run(config, "second");
+    EXPECT_EQ(second.code, 68) << spelling;
+    EXPECT_THAT(second.output, HasSubstr("is being written by another run"));
+    // An agent's rank of another job: beside the first, in files of its own.
+    json job = config;
+    job["job_uid"] = "other";
+    job["training"]["total_steps"] = 1;
+    std::vector<std::string> arguments = Arguments(job, "job");
+    arguments.insert(arguments.end(), {"--rank", "0"});
+    const json shard = Program(arguments, /*with_channels=*/true).NextLine("checkpoint_shard");
+    EXPECT_EQ(shard["stage_path"], Path(spelling) + "/.stage-other-e1-final");
+  }
+}
+
 TEST_F(TrainingRunTest, MistakesAreNamedBeforeAnythingIsTrained) {
   const auto fails = [&](const char* name, int code, const std::string& message,
                          const auto& change) {

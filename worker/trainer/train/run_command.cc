@@ -1,5 +1,9 @@
 #include "worker/trainer/train/run_command.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -9,7 +13,9 @@
 #include "common/checkpoint_publish.h"
 #include "common/durable_file.h"
 #include "common/log.h"
+#include "common/status_macros.h"
 #include "common/trace.h"
+#include "common/unique_fd.h"
 #include "worker/trainer/comm/mesh_groups.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/local_ranks.h"
@@ -103,6 +109,23 @@ class Conductor {
   absl::Status status_;
 };
 
+// Runs started by hand often share job_uid and epoch, and with them the names of what they write:
+// one at a time. The kernel releases the lock when this process ends, however it ends.
+absl::StatusOr<UniqueFd> LockOutput(const std::string& output) {
+  SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(output));
+  const std::string path = output + "/.run.lock";
+  UniqueFd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!lock.valid()) return FileError(errno, "open", path);
+  // A file system that knows no locks is no reason not to train.
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("checkpoint.output \"%s\" is being written by another run; wait for it or "
+                        "choose another directory",
+                        output));
+  }
+  return lock;
+}
+
 int RunAllRanks(const RunOptions& options) {
   absl::StatusOr<TrainerConfig> config = ReadTrainerConfig(options.config);
   if (!config.ok()) {
@@ -110,6 +133,11 @@ int RunAllRanks(const RunOptions& options) {
     return ProcessExitCode(ExitCode::kConfig);
   }
   if (options.ranks > 0) config->ranks = options.ranks;
+  const absl::StatusOr<UniqueFd> lock = LockOutput(config->checkpoint.output);
+  if (!lock.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(lock.status().message()).c_str());
+    return ProcessExitCode(ExitCode::kOutput);
+  }
   Conductor conductor(*config);
   LocalRanksOptions local;
   local.ranks = static_cast<int>(config->ranks);

@@ -10,7 +10,7 @@
 #include "coordinator/job/names.h"
 #include "coordinator/job/proto_time.h"
 #include "coordinator/plan/plan_text.h"
-#include "coordinator/spec/validate.h"
+#include "coordinator/spec/output_directory.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -63,18 +63,28 @@ absl::StatusOr<std::string> ChooseName(CoreContext& core, const v1::CreateJobReq
   }
 }
 
-absl::Status CheckOutputIsFree(const CoreContext& core, const v1::JobSpec& spec) {
+// No two jobs may ever write the same files: no output may be, or lie in, that of another job.
+absl::Status CheckOutputIsFree(const CoreContext& core, const std::string& output,
+                               const std::string& resolved) {
+  const auto overlap = [](const std::string& a, const std::string& b) {
+    return IsInside(a, b) || IsInside(b, a);
+  };
   for (const auto& [uid, record] : core.book.jobs()) {
-    if (record.job().terminal() ||
-        record.job().spec().checkpoint().output() != spec.checkpoint().output()) {
-      continue;
-    }
+    const v1::Job& job = record.job();
+    if (job.terminal()) continue;
+    const std::string taken = NormalPath(job.spec().checkpoint().output());
+    const std::string taken_resolved =
+        record.resolved_output().empty() ? taken : record.resolved_output();
+    if (!overlap(NormalPath(output), taken) && !overlap(resolved, taken_resolved)) continue;
     return rpc::Error(
         absl::StatusCode::kFailedPrecondition, "OUTPUT_IN_USE",
-        absl::StrFormat("checkpoint.output \"%s\" belongs to %s, which is %s: take another "
+        absl::StrFormat("checkpoint.output \"%s\" %s that of %s, which is %s: take another "
                         "directory, or cancel that job",
-                        spec.checkpoint().output(), record.job().name(),
-                        StateName(record.job().state())));
+                        output,
+                        resolved == taken_resolved           ? "is"
+                        : IsInside(resolved, taken_resolved) ? "lies in"
+                                                             : "contains",
+                        job.name(), StateName(job.state())));
   }
   return absl::OkStatus();
 }
@@ -132,13 +142,15 @@ absl::StatusOr<std::optional<v1::Job>> FindReplay(JobStore& store,
 }
 
 absl::StatusOr<v1::Job> PreviewJob(CoreContext& core, const v1::CreateJobRequest& request,
-                                   const v1::Plan& plan) {
+                                   const v1::Plan& plan, const std::string& resolved_output) {
   v1::Job job;
   std::string name;
   SWITCHYARD_ASSIGN_OR_RETURN(name, ChooseName(core, request));
-  SWITCHYARD_RETURN_IF_ERROR(CheckOutputIsFree(core, request.spec()));
+  const std::string& output = request.spec().checkpoint().output();
+  SWITCHYARD_RETURN_IF_ERROR(CheckOutputIsFree(core, output, resolved_output));
   job.set_name(name);
   *job.mutable_spec() = request.spec();
+  job.mutable_spec()->mutable_checkpoint()->set_output(NormalPath(output));
   job.mutable_spec()->set_project(ProjectOf(request.spec()));
   *job.mutable_plan() = plan;
   job.set_state(v1::JOB_STATE_QUEUED);
@@ -152,7 +164,7 @@ absl::StatusOr<v1::Job> PreviewJob(CoreContext& core, const v1::CreateJobRequest
 }
 
 absl::StatusOr<std::string> CreateJob(CoreContext& core, const v1::CreateJobRequest& request,
-                                      const v1::Plan& plan) {
+                                      const v1::Plan& plan, const std::string& resolved_output) {
   if (!request.request_id().empty()) {
     std::string hash;
     const std::string twin = core.book.PendingRequest(request.request_id(), &hash);
@@ -160,7 +172,9 @@ absl::StatusOr<std::string> CreateJob(CoreContext& core, const v1::CreateJobRequ
       return hash == RequestHash(request) ? absl::StatusOr<std::string>(twin) : IdReused(request);
   }
   JobRecord record;
-  SWITCHYARD_ASSIGN_OR_RETURN(*record.mutable_job(), PreviewJob(core, request, plan));
+  SWITCHYARD_ASSIGN_OR_RETURN(*record.mutable_job(),
+                              PreviewJob(core, request, plan, resolved_output));
+  record.set_resolved_output(resolved_output);
   const std::string uid = core.new_id();
   record.mutable_job()->set_uid(uid);
   record.set_create_sequence(core.book.NextSequence());
@@ -229,7 +243,9 @@ absl::StatusOr<std::string> RetryJob(CoreContext& core, const std::string& name,
                         absl::StrCat("its result is complete in ", checkpoint.checkpoint().path()));
     }
   }
-  SWITCHYARD_RETURN_IF_ERROR(CheckOutputIsFree(core, job.spec()));
+  const std::string& output = job.spec().checkpoint().output();
+  SWITCHYARD_RETURN_IF_ERROR(CheckOutputIsFree(
+      core, output, found->resolved_output().empty() ? output : found->resolved_output()));
   JobRecord& record = core.book.Edit(job.uid());
   record.clear_restarts();
   record.mutable_job()->set_desired_state(v1::DESIRED_STATE_RUN);

@@ -19,11 +19,12 @@ absl::StatusOr<std::optional<v1::Job>> FindReplay(JobStore& store,
                                                   const v1::CreateJobRequest& request);
 
 // Stores a job with its plan (feasible), and it as the answer to the request's id. Returns its uid.
+// `resolved_output` is ResolvedPath of checkpoint.output: files are not looked at on this thread.
 absl::StatusOr<std::string> CreateJob(CoreContext& core, const v1::CreateJobRequest& request,
-                                      const v1::Plan& plan);
+                                      const v1::Plan& plan, const std::string& resolved_output);
 // The job as CreateJob would make it, not stored.
 absl::StatusOr<v1::Job> PreviewJob(CoreContext& core, const v1::CreateJobRequest& request,
-                                   const v1::Plan& plan);
+                                   const v1::Plan& plan, const std::string& resolved_output);
 
 // Each returns the job's uid; NotFound, Aborted (etag) or FailedPrecondition (state).
 absl::StatusOr<std::string> CancelJob(CoreContext& core, const std::string& name,

@@ -17,6 +17,7 @@
 #include "coordinator/service/rpc_trace.h"
 #include "coordinator/service/tokens.h"
 #include "coordinator/service/unary.h"
+#include "coordinator/spec/output_directory.h"
 #include "coordinator/spec/validate.h"
 
 namespace switchyard::coordinator {
@@ -142,6 +143,7 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
   return OnWriter(
       context, parts_.loop,
       [request = *request, plan = *plan, answer, trace_id = TraceId(*context),
+       resolved_output = ResolvedPath(request->spec().checkpoint().output()),
        most = parts_.max_jobs_per_project](Core& core) -> absl::StatusOr<std::string> {
         // Another call with the same id may have been faster.
         std::optional<v1::Job> stored;
@@ -152,11 +154,13 @@ JobServiceImpl::Unary* JobServiceImpl::CreateJob(Context* context,
         }
         SWITCHYARD_RETURN_IF_ERROR(CheckJobCount(core.context(), request.spec(), most));
         if (request.validate_only()) {
-          SWITCHYARD_ASSIGN_OR_RETURN(*answer, PreviewJob(core.context(), request, plan));
+          SWITCHYARD_ASSIGN_OR_RETURN(*answer,
+                                      PreviewJob(core.context(), request, plan, resolved_output));
           return std::string();
         }
         std::string uid;
-        SWITCHYARD_ASSIGN_OR_RETURN(uid, coordinator::CreateJob(core.context(), request, plan));
+        SWITCHYARD_ASSIGN_OR_RETURN(
+            uid, coordinator::CreateJob(core.context(), request, plan, resolved_output));
         core.context().book.Edit(uid).mutable_job()->set_trace_id(trace_id);
         return uid;
       },

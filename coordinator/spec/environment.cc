@@ -74,17 +74,6 @@ void CheckDataFile(const std::string& field, const std::string& path, FieldCheck
   }
 }
 
-bool IsInside(const fs::path& path, const fs::path& directory) {
-  std::error_code error;
-  // Links are followed as far as the path exists.
-  const fs::path inner = fs::weakly_canonical(path, error);
-  if (error) return false;
-  const fs::path outer = fs::weakly_canonical(directory, error);
-  if (error) return false;
-  const auto [end, rest] = std::mismatch(outer.begin(), outer.end(), inner.begin(), inner.end());
-  return end == outer.end();
-}
-
 }  // namespace
 
 Environment InspectEnvironment(const v1::JobSpec& spec, const std::string& job_uid) {
@@ -98,7 +87,7 @@ Environment InspectEnvironment(const v1::JobSpec& spec, const std::string& job_u
   const std::string& output = spec.checkpoint().output();
   if (output.empty()) {
     // ValidateSpec asks for it.
-  } else if (!spec.model().empty() && IsInside(output, spec.model())) {
+  } else if (!spec.model().empty() && IsInside(ResolvedPath(output), ResolvedPath(spec.model()))) {
     checks.Add("checkpoint.output",
                absl::StrCat("is ", Quote(output), ", inside the model directory ",
                             Quote(spec.model()), "; name a directory of the job's own"));

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/checkpoint_publish.h"
 
@@ -82,6 +83,23 @@ OutputDirectory InspectOutputDirectory(const std::string& path, const std::strin
   }
   if (result.problem.empty()) result.problem = FindForeignResult(path, job_uid);
   return result;
+}
+
+std::string NormalPath(const std::string& path) {
+  std::string normal = fs::path(path).lexically_normal().string();
+  while (normal.size() > 1 && normal.back() == '/') normal.pop_back();
+  return normal;
+}
+
+std::string ResolvedPath(const std::string& path) {
+  std::error_code error;
+  const fs::path resolved = fs::weakly_canonical(path, error);
+  return NormalPath(error ? path : resolved.string());
+}
+
+bool IsInside(const std::string& path, const std::string& directory) {
+  return path == directory ||
+         absl::StartsWith(path, directory == "/" ? directory : absl::StrCat(directory, "/"));
 }
 
 }  // namespace switchyard::coordinator

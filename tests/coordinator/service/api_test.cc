@@ -145,6 +145,38 @@ TEST_F(ApiTest, MakesNamesUniqueAndGuardsTheOutput) {
   EXPECT_EQ(Reason(TryCreate(request)), "JOB_EXISTS");
 }
 
+TEST_F(ApiTest, GuardsTheOutputHoweverItIsSpelt) {
+  const std::string out = root_ + "/out/demo";
+  std::filesystem::create_directories(out);
+  std::filesystem::create_directory_symlink(out, root_ + "/link");
+  std::filesystem::create_directory_symlink(root_ + "/out", root_ + "/outs");
+  auto request = Request("demo");
+  request.mutable_spec()->mutable_checkpoint()->set_output(root_ + "/outs//demo/./");
+  const v1::Job job = Create(request);
+  EXPECT_EQ(job.spec().checkpoint().output(), root_ + "/outs/demo") << "links stay as written";
+  const auto reason = [&](const std::string& output) {
+    request.mutable_spec()->mutable_checkpoint()->set_output(output);
+    return Reason(TryCreate(request));
+  };
+  for (const std::string& same : {out + "/", "/" + out, root_ + "/./out/demo", out + "/.",
+                                  root_ + "/link", root_ + "/outs/demo"}) {
+    EXPECT_EQ(reason(same), "OUTPUT_IN_USE") << same;
+  }
+  EXPECT_EQ(reason(out + "/checkpoints/mine"), "OUTPUT_IN_USE") << "inside the other's";
+  EXPECT_EQ(reason(root_ + "/out"), "OUTPUT_IN_USE") << "around the other's";
+  EXPECT_EQ(reason(root_ + "/out/demo-2"), "") << "beside it";
+  grpc::ClientContext cancel, retry;
+  v1::CancelJobRequest ended;
+  ended.set_name(job.name());
+  v1::Job answer;
+  ASSERT_TRUE(jobs_->CancelJob(&cancel, ended, &answer).ok());
+  ASSERT_TRUE(WaitForState(job.name(), v1::JOB_STATE_CANCELLED));
+  EXPECT_EQ(reason(out), "");
+  v1::RetryJobRequest again;
+  again.set_name(job.name());
+  EXPECT_EQ(Reason(jobs_->RetryJob(&retry, again, &answer)), "OUTPUT_IN_USE");
+}
+
 TEST_F(ApiTest, PagesAndFiltersLists) {
   for (int i = 0; i < 5; ++i) {
     auto request = Request("job" + std::to_string(i));

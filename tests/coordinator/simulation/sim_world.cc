@@ -141,7 +141,8 @@ std::string SimWorld::Create(const std::string& request_id, int ranks, int64_t s
   const auto replay = FindReplay(store_, request);
   if (!replay.ok()) return "";
   if (*replay) return (*replay)->uid();
-  const auto uid = CreateJob(core_->context(), request, *planner_.Plan(spec, {}, std::nullopt));
+  const auto uid = CreateJob(core_->context(), request, *planner_.Plan(spec, {}, std::nullopt),
+                             spec.checkpoint().output());
   if (!uid.ok() || !core_->Flush().ok()) return "";
   return *uid;
 }

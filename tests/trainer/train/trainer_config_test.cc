@@ -48,8 +48,8 @@ TEST(TrainerConfigTest, ReadsNumbersAndInt64Strings) {
   EXPECT_EQ(config->training.seed, 18446744);
   EXPECT_EQ(config->training.schedule, "linear");
   EXPECT_EQ(config->expert_load_interval_steps, 10);
-  EXPECT_EQ(config->StagePath(7), "/out/checkpoints/.stage-e3-step-7");
-  EXPECT_EQ(config->FinalStagePath(), "/out/.stage-e3-final");
+  EXPECT_EQ(config->StagePath(7), "/out/checkpoints/.stage-0b5c-1-e3-step-7");
+  EXPECT_EQ(config->FinalStagePath(), "/out/.stage-0b5c-1-e3-final");
 }
 
 TEST(TrainerConfigTest, NamesEveryUnknownField) {

@@ -235,7 +235,7 @@ TEST_F(TrainingRunTest, AnOutputThatCannotTakeTheResultIsRefusedBeforeAnythingIs
     EXPECT_THAT(run.output, ::testing::Not(HasSubstr("held-out loss")));  // before step 1
   };
   fails("/proc/switchyard", "cannot create directory /proc/switchyard");
-  fails("/proc/sys", "cannot write to /proc/sys");
+  fails("/proc/sys", "cannot open /proc/sys/.run.lock");
 
   ASSERT_EQ(Run(Config("full", 2, 2, 1), "full").code, 0);
   fails(Path("full"), Path("full") + "/final already holds a checkpoint of this job");
@@ -245,6 +245,29 @@ TEST_F(TrainingRunTest, AnOutputThatCannotTakeTheResultIsRefusedBeforeAnythingIs
   config["resume_from"] = Path("full/checkpoints/step-8");
   config["epoch"] = 2;
   EXPECT_EQ(Run(config, "resumed").code, 0);
+}
+
+TEST_F(TrainingRunTest, TwoRunsNeverWriteTheSameFilesHoweverTheirOutputIsSpelt) {
+  json config = Config("shared", 1, 1, 2);
+  config["training"]["total_steps"] = 100000;
+  config["checkpoint"]["interval_steps"] = 0;
+  Program first(Arguments(config, "first"));
+  ASSERT_TRUE(first.ReadUntil("step 1/"));
+  std::filesystem::create_directory_symlink(Path("shared"), Path("link"));
+  for (const char* spelling : {"shared/", "/shared", "./shared", "shared/.", "link"}) {
+    config["checkpoint"]["output"] = Path(spelling);
+    const Finished second = Run(config, "second");
+    EXPECT_EQ(second.code, 68) << spelling;
+    EXPECT_THAT(second.output, HasSubstr("is being written by another run"));
+    // An agent's rank of another job: beside the first, in files of its own.
+    json job = config;
+    job["job_uid"] = "other";
+    job["training"]["total_steps"] = 1;
+    std::vector<std::string> arguments = Arguments(job, "job");
+    arguments.insert(arguments.end(), {"--rank", "0"});
+    const json shard = Program(arguments, /*with_channels=*/true).NextLine("checkpoint_shard");
+    EXPECT_EQ(shard["stage_path"], Path(spelling) + "/.stage-other-e1-final");
+  }
 }
 
 TEST_F(TrainingRunTest, MistakesAreNamedBeforeAnythingIsTrained) {

@@ -1,6 +1,10 @@
 #include "worker/trainer/train/run_command.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -12,6 +16,7 @@
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "common/trace.h"
+#include "common/unique_fd.h"
 #include "worker/trainer/comm/mesh_groups.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/local_ranks.h"
@@ -120,6 +125,23 @@ absl::Status CheckOutput(const TrainerConfig& config) {
   return absl::OkStatus();
 }
 
+// Runs started by hand often share job_uid and epoch, and with them the names of what they write:
+// one at a time. The kernel releases the lock when this process ends, however it ends.
+absl::StatusOr<UniqueFd> LockOutput(const std::string& output) {
+  SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(output));
+  const std::string path = output + "/.run.lock";
+  UniqueFd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (!lock.valid()) return FileError(errno, "open", path);
+  // A file system that knows no locks is no reason not to train.
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    return absl::FailedPreconditionError(
+        absl::StrFormat("checkpoint.output \"%s\" is being written by another run; wait for it or "
+                        "choose another directory",
+                        output));
+  }
+  return lock;
+}
+
 int RunAllRanks(const RunOptions& options) {
   absl::StatusOr<TrainerConfig> config = ReadTrainerConfig(options.config);
   if (!config.ok()) {
@@ -127,7 +149,9 @@ int RunAllRanks(const RunOptions& options) {
     return ProcessExitCode(ExitCode::kConfig);
   }
   if (options.ranks > 0) config->ranks = options.ranks;
-  if (const absl::Status output = CheckOutput(*config); !output.ok()) {
+  const absl::StatusOr<UniqueFd> lock = LockOutput(config->checkpoint.output);
+  const absl::Status output = lock.ok() ? CheckOutput(*config) : lock.status();
+  if (!output.ok()) {
     std::fprintf(stderr, "%s\n", std::string(output.message()).c_str());
     return ProcessExitCode(ExitCode::kOutput);
   }

@@ -179,7 +179,8 @@ void Validate(const TrainerConfig& c, std::vector<std::string>* problems) {
 }  // namespace
 
 std::string TrainerConfig::StagePath(int64_t step) const {
-  return absl::StrFormat("%s/checkpoints/.stage-e%d-step-%d", checkpoint.output, epoch, step);
+  return absl::StrFormat("%s/checkpoints/.stage-%s-e%d-step-%d", checkpoint.output, job_uid, epoch,
+                         step);
 }
 
 std::string TrainerConfig::CheckpointPath(int64_t step) const {
@@ -187,7 +188,7 @@ std::string TrainerConfig::CheckpointPath(int64_t step) const {
 }
 
 std::string TrainerConfig::FinalStagePath() const {
-  return absl::StrFormat("%s/.stage-e%d-final", checkpoint.output, epoch);
+  return absl::StrFormat("%s/.stage-%s-e%d-final", checkpoint.output, job_uid, epoch);
 }
 
 std::string TrainerConfig::FinalPath() const { return checkpoint.output + "/final"; }

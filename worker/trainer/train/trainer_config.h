@@ -55,7 +55,9 @@ struct TrainerConfig {
   int64_t threads = 0;
   int64_t expert_load_interval_steps = 10;
 
-  std::string StagePath(int64_t step) const;  // of a checkpoint being written in this attempt
+  // Of a checkpoint being written in this attempt. No other attempt and no other job writes there,
+  // whatever directory it was given.
+  std::string StagePath(int64_t step) const;
   std::string CheckpointPath(int64_t step) const;
   std::string FinalStagePath() const;
   std::string FinalPath() const;

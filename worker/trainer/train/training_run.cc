@@ -66,7 +66,7 @@ class TrainingRun {
  private:
   void RefuseOutputOfAnotherJob() const;
   void OpenData();
-  void Load();
+  void Load(const std::string& rendezvous_id);
   void Resume();
   // False when the run was asked to end meanwhile.
   bool Evaluate();
@@ -112,8 +112,11 @@ RunEnd TrainingRun::Run() {
   Phase("loading");
   if (rank_ == 0) RefuseOutputOfAnotherJob();
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
+  // Before the data, which rank 0 reads whole: the others must not take it for lost.
+  const std::string rendezvous_id =
+      AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);
   OpenData();
-  Load();
+  Load(rendezvous_id);
   reporter_.Lifecycle(ReadyLine(rank_, progress_.step, context_->decoder->arena_use().planned));
 
   if (eval_data_ && progress_.step == 0 && !Evaluate()) return Stopped();
@@ -196,7 +199,7 @@ void TrainingRun::OpenData() {
                                    config_.ranks, t.micro_batch_sequences, t.seed});
 }
 
-void TrainingRun::Load() {
+void TrainingRun::Load(const std::string& rendezvous_id) {
   RankOptions options;
   options.shape = shape_;
   options.ranks = config_.ranks;
@@ -213,7 +216,7 @@ void TrainingRun::Load() {
   options.activations = ActivationMemoryByName(config_.training.activation_memory);
   options.job_uid = config_.job_uid;
   options.epoch = config_.epoch;
-  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);
+  options.rendezvous_id = rendezvous_id;
   context_ = ConnectRank(options);
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();

@@ -95,7 +95,7 @@ __device__ void SendTiles(const ExchangeBackParams& p, uint32_t completed) {
       if (lane == 0) {
         taken = WaitFor(c.taken_from[to], completed, c, ExchangeFailure::kTakenLate, to);
       }
-      if (!__all_sync(~0u, taken)) return;
+      if (!AllArrived(taken)) return;
       free_ranks |= 1u << to;
     }
     const int first = chunk * 32 * kUnroll + lane;
@@ -177,7 +177,7 @@ __device__ void ReceiveTokens(const ExchangeBackParams& p, uint32_t completed) {
     const bool there = parts.slot < 0 || lane == c.rank || p.flag_from[lane] == nullptr ||
                        WaitFor(p.flag_from[lane] + parts.slot / kBackTile * chunks + chunk,
                                completed + 1, c, ExchangeFailure::kBackLate, lane);
-    if (!__all_sync(~0u, there)) return;
+    if (!AllArrived(there)) return;
     for (int rank = 0; rank < c.size; ++rank) {
       const int32_t at = __shfl_sync(~0u, parts.slot, rank);
       if (at < 0) continue;

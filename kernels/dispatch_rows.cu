@@ -38,7 +38,7 @@ __device__ void SendTiles(const ExchangeRowsParams& p, uint32_t completed) {
       if (lane == 0) {
         taken = WaitFor(c.taken_from[to], completed, c, ExchangeFailure::kTakenLate, to);
       }
-      if (!__all_sync(~0u, taken)) return;
+      if (!AllArrived(taken)) return;
       free_ranks |= 1u << to;
     }
     int token = 0;
@@ -212,7 +212,7 @@ __device__ void ReceiveRows(const ExchangeRowsParams& p, uint32_t completed, Rec
         there = WaitFor(p.flag_from[source] + slot / kRowTile, completed + 1, c,
                         ExchangeFailure::kRowsLate, source);
       }
-      if (!__all_sync(~0u, there)) return;
+      if (!AllArrived(there)) return;
     }
     ExpandGroup(p, s, row, source, slot);
   }

@@ -136,7 +136,9 @@ StepTime PredictStep(const ThroughputInput& input) {
                  input.devices;
   time.exchange = tokens * ExchangeSeconds(rank, rates) / std::min(1.0, input.devices);
   time.reduction = ReductionSeconds(input, replicated, local_experts);
-  // Gradient read twice (clip, update); weight, moments and master read and written.
+  // AdamW reads the gradient once and reads and writes the rest: 14 and 26 bytes an element
+  // (kernels/adamw.h). The clip reads the gradient once more, mostly beside attention: counted for
+  // `exact` only, because the rates were checked against whole steps that way.
   const double touched = rank.optimizer == OptimizerProfile::kCompact ? 14 : 28;
   const double owned = replicated / world + expert_parameters / world;
   time.optimizer = owned * touched / rates.memory_bytes_per_second / input.devices;

@@ -62,6 +62,14 @@ __device__ __forceinline__ bool WaitFor(const uint32_t* flag, uint32_t target,
   }
 }
 
+// Whether the waits of all lanes ended well; called by the whole warp. What one lane has acquired
+// is then visible to all: a vote alone orders no memory.
+__device__ __forceinline__ bool AllArrived(bool arrived) {
+  const bool all = __all_sync(~0u, arrived);
+  __syncwarp();
+  return all;
+}
+
 // Called by all threads of every block, last. The last block counts the exchange and tells the
 // peers that what they sent is consumed.
 __device__ __forceinline__ void FinishExchange(const ExchangeControl& c, uint32_t completed) {

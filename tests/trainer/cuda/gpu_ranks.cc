@@ -63,7 +63,8 @@ CudaMeshGroups JoinOnGpu(SharedId& id, int rank, int ranks, int expert_parallel,
                                    .rank = rank,
                                    .device = rank,
                                    .window_bytes = window_bytes,
-                                   .time_limit = time_limit});
+                                   .time_limit = time_limit,
+                                   .join_limit = time_limit});
 }
 
 }  // namespace switchyard::trainer

@@ -53,10 +53,24 @@ TEST_F(LostRankTest, TheReasonOfTheOneThatFailsIsTheJobs) {
   EXPECT_EQ(first.NextLine("exit")["code"], "PEER_LOST");
   EXPECT_EQ(first.Wait().code, 82);
 
+  std::filesystem::remove_all(
+      Path("job/final"));  // of the first run, where the next would put its own
   config["epoch"] = 3;
   const Finished together = Run(config, "together");
   EXPECT_EQ(together.code, 67);
   EXPECT_THAT(together.output, HasSubstr("rank 1 ended with CHECKPOINT_CORRUPT"));
+}
+
+TEST_F(LostRankTest, TheIdToMeetByIsSaidBeforeTheDataIsRead) {
+  json config = Config("meet", 2, 2, 2);
+  config["train_data"] = Path("nothing");
+  std::vector<std::string> arguments = Arguments(config, "meet");
+  arguments.insert(arguments.end(), {"--rank", "0"});
+  Program program(arguments, /*with_channels=*/true);
+  const json rendezvous = program.NextLine("rendezvous");
+  ASSERT_FALSE(rendezvous.is_null());
+  program.Say(json{{"rendezvous", rendezvous}}.dump());
+  EXPECT_EQ(program.NextLine("exit")["code"], "DATA");
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "worker/trainer/checkpoint/value_loader.h"
 
 #include <ATen/ops/from_blob.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <algorithm>
 #include <cstring>
@@ -151,6 +152,14 @@ void ZeroPadding(const std::vector<BlockSegment>& segments, int64_t begin, const
   zero(flat.numel());
 }
 
+// What was enqueued for the tensor so far, its zeros among it, is done: the threads that copy into
+// it have streams of their own.
+void WaitForDevice(const at::Tensor& tensor) {
+  if (tensor.is_cpu()) return;
+  const c10::impl::VirtualGuardImpl device(tensor.device().type());
+  device.synchronizeStream(device.getStream(tensor.device()));
+}
+
 }  // namespace
 
 absl::Status LoadValues(const std::vector<ValueSource>& sources, const CheckpointMap& map,
@@ -178,6 +187,7 @@ absl::Status LoadValues(const std::vector<ValueSource>& sources, const Checkpoin
       state->shards[b].master_remainder.zero_();
     }
   }
+  WaitForDevice(registry.values());
   SortByPosition(sources, segments);
   std::vector<Loader> loaders(static_cast<size_t>(FileThreads()), Loader(sources, registry, state));
   return ForEachInParallel(segments.size(), FileThreads(), [&](int worker, size_t i) {
@@ -193,6 +203,7 @@ absl::Status LoadShard(const std::vector<TensorSource>& sources, const Checkpoin
   const std::vector<BlockSegment> parts =
       map.Segments(block, begin, begin + info.shard_numel(), /*with_copies=*/false);
   ZeroPadding(parts, begin, flat);
+  WaitForDevice(flat);
   const auto width = static_cast<int64_t>(flat.element_size());
   std::vector<std::vector<char>> buffers(static_cast<size_t>(FileThreads()));
   return ForEachInParallel(parts.size(), FileThreads(), [&](int worker, size_t i) -> absl::Status {

@@ -14,6 +14,7 @@
 #include "worker/trainer/comm/shm_communicator.h"
 #include "worker/trainer/comm/shm_window.h"
 #include "worker/trainer/comm/single_communicator.h"
+#include "worker/trainer/comm/start_limit.h"
 
 namespace switchyard::trainer {
 namespace {
@@ -31,6 +32,7 @@ std::shared_ptr<ShmGroup> Join(const MeshGroupsOptions& options, const std::stri
   shm.size = static_cast<int>(members.size());
   shm.staging_bytes = kStagingBytes;
   shm.window_bytes = window_bytes;
+  shm.join_limit = kStartLimit;
   return ShmGroup::Join(shm);
 }
 

@@ -1,5 +1,6 @@
-// Brings micro-batches to the device without waiting for it: two pinned buffers take turns, each
-// with its place on the device.
+// Brings micro-batches to the device: two pinned buffers take turns, each with its place on the
+// device. The host is at most two micro-batches ahead by that; with one in a step, where a step is
+// enqueued when the one before the last has ended, it never waits.
 #pragma once
 
 #include <ATen/core/Tensor.h>

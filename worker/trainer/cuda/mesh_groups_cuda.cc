@@ -17,7 +17,8 @@ CudaMeshGroups JoinCudaMeshGroups(const Mesh& mesh, const CudaMeshGroupsOptions&
                                       .rank = options.rank,
                                       .size = world,
                                       .device = options.device,
-                                      .time_limit = options.time_limit});
+                                      .time_limit = options.time_limit,
+                                      .join_limit = options.join_limit});
   const auto connect = [&](ncclComm_t comm, int rank, int size) {
     return std::make_unique<NcclCommunicator>(groups.session, comm, rank, size);
   };

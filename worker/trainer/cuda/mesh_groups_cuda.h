@@ -20,7 +20,9 @@ struct CudaMeshGroupsOptions {
   int rank = 0;
   int device = 0;
   int64_t window_bytes = 0;  // of the ep window, one rank; 0 for none
+  // As in NcclSession::Options.
   std::chrono::milliseconds time_limit = std::chrono::minutes(5);
+  std::chrono::milliseconds join_limit = kStartLimit;
 };
 
 // Members are destroyed in the reverse order.

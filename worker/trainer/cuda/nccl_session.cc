@@ -58,7 +58,8 @@ std::shared_ptr<NcclSession> NcclSession::Join(const Options& options) {
   ncclComm_t& comm = session->comms_[0].comm;
   const ncclResult_t result =
       ncclCommInitRankConfig(&comm, options.size, id, options.rank, &config);
-  session->Await(comm, absl::StrFormat("joining %d ranks", options.size), result);
+  session->Await(comm, absl::StrFormat("joining %d ranks", options.size), result,
+                 options.join_limit);
   session->watcher_ = std::thread([raw = session.get()] { raw->WatchLoop(); });
   return session;
 }
@@ -101,15 +102,16 @@ const std::string& NcclSession::Name(ncclComm_t comm) const {
 
 // Non-blocking communicators do their work in a thread of NCCL; until it is done nothing else may
 // be called on them.
-void NcclSession::Await(ncclComm_t comm, const std::string& what, ncclResult_t result) {
+void NcclSession::Await(ncclComm_t comm, const std::string& what, ncclResult_t result,
+                        std::chrono::milliseconds limit) {
   const auto start = steady_clock::now();
   while (result == ncclInProgress) {
     const ncclResult_t asked = ncclCommGetAsyncError(comm, &result);
     if (asked != ncclSuccess) result = asked;
     if (result != ncclInProgress) break;
-    if (steady_clock::now() - start > options_.time_limit) {
+    if (steady_clock::now() - start > limit) {
       Lose(absl::StrFormat("%s (%s) did not start within %.0f s: a peer is gone or stuck", what,
-                           Name(comm), Seconds(options_.time_limit)));
+                           Name(comm), Seconds(limit)));
       ThrowIfLost();
     }
     // Enqueuing takes tens of microseconds, of which a sleep would make hundreds.

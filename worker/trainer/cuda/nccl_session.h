@@ -20,6 +20,8 @@
 #include <thread>
 #include <vector>
 
+#include "worker/trainer/comm/start_limit.h"
+
 namespace switchyard::trainer {
 
 // 128 bytes as 256 hexadecimal digits: the rendezvous id of an attempt, made by rank 0.
@@ -34,9 +36,10 @@ class NcclSession {
     // Of a collective from the moment nothing is queued in front of it any more. Longer than any
     // difference between two ranks' steps: loading, a checkpoint.
     std::chrono::milliseconds time_limit = std::chrono::minutes(5);
+    std::chrono::milliseconds join_limit = kStartLimit;  // until all ranks have come
   };
 
-  // Joins the world group. Throws PeerLost when not all ranks come within the limit,
+  // Joins the world group. Throws PeerLost when not all ranks come within the limit to join,
   // std::invalid_argument for an id that is none, std::runtime_error for other NCCL errors.
   static std::shared_ptr<NcclSession> Join(const Options& options);
   // Waits for what was enqueued unless a peer is lost; then aborts.
@@ -82,7 +85,11 @@ class NcclSession {
 
   explicit NcclSession(const Options& options) : options_(options) {}
   // All below with mutex_ held.
-  void Await(ncclComm_t comm, const std::string& what, ncclResult_t result);
+  void Await(ncclComm_t comm, const std::string& what, ncclResult_t result,
+             std::chrono::milliseconds limit);
+  void Await(ncclComm_t comm, const std::string& what, ncclResult_t result) {
+    Await(comm, what, result, options_.time_limit);
+  }
   void Lose(const std::string& why);
   void ThrowIfLost();
   void Look();

@@ -54,8 +54,9 @@ class ShardedOptimizer {
   void ReduceLayer(int layer, const BlockGradients& gradients);
   // Replaces this rank's shard of every block's gradient by the sum over the group. The rest is
   // left as it is and must not be used. Returns, on the device, the sum of squares of the elements
-  // this rank owns (float64 [1]); NaN or infinite exactly when one of them is. The sum of it over
-  // the world counts every element of the model once.
+  // this rank owns (float64 [1]); NaN or infinite when one of them is, and on a GPU, which adds
+  // squares in float32 first, also when one is beyond 1.8e19. The sum of it over the world counts
+  // every element of the model once.
   at::Tensor ReduceGradients(const BlockGradients& gradients);
   // Updates the values of all ranks by the reduced gradients, clipped to the norm `max_norm` (0:
   // not at all) by their sum of squares over the world. Does nothing when that or one of `finite`

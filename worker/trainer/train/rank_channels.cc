@@ -4,11 +4,12 @@
 #include <signal.h>
 #include <sys/prctl.h>
 
-#include <chrono>
 #include <optional>
 
+#include "absl/strings/str_format.h"
 #include "common/log.h"
 #include "worker/trainer/comm/mesh_groups.h"
+#include "worker/trainer/comm/start_limit.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/lines.h"
 
@@ -35,10 +36,12 @@ std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks,
     channels.reporter.Lifecycle(
         RendezvousLine(gpu ? GpuBackend()->NewRendezvousId() : NewRendezvousToken()));
   }
-  const std::optional<std::string> id = channels.control.WaitForRendezvous(std::chrono::minutes(2));
-  if (!id)
+  const std::optional<std::string> id = channels.control.WaitForRendezvous(kStartLimit);
+  if (!id) {
     throw TrainerError(ExitCode::kPeerLost,
-                       "no rendezvous came within 2 minutes: a rank did not start");
+                       absl::StrFormat("no rendezvous came within %d minutes: rank 0 did not start",
+                                       kStartLimit.count()));
+  }
   return *id;
 }
 

@@ -19,7 +19,7 @@ struct RankChannels {
 
 // The communicator id of this attempt: rank 0 makes it and reports it, all wait for it to come
 // back. Empty when there is a single rank. Throws TrainerError(kPeerLost) when none comes within
-// two minutes.
+// kStartLimit.
 std::string AgreeOnRendezvous(RankChannels& channels, int rank, int64_t ranks,
                               const std::string& device);
 

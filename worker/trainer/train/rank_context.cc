@@ -18,9 +18,9 @@
 #include "worker/trainer/train/exit_code.h"
 
 namespace switchyard::trainer {
-namespace {
 
 void RefuseWhatNoGpuTrains(const RankOptions& options) {
+  if (options.device != "cuda") return;
   std::vector<std::string> problems = CudaShapeProblems(options.shape);
   if (options.expert_parallel > CudaLimits::kMaxExpertParallel) {
     problems.push_back(absl::StrFormat("expert_parallel is %d; on GPUs it must be at most %d",
@@ -32,8 +32,6 @@ void RefuseWhatNoGpuTrains(const RankOptions& options) {
   if (problems.empty()) return;
   throw TrainerError(ExitCode::kConfig, absl::StrJoin(problems, "; "));
 }
-
-}  // namespace
 
 std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
   const ModelShape& shape = options.shape;
@@ -54,7 +52,7 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
   groups.window_bytes = DispatchWindowLayout(window).bytes;
 
   auto context = std::make_unique<RankContext>();
-  if (options.device == "cuda") RefuseWhatNoGpuTrains(options);
+  RefuseWhatNoGpuTrains(options);
   const at::Device device = SelectDevice(options.device, {options.rank, options.deterministic});
   if (device.is_cpu()) {
     context->groups = JoinMeshGroups(*mesh, groups);

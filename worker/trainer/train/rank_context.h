@@ -51,6 +51,10 @@ struct RankContext {
   }
 };
 
+// Throws TrainerError(kConfig) with every reason why GPUs, when they are asked for, could not train
+// this. Needs no GPU.
+void RefuseWhatNoGpuTrains(const RankOptions& options);
+
 // Collective. Throws TrainerError(kConfig) when the mesh does not fit the model or no GPU could
 // train it, PeerLost, c10::Error.
 std::unique_ptr<RankContext> ConnectRank(const RankOptions& options);

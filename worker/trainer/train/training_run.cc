@@ -73,7 +73,9 @@ class TrainingRun {
  private:
   void RefuseOutputOfAnotherJob() const;
   void OpenData();
-  void Load();
+  // Without what the data and the other ranks say.
+  RankOptions OptionsOfRank() const;
+  void Load(const RankOptions& options);
   void ReserveAttentionScratch();
   void Resume();
   // False when the run was asked to end meanwhile.
@@ -123,8 +125,13 @@ RunEnd TrainingRun::Run() {
     RefuseOutputOfAnotherJob();
   }
   shape_ = ValueOrThrow(ReadModelConfig(config_.model), ExitCode::kModel);
+  RankOptions options = OptionsOfRank();
+  RefuseWhatNoGpuTrains(options);
+  // Before the data, which rank 0 reads whole: the others must not take it for lost.
+  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);
   OpenData();
-  Load();
+  options.gradient_accumulation = order_->accumulation_steps();
+  Load(options);
   reporter_.Lifecycle(ReadyLine(rank_, progress_.step, context_->decoder->arena_use().planned));
 
   if (eval_data_ && progress_.step == 0 && !Evaluate()) return Stopped();
@@ -207,7 +214,7 @@ void TrainingRun::OpenData() {
                                    config_.ranks, t.micro_batch_sequences, t.seed});
 }
 
-void TrainingRun::Load() {
+RankOptions TrainingRun::OptionsOfRank() const {
   RankOptions options;
   options.shape = shape_;
   options.ranks = config_.ranks;
@@ -220,11 +227,13 @@ void TrainingRun::Load() {
   options.deterministic = config_.training.deterministic;
   options.micro_batch_sequences = config_.training.micro_batch_sequences;
   options.sequence_length = config_.sequence_length;
-  options.gradient_accumulation = order_->accumulation_steps();
   options.activations = ActivationMemoryByName(config_.training.activation_memory);
   options.job_uid = config_.job_uid;
   options.epoch = config_.epoch;
-  options.rendezvous_id = AgreeOnRendezvous(channels_, rank_, config_.ranks, config_.device);
+  return options;
+}
+
+void TrainingRun::Load(const RankOptions& options) {
   context_ = ConnectRank(options);
   const TrainerConfig::Training& t = config_.training;
   ParameterRegistry& registry = context_->decoder->parameters();

@@ -78,6 +78,14 @@ absl::StatusOr<UniqueFd> Lock(const std::string& state_dir) {
   return fd;
 }
 
+// `switchyard up` or `down` for this state directory, as it is to be typed.
+std::string CommandFor(const std::string& name, const std::string& state_dir) {
+  return absl::StrCat("switchyard ", name,
+                      state_dir == DefaultStateDirectory()
+                          ? std::string()
+                          : absl::StrCat(" --state-dir ", state_dir));
+}
+
 std::string RecordFile(const std::string& state_dir) { return absl::StrCat(state_dir, "/up.json"); }
 
 security::SecurityDirectory SecurityOf(const UpArguments& arguments) {
@@ -175,7 +183,8 @@ void Print(CliContext& context, const std::string& state_dir, const std::vector<
       context.io.out << daemon.name << "  " << daemon.address << "  pid " << daemon.pid << "  log "
                      << daemon.log << "\n";
     }
-    context.io.out << "State is kept in " << state_dir << ". Stop both with: switchyard down\n";
+    context.io.out << "State is kept in " << state_dir
+                   << ". Stop both with: " << CommandFor("down", state_dir) << "\n";
     return;
   }
   nlohmann::ordered_json document{{"state_dir", state_dir},
@@ -210,8 +219,7 @@ absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
                                           "--state-dir", absl::StrCat(state, "/coordinator")};
   // Where a calibration of this machine may be put.
   const std::string rates = absl::StrCat(state, "/rates.json");
-  if (fs::exists(rates, error))
-    coordinator.insert(coordinator.end(), {"--rates", rates});
+  if (fs::exists(rates, error)) coordinator.insert(coordinator.end(), {"--rates", rates});
   std::vector<std::string> agent = {
       "--coordinator", endpoint.address,        "--node",     kNode,
       "--metrics",     arguments.agent_metrics, "--work-dir", absl::StrCat(state, "/agent")};
@@ -244,10 +252,11 @@ absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
                               ReadDaemons(RecordFile(arguments.state_dir)));
   for (const Daemon& daemon : earlier) {
     if (!IsRunning(daemon)) continue;
-    return absl::FailedPreconditionError(absl::StrCat(
-        "already up: the ", daemon.name, " runs as pid ", daemon.pid, " (", daemon.address,
-        "); stop it with `switchyard down`, or choose another --state-dir, --coordinator and "
-        "metrics addresses"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("already up: the ", daemon.name, " runs as pid ", daemon.pid, " (",
+                     daemon.address, "); stop it with `", CommandFor("down", arguments.state_dir),
+                     "`, or choose another --state-dir, --coordinator and "
+                     "metrics addresses"));
   }
   const std::string listen = context.options.coordinator.address;
   SWITCHYARD_ASSIGN_OR_RETURN(const Endpoint endpoint,
@@ -282,10 +291,10 @@ absl::StatusOr<int> Down(CliContext& context, std::string state_dir) {
   if (context.options.json) {
     context.io.out << nlohmann::json{{"stopped", running}}.dump() << "\n";
   } else {
-    context.io.out
-        << (running > 0
-                ? "Stopped. Jobs go on from their newest checkpoint after `switchyard up`.\n"
-                : absl::StrCat("Nothing was up in ", state_dir, ".\n"));
+    context.io.out << (running > 0 ? absl::StrCat(
+                                         "Stopped. Jobs go on from their newest checkpoint after `",
+                                         CommandFor("up", state_dir), "`.\n")
+                                   : absl::StrCat("Nothing was up in ", state_dir, ".\n"));
   }
   return kExitOk;
 }

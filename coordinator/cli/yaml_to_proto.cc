@@ -165,15 +165,13 @@ class Reader {
       return;
     }
     if (!node.IsScalar() || !SetScalar(node.Scalar(), field, message)) {
-      Report(path, node, absl::StrCat("is ", KindOf(node), "; must be ", WantedWithRange(field)));
+      int64_t beyond = 0;  // the type's range; its own the field tells when it is checked
+      const bool whole = field.cpp_type() == FieldDescriptor::CPPTYPE_INT32 && node.IsScalar() &&
+                         ReadInteger(node.Scalar(), beyond);
+      Report(path, node,
+             absl::StrCat("is ", KindOf(node), "; must be ",
+                          whole ? "a whole number of 32 bits" : Wanted(field)));
     }
-  }
-
-  static std::string WantedWithRange(const FieldDescriptor& field) {
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_INT32) {
-      return "a whole number from -2147483648 to 2147483647";
-    }
-    return Wanted(field);
   }
 
   // False when `text` does not fit the field's type.

@@ -203,12 +203,17 @@ std::vector<std::string> ExplainInfeasible(const PlanInput& input, const Resolve
 std::string ExplainDisk(const PlanInput& input, const ResolvedJob& job, int64_t checkpoint_bytes,
                         int64_t needed_bytes) {
   if (input.disk_free_bytes < 0 || input.disk_free_bytes >= needed_bytes) return "";
-  return absl::StrCat("checkpoint.output needs ", Bytes(needed_bytes), " (checkpoints of ",
-                      Bytes(checkpoint_bytes), ", checkpoint.keep ", job.spec.checkpoint().keep(),
-                      ", one more while saving, and the final model) but only ",
-                      Bytes(input.disk_free_bytes), " are free under \"",
-                      job.spec.checkpoint().output(),
-                      "\"; free space, lower checkpoint.keep or choose another output");
+  const v1::CheckpointSpec& spec = job.spec.checkpoint();
+  const bool regular = spec.interval_steps() > 0;
+  return absl::StrCat(
+      "checkpoint.output needs ", Bytes(needed_bytes), " (",
+      regular ? absl::StrCat("checkpoints of ", Bytes(checkpoint_bytes), ", checkpoint.keep ",
+                             spec.keep(), ", one more while saving, and the final model")
+              : absl::StrCat("a checkpoint of ", Bytes(checkpoint_bytes),
+                             " when it is paused, and the final model"),
+      ") but only ", Bytes(input.disk_free_bytes), " are free under \"", spec.output(),
+      regular && spec.keep() > 1 ? "\"; free space, lower checkpoint.keep or choose another output"
+                                 : "\"; free space or choose another output");
 }
 
 std::vector<std::string> ListWarnings(const PlanInput& input, const ResolvedJob& job,

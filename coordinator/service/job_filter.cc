@@ -51,7 +51,8 @@ absl::StatusOr<JobFilter> JobFilter::Parse(const std::string& parent, const std:
       const std::string text(absl::StripAsciiWhitespace(part));
       const size_t equals = text.find('=');
       const std::string key = text.substr(0, equals);
-      const std::string value = equals == std::string::npos ? "" : Unquote(text.substr(equals + 1));
+      const std::string given = equals == std::string::npos ? "" : text.substr(equals + 1);
+      const std::string value = Unquote(given);
       v1::JobState state;
       if (key == "state" && v1::JobState_Parse("JOB_STATE_" + value, &state)) {
         result.terms_.push_back({Term::kState, "", value});
@@ -59,7 +60,7 @@ absl::StatusOr<JobFilter> JobFilter::Parse(const std::string& parent, const std:
         result.terms_.push_back({Term::kTerminal, "", value});
       } else if (key == "name" && !value.empty()) {
         result.terms_.push_back({Term::kName, "", value});
-      } else if (key.rfind("labels.", 0) == 0 && key.size() > 7 && equals != std::string::npos) {
+      } else if (key.rfind("labels.", 0) == 0 && key.size() > 7 && !given.empty()) {
         result.terms_.push_back({Term::kLabel, key.substr(7), value});
       } else {
         violations.push_back(

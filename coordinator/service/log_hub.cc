@@ -1,5 +1,6 @@
 #include "coordinator/service/log_hub.h"
 
+#include <limits>
 #include <map>
 #include <memory>
 #include <utility>
@@ -13,6 +14,7 @@ namespace switchyard::coordinator {
 namespace {
 
 constexpr absl::Duration kPoll = absl::Milliseconds(250);
+constexpr int kPreparation = -1;
 
 }  // namespace
 
@@ -36,7 +38,23 @@ class LogHub::Reader final : public StreamHub<v1::StreamLogsResponse>::Stream {
     }
     uid_ = job->uid();
     epoch_ = request_.epoch() == 0 ? job->epoch() : request_.epoch();
-    return absl::OkStatus();
+    return CheckRankLocked(*job);
+  }
+
+  absl::Status CheckRankLocked(const v1::Job& job) const ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+    if (!request_.has_rank()) return absl::OkStatus();
+    // Of an attempt that is still to come or not kept any more nobody knows how many it has.
+    int ranks = std::numeric_limits<int>::max();
+    for (const v1::Attempt& attempt : job.attempts()) {
+      if (attempt.epoch() == epoch_ && !attempt.placements().empty())
+        ranks = attempt.placements_size();
+    }
+    if (request_.rank() >= kPreparation && request_.rank() < ranks) return absl::OkStatus();
+    const std::string has = ranks == std::numeric_limits<int>::max()
+                                ? "ranks are counted from 0"
+                                : absl::StrCat("attempt ", epoch_, " has ranks 0 to ", ranks - 1);
+    return rpc::InvalidArgument({{"rank", absl::StrCat("is ", request_.rank(), "; ", has,
+                                                       ", data preparation is ", kPreparation)}});
   }
 
   void NextLocked() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {

@@ -98,6 +98,13 @@ def test_a_calibration_does_not_overwrite_another_file(tmp_path):
     assert both.returncode != 0
 
 
+def test_a_benchmark_of_a_model_by_name_says_that_a_path_is_wanted():
+    command = [program("switchyard-trainer"), "bench", "--model-config", "some-model"]
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 66 and '--model-config is "some-model"' in refused.stderr
+    assert "path of a config.json" in refused.stderr
+
+
 def test_a_checkpoint_benchmark_saves_loads_and_leaves_nothing(tiny, tmp_path):
     command = [program("switchyard-trainer"), "bench", "--model-config", tiny.model, "--ranks", "2", "--expert-parallel", "2",
                "--sequence-length", "32", "--checkpoint", tmp_path / "disk"]  # fmt: skip

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "tests/agent/support/temporary_directory.h"
 #include "worker/agent/host/launch.h"
 #include "worker/agent/host/lines.h"
@@ -148,8 +150,20 @@ TEST(OptionsTest, AWrongCommandLineIsExitCodeTwo) {
 TEST(OptionsTest, NamesAndTrainersAreChecked) {
   AgentOptions options;
   options.trainer = "/bin/true";
+  options.python = "sh";  // found in PATH
+  options.prepare_data = "/dev/null";
   options.node = "gpu-node.rack-1";
-  EXPECT_TRUE(Validate(options).ok());
+  EXPECT_TRUE(Validate(options).ok()) << Validate(options);
+  for (const auto& [flag, path] :
+       {std::pair{"--python", &options.python}, {"--prepare-data", &options.prepare_data}}) {
+    const std::string good = std::exchange(*path, "/nope");
+    EXPECT_THAT(std::string(Validate(options).message()),
+                HasSubstr(absl::StrCat(flag, " is \"/nope\", which does not exist")));
+    *path = good;
+  }
+  options.python = "no-such-python";
+  EXPECT_FALSE(Validate(options).ok());
+  options.python = "sh";
   for (const char* name : {"", "a/b", "sp ace"}) {
     options.node = name;
     EXPECT_THAT(std::string(Validate(options).message()),

@@ -34,7 +34,7 @@ class DataPreparationTest : public ::testing::Test {
   TemporaryDirectory dir;
   ScriptedCoordinator coordinator;
   AgentProcess agent{coordinator.address(),
-                     {"--prepare-data", dir / "prepare_data.py", "--python", "python3"}};
+                     {"--prepare-data", dir.Write("prepare_data.py", ""), "--python", "python3"}};
 };
 
 TEST_F(DataPreparationTest, TellsProgressAndResultAndThenRunsRanks) {

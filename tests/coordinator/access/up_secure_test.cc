@@ -6,6 +6,8 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <fstream>
+
 #include "absl/strings/str_cat.h"
 #include "common/security/token.h"
 #include "common/unique_fd.h"
@@ -29,8 +31,10 @@ int FreePort() {
 
 class UpSecure : public testing::Test {
  protected:
-  // The agent looks for its trainer beside itself.
+  // The agent looks for its trainer beside itself, and for data preparation as packages install it.
   void SetUp() override {
+    std::filesystem::create_directories(dir_ / "lib/switchyard/tools");
+    std::ofstream(dir_ / "lib/switchyard/tools/prepare_data.py").close();
     std::filesystem::create_directory(dir_ / "bin");
     for (const auto& [from, to] : {std::pair{"switchyard-coordinator", "switchyard-coordinator"},
                                    {"switchyard-agent", "switchyard-agent"},

@@ -57,8 +57,23 @@ TEST_F(LocalTest, UpStartsBothDetachedAndDownStopsThem) {
 TEST_F(LocalTest, ASecondUpIsRefusedAndHarmsNothing) {
   ASSERT_EQ(Up(), 0) << err;
   EXPECT_EQ(Up(), 2);
-  EXPECT_THAT(err, AllOf(HasSubstr("already up"), HasSubstr("switchyard down")));
+  EXPECT_THAT(err, AllOf(HasSubstr("already up"),
+                         HasSubstr("`switchyard down --state-dir " + State() + "`")));
   for (const Daemon& daemon : Recorded()) EXPECT_TRUE(IsRunning(daemon));
+}
+
+TEST_F(LocalTest, UpTellsHowToStopWhatItStartedInItsStateDirectory) {
+  EXPECT_EQ(Run({"up", "--state-dir", State(), "--bin-dir", directory, "--cpu-slots", "1"}), 0)
+      << err;
+  EXPECT_THAT(out, HasSubstr("Stop both with: switchyard down --state-dir " + State() + "\n"));
+  EXPECT_EQ(Run({"down", "--state-dir", State()}), 0) << err;
+  EXPECT_THAT(out, HasSubstr("after `switchyard up --state-dir " + State() + "`"));
+
+  setenv("XDG_STATE_HOME", directory.c_str(), 1);
+  EXPECT_EQ(Run({"up", "--bin-dir", directory, "--cpu-slots", "1"}), 0) << err;
+  EXPECT_THAT(out, HasSubstr("Stop both with: switchyard down\n"));
+  EXPECT_EQ(Run({"down"}), 0) << err;
+  unsetenv("XDG_STATE_HOME");
 }
 
 TEST_F(LocalTest, UpIsRefusedWhereAnotherCoordinatorAnswers) {

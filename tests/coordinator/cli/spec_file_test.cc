@@ -127,10 +127,11 @@ TEST(SpecFileTest, ReportsAllProblemsAtOnceWithTheirLines) {
       "  keep: 1\n"
       "  keep: 2\n");
   EXPECT_THAT(
-      text, AllOf(HasSubstr("priority: is \"high\"; must be a whole number"), HasSubstr("(line 2)"),
-                  HasSubstr("data.sequence_length: is \"3000000000\"; must be a whole number from"),
-                  HasSubstr("data.train_on_all_tokens: is \"yes\"; must be true or false (line 5)"),
-                  HasSubstr("training.steps: is \"1.5\"; must be a whole number (line 7)")));
+      text,
+      AllOf(HasSubstr("priority: is \"high\"; must be a whole number (line 2)"),
+            HasSubstr("data.sequence_length: is \"3000000000\"; must be a whole number of 32 bits"),
+            HasSubstr("data.train_on_all_tokens: is \"yes\"; must be true or false (line 5)"),
+            HasSubstr("training.steps: is \"1.5\"; must be a whole number (line 7)")));
   EXPECT_THAT(
       text,
       AllOf(HasSubstr("training.learning_rate: is \".nan\"; must be a finite number (line 8)"),

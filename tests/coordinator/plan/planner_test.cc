@@ -184,6 +184,14 @@ TEST(PlannerTest, RefusesWhatTheDiskCannotHoldAndSaysHowManyCheckpointsIt) {
                         "free under \"/out/job\"; free space, lower checkpoint.keep or choose "
                         "another output"));
   EXPECT_THAT(Lines(plan.nearest()), ElementsAre("checkpoint.keep: 2 -> 1"));
+  input.disk_free_bytes = checkpoint;
+  input.spec.mutable_checkpoint()->set_keep(1);
+  EXPECT_THAT(MakePlan(input).problems(0), HasSubstr("free space or choose another output"));
+  input.spec.mutable_checkpoint()->set_interval_steps(0);
+  EXPECT_THAT(MakePlan(input).problems(0),
+              HasSubstr("needs 247 MiB (a checkpoint of 123 MiB when it is paused, and the final "
+                        "model) but only 123 MiB are free under \"/out/job\"; free space or "
+                        "choose another output"));
   input.disk_free_bytes = -1;
   EXPECT_TRUE(MakePlan(input).feasible());
 }

@@ -197,6 +197,18 @@ TEST_F(ApiTest, PagesAndFiltersLists) {
   } while (!response.next_page_token().empty());
   EXPECT_EQ(names, (std::vector<std::string>{"job4", "job2", "job0"}));
 
+  const auto found = [&](const std::string& filter) {
+    grpc::ClientContext context;
+    v1::ListJobsRequest request;
+    request.set_parent("projects/-");
+    request.set_filter(filter);
+    const grpc::Status status = jobs_->ListJobs(&context, request, &response);
+    return status.ok() ? response.jobs_size() : -1;
+  };
+  EXPECT_EQ(found("labels.parity=odd"), 2);
+  EXPECT_EQ(found("labels.parity=\"\""), 0);
+  EXPECT_EQ(found("labels.parity="), -1) << "a value is missing";
+
   list.clear_page_token();
   grpc::ClientContext first_context;
   ASSERT_TRUE(jobs_->ListJobs(&first_context, list, &response).ok());

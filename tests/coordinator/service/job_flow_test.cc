@@ -1,6 +1,7 @@
 // Whole jobs over real gRPC, with a real store and an agent whose trainers are a script.
 #include <gmock/gmock.h>
 
+#include "absl/strings/str_cat.h"
 #include "tests/coordinator/support/coordinator_fixture.h"
 #include "tests/coordinator/support/scripted_agent.h"
 
@@ -102,6 +103,18 @@ TEST_F(JobFlowTest, TakesAJobFromSubmissionToItsResult) {
   EXPECT_EQ(lines.node(), "a");
   EXPECT_FALSE(reader->Read(&lines));
   EXPECT_TRUE(reader->Finish().ok());
+
+  for (const int rank : {-2, 2}) {
+    grpc::ClientContext unknown_context;
+    logs.set_rank(rank);
+    const grpc::Status unknown = jobs_->StreamLogs(&unknown_context, logs)->Finish();
+    EXPECT_EQ(unknown.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(unknown.error_message(),
+                HasSubstr(absl::StrCat("rank: is ", rank, "; attempt 1 has ranks 0 to 1")));
+  }
+  grpc::ClientContext preparation_context;
+  logs.set_rank(-1);
+  EXPECT_TRUE(jobs_->StreamLogs(&preparation_context, logs)->Finish().ok());
 }
 
 TEST_F(JobFlowTest, RestartsTheWholeGangAfterARankDies) {

@@ -3,9 +3,11 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/rpc/credentials.h"
 #include "common/status_macros.h"
 #include "worker/agent/core/names.h"
@@ -33,6 +35,20 @@ std::string FirstExisting(const fs::path& directory, std::initializer_list<const
     if (fs::exists(path, error)) return path.lexically_normal().string();
   }
   return otherwise;
+}
+
+// Whether `program` can be started as it is named: by its path, or by a name in PATH.
+bool CanBeStarted(const std::string& program) {
+  const auto is_program = [](const std::string& path) {
+    std::error_code error;
+    return fs::is_regular_file(path, error) && access(path.c_str(), X_OK) == 0;
+  };
+  if (program.find('/') != std::string::npos) return is_program(program);
+  const char* path = std::getenv("PATH");
+  for (const absl::string_view directory : absl::StrSplit(path == nullptr ? "" : path, ':')) {
+    if (is_program(absl::StrCat(directory, "/", program))) return true;
+  }
+  return false;
 }
 
 }  // namespace
@@ -157,11 +173,23 @@ absl::Status Validate(const AgentOptions& options) {
         "--tls-dir needs to know which directories jobs may name: give --model-root, --data-root "
         "and --output-root, each as often as needed");
   }
-  if (access(options.trainer.c_str(), X_OK) != 0) {
+  if (!CanBeStarted(options.trainer)) {
     return absl::NotFoundError(
         absl::StrCat("trainer ", options.trainer,
                      " does not exist or may not be executed; run switchyard-install-runtime, "
                      "build switchyard-trainer, or give --runtime DIR or --trainer PATH"));
+  }
+  if (!CanBeStarted(options.python)) {
+    return absl::NotFoundError(
+        absl::StrCat("--python is \"", options.python,
+                     "\", which does not exist or may not be executed; run "
+                     "switchyard-install-runtime, or give --runtime DIR or --python PATH"));
+  }
+  if (access(options.prepare_data.c_str(), R_OK) != 0) {
+    return absl::NotFoundError(
+        absl::StrCat("--prepare-data is \"", options.prepare_data,
+                     "\", which does not exist or may not be read; run "
+                     "switchyard-install-runtime, or give --runtime DIR or --prepare-data PATH"));
   }
   if (options.log_cap_bytes < 4096) {
     return absl::InvalidArgumentError(

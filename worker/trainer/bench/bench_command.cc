@@ -36,7 +36,14 @@ ModelShape ReadShape(const BenchOptions& options) {
     shape = ReadModelConfig(options.model_config);
   } else {
     const absl::StatusOr<std::string> text = ReadSmallFile(options.model_config, 16 << 20);
-    shape = text.ok() ? ParseModelConfig(*text) : text.status();
+    if (!text.ok()) {
+      throw TrainerError(
+          ExitCode::kModel,
+          absl::StrFormat("--model-config is \"%s\": %s; give the path of a config.json, or of a "
+                          "directory with one",
+                          options.model_config, text.status().message()));
+    }
+    shape = ParseModelConfig(*text);
   }
   if (!shape.ok()) throw TrainerError(ExitCode::kModel, std::string(shape.status().message()));
   if (options.layers > 0) {

@@ -10,15 +10,22 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "common/security/private_file.h"
 
 namespace switchyard::coordinator {
 
 absl::StatusOr<StateDir> StateDir::Open(const std::string& path) {
-  std::error_code error;
-  std::filesystem::create_directories(path, error);
-  if (error) {
+  if (absl::Status made = security::MakePrivateDirectory(path); !made.ok()) {
     return absl::PermissionDeniedError(
-        absl::StrCat("--state-dir ", path, " cannot be created: ", error.message()));
+        absl::StrCat("--state-dir ", path, " cannot be created: ", made.message()));
+  }
+  if (security::IsOpenToOthers(path)) {
+    log::Warning("state_dir.open_to_others",
+                 {{"path", path},
+                  {"what",
+                   "every user of this machine can read jobs and logs there; chmod o-rwx "
+                   "it, or name one that does not exist yet"}});
   }
   const std::string lock_path = absl::StrCat(path, "/lock");
   UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));

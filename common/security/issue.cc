@@ -2,7 +2,6 @@
 
 #include <arpa/inet.h>
 #include <openssl/x509.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -113,13 +112,6 @@ absl::Status WriteCertificate(const std::string& path, X509* certificate) {
   const OpensslPtr<BIO> out(BIO_new(BIO_s_mem()));
   if (PEM_write_bio_X509(out.get(), certificate) != 1) return Failed("write a certificate");
   return ReplaceWholeFile(path, TextOf(out.get()), 0644);
-}
-
-absl::Status MakePrivateDirectory(const std::string& path) {
-  const bool is_new = !std::filesystem::exists(path);
-  SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(path));
-  if (is_new) ::chmod(path.c_str(), 0700);
-  return absl::OkStatus();
 }
 
 // A new key and certificate of the authority in `directory`, written to `files`.

@@ -58,4 +58,19 @@ absl::Status CheckPrivate(const std::string& path) {
       absl::StrCat(path, " holds a secret and may be read by others; run: chmod 600 ", path));
 }
 
+absl::Status MakePrivateDirectory(const std::string& path) {
+  std::string name = path;
+  while (name.size() > 1 && name.back() == '/') name.pop_back();
+  const std::string parent = std::filesystem::path(name).parent_path().string();
+  if (!parent.empty()) SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(parent));
+  if (::mkdir(name.c_str(), 0700) == 0) return absl::OkStatus();
+  return errno == EEXIST ? MakeDirectories(name) : FileError(errno, "create directory", name);
+}
+
+bool IsOpenToOthers(const std::string& directory) {
+  struct stat info {};
+  return ::stat(directory.c_str(), &info) == 0 && info.st_uid == ::geteuid() &&
+         (info.st_mode & 0005) != 0;
+}
+
 }  // namespace switchyard::security

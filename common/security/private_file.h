@@ -1,4 +1,4 @@
-// Small files that must be whole and, where they hold secrets, nobody else's to read.
+// Small files that must be whole, and files and directories that are nobody else's to read.
 #pragma once
 
 #include <sys/stat.h>
@@ -23,5 +23,11 @@ bool IsPrivate(const struct stat& info, uid_t self);
 // PermissionDenied, with the chmod that mends it, when `path` is not private; NotFound when it is
 // missing.
 absl::Status CheckPrivate(const std::string& path);
+
+// Creates a directory, with its parents where they are missing, that only this user may enter. One
+// that exists is left as it is: it may hold more than ours.
+absl::Status MakePrivateDirectory(const std::string& path);
+// Whether every user of this machine may enter a directory of ours.
+bool IsOpenToOthers(const std::string& directory);
 
 }  // namespace switchyard::security

@@ -59,13 +59,7 @@ void CheckService(const CliContext& context, std::vector<HealthCheck>& checks) {
   std::vector<v1::Node> nodes;
   const absl::Status asked = AskCoordinator(client, &facts, &nodes);
   if (!asked.ok()) {
-    const std::string message(asked.message());
-    checks.push_back({"coordinator", Health::kFailed, message.substr(0, message.find('\n')),
-                      asked.code() == absl::StatusCode::kUnavailable
-                          ? "start one (`switchyard up`, or switchyard-coordinator), name it with "
-                            "--coordinator, "
-                            "and see that no firewall is between"
-                          : "the message says what the coordinator refused"});
+    checks.push_back(CheckUnanswered(asked));
     return;
   }
   checks.push_back({"coordinator", Health::kOk,
@@ -81,16 +75,29 @@ void CheckService(const CliContext& context, std::vector<HealthCheck>& checks) {
 }
 
 HealthCheck CheckHttp(const std::string& address, const std::string& authority) {
-  const auto answer = http::Get(address, "/healthz", authority);
+  auto answer = http::Get(address, "/healthz", authority);
+  const char* how = authority.empty() ? "HTTP" : "HTTPS";
+  if (!answer.ok() && !authority.empty()) {
+    // Agents speak plain text on loopback, whatever the coordinator does.
+    if (auto plain = http::Get(address, "/healthz"); plain.ok()) {
+      answer = std::move(plain);
+      how = "plain HTTP";
+    }
+  }
   if (!answer.ok()) {
     return {"http", Health::kWarning, std::string(answer.status().message()),
-            "nothing serves pages and metrics there, or it speaks TLS (give --ca FILE): see "
-            "--metrics of "
-            "the program; name the address with --http HOST:PORT"};
+            absl::StrCat(authority.empty()
+                             ? "nothing serves pages and metrics there, or it speaks TLS (give "
+                               "--ca FILE)"
+                             : "nothing serves pages and metrics there, its certificate is not for "
+                               "this name and of --ca, or it is an agent's, which beyond loopback "
+                               "answers certificates of issue-client only",
+                         ": see --metrics of the program; name the address with --http "
+                         "HOST:PORT")};
   }
   const std::string line = answer->body.substr(0, answer->body.find('\n'));
   if (answer->status == 200)
-    return {"http", Health::kOk, absl::StrCat(address, " serves HTTP and is healthy"), ""};
+    return {"http", Health::kOk, absl::StrCat(address, " serves ", how, " and is healthy"), ""};
   return {"http", Health::kFailed,
           absl::StrCat(address, "/healthz says ", answer->status, ": ", line),
           "its program does not get on; its log says with what"};

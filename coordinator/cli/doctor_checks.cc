@@ -1,10 +1,13 @@
 #include "coordinator/cli/doctor_checks.h"
 
 #include <map>
+#include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/units.h"
 #include "coordinator/cli/text_table.h"
 
@@ -48,6 +51,18 @@ std::vector<HealthCheck> CheckVersions(const std::string& mine, const ServerFact
                       ""});
   }
   return checks;
+}
+
+HealthCheck CheckUnanswered(const absl::Status& error) {
+  const std::pair<std::string, std::string> parts =
+      absl::StrSplit(error.message(), absl::MaxSplits('\n', 1));
+  if (parts.second.empty()) {
+    return {"coordinator", Health::kFailed, parts.first,
+            "the message says what the coordinator refused"};
+  }
+  std::string fix = parts.second;
+  absl::RemoveExtraAsciiWhitespace(&fix);
+  return {"coordinator", Health::kFailed, parts.first, fix};
 }
 
 HealthCheck CheckSkew(const ServerFacts& server) {

@@ -21,6 +21,8 @@ struct ServerFacts {
 
 std::vector<HealthCheck> CheckVersions(const std::string& mine, const ServerFacts& server,
                                        const std::vector<v1::Node>& nodes);
+// Of the error with which asking the coordinator ended (ApiClient::Error).
+HealthCheck CheckUnanswered(const absl::Status& error);
 HealthCheck CheckSkew(const ServerFacts& server);
 std::vector<HealthCheck> CheckNodes(const std::vector<v1::Node>& nodes, absl::Time now);
 // Of the directory `where`; `certificate` as CheckCertificateFiles returned it.

@@ -17,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "common/rpc/credentials.h"
 #include "common/security/init.h"
+#include "common/security/private_file.h"
 #include "common/status_macros.h"
 #include "common/unique_fd.h"
 #include "coordinator/cli/api_client.h"
@@ -62,8 +63,7 @@ int DefaultCpuSlots() {
 }
 
 absl::StatusOr<UniqueFd> Lock(const std::string& state_dir) {
-  std::error_code error;
-  fs::create_directories(state_dir, error);
+  security::MakePrivateDirectory(state_dir).IgnoreError();  // the lock's error is the one to tell
   UniqueFd fd(
       open(absl::StrCat(state_dir, "/up.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
   if (!fd.valid()) {
@@ -203,8 +203,7 @@ absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
                        const UpArguments& arguments, std::vector<Daemon>& daemons) {
   const std::string bin = arguments.bin_dir.empty() ? ProgramDirectory() : arguments.bin_dir;
   const std::string& state = arguments.state_dir;
-  std::error_code error;
-  fs::create_directories(absl::StrCat(state, "/logs"), error);
+  SWITCHYARD_RETURN_IF_ERROR(security::MakePrivateDirectory(absl::StrCat(state, "/logs")));
   const auto start = [&](const std::string& name, const std::string& address,
                          std::vector<std::string> command) -> absl::Status {
     command.insert(command.begin(), absl::StrCat(bin, "/switchyard-", name));
@@ -219,6 +218,7 @@ absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
                                           "--state-dir", absl::StrCat(state, "/coordinator")};
   // Where a calibration of this machine may be put.
   const std::string rates = absl::StrCat(state, "/rates.json");
+  std::error_code error;
   if (fs::exists(rates, error)) coordinator.insert(coordinator.end(), {"--rates", rates});
   std::vector<std::string> agent = {
       "--coordinator", endpoint.address,        "--node",     kNode,

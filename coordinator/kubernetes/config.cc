@@ -54,14 +54,15 @@ void CheckApiServer(const KubernetesConfig& config, std::vector<std::string>* pr
   if (!config.has_api_server()) return;
   const launch::v1::ApiServer& server = config.api_server();
   if (!absl::StartsWith(server.url(), "https://") || server.url().size() < 9)
-    problems->push_back("api_server.url: \"https://HOST:PORT\"; a token is sent over TLS only");
+    problems->push_back(Fault("api_server.url", server.url(),
+                              "give https://HOST:PORT; a token is sent over TLS only"));
   for (const auto& [name, path] :
        {std::pair("ca_file", &server.ca_file()), std::pair("token_file", &server.token_file())}) {
     if (!absl::StartsWith(*path, "/"))
-      problems->push_back(absl::StrCat("api_server.", name, ": an absolute path"));
+      problems->push_back(Fault(absl::StrCat("api_server.", name), *path, "give an absolute path"));
   }
   if (config.namespace_().empty())
-    problems->push_back("namespace: needed with api_server, where there is no own one");
+    problems->push_back(Fault("namespace", "", "api_server needs it, there is no own one"));
 }
 
 // What the launcher must decide itself.
@@ -75,26 +76,28 @@ void CheckOverlay(const char* field, const google::protobuf::Struct& fields,
 }
 
 void Check(const KubernetesConfig& config, std::vector<std::string>* problems) {
-  const auto expect = [&](bool good, const char* sentence) {
-    if (!good) problems->push_back(sentence);
+  const auto expect = [&](bool good, const char* field, const auto& value, const char* fix) {
+    if (!good) problems->push_back(Fault(field, value, fix));
   };
-  expect(PortOf(config.coordinator()) > 0,
-         "coordinator: give HOST:PORT at which pods reach the coordinator");
+  expect(PortOf(config.coordinator()) > 0, "coordinator", config.coordinator(),
+         "give HOST:PORT at which pods reach the coordinator");
   CheckNodeShape(config.nodes(), problems);
-  expect(!config.image().empty(), "image: the image of the agents");
-  expect(config.namespace_().empty() || IsLabel(config.namespace_()),
-         "namespace: lower case letters, digits and '-', at most 63");
+  expect(!config.image().empty(), "image", config.image(), "the image of the agents");
+  expect(config.namespace_().empty() || IsLabel(config.namespace_()), "namespace",
+         config.namespace_(), "lower case letters, digits and '-', at most 63");
   CheckApiServer(config, problems);
-  expect(absl::StartsWith(config.work_dir(), "/"), "work_dir: an absolute path");
-  expect(config.metrics().empty() || PortOf(config.metrics()) > 0,
-         "metrics: HOST:PORT in the pod, as \"0.0.0.0:9465\"");
-  expect(config.shared_memory_gib() >= 0, "shared_memory_gib: not negative");
+  expect(absl::StartsWith(config.work_dir(), "/"), "work_dir", config.work_dir(),
+         "give an absolute path");
+  expect(config.metrics().empty() || PortOf(config.metrics()) > 0, "metrics", config.metrics(),
+         "give HOST:PORT in the pod, as 0.0.0.0:9465");
+  expect(config.shared_memory_gib() >= 0, "shared_memory_gib", config.shared_memory_gib(),
+         "not negative");
   for (const auto& [name, seconds] :
        {std::pair("grace_seconds", config.grace_seconds()),
         std::pair("start_seconds", config.start_seconds()),
         std::pair("keep_finished_seconds", config.keep_finished_seconds()),
         std::pair("poll_seconds", config.poll_seconds())}) {
-    if (seconds < 1) problems->push_back(absl::StrCat(name, ": at least 1"));
+    expect(seconds >= 1, name, seconds, "at least 1");
   }
   for (const auto* map : {&config.labels(), &config.annotations()}) {
     for (const auto& [key, value] : *map) {
@@ -111,9 +114,9 @@ void Check(const KubernetesConfig& config, std::vector<std::string>* problems) {
 
 absl::StatusOr<KubernetesConfig> ReadKubernetesConfig(const std::string& path) {
   KubernetesConfig config;
-  SWITCHYARD_RETURN_IF_ERROR(ReadConfigFile("--kubernetes", path, &config));
-  SetDefaults(config);
   std::vector<std::string> problems;
+  SWITCHYARD_RETURN_IF_ERROR(ReadConfigFile("--kubernetes", path, &config, &problems));
+  SetDefaults(config);
   Check(config, &problems);
   SWITCHYARD_RETURN_IF_ERROR(ConfigError("--kubernetes", path, problems));
   return config;

@@ -13,10 +13,13 @@
 
 namespace switchyard::coordinator {
 
-// Fills `config` from the JSON file `path`, which `flag` ("--slurm") named. InvalidArgument when it
-// cannot be read or has unknown or mistyped fields.
+// Fills `config` from the JSON file `path`, which `flag` ("--slurm") named, and adds a sentence for
+// every unknown or mistyped field. InvalidArgument when it cannot be read or is no JSON object.
 absl::Status ReadConfigFile(const std::string& flag, const std::string& path,
-                            google::protobuf::Message* config);
+                            google::protobuf::Message* config, std::vector<std::string>* problems);
+// What is wrong with a field: its name, what it is, and what it should be.
+std::string Fault(const std::string& field, const std::string& value, const std::string& fix);
+std::string Fault(const std::string& field, double value, const std::string& fix);
 // Adds a sentence for every field that cannot be.
 void CheckNodeShape(const launch::v1::NodeShape& nodes, std::vector<std::string>* problems);
 // Problems as one InvalidArgument; OK when there are none.

@@ -1,6 +1,7 @@
 #include "coordinator/launch/slurm_commands.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -73,16 +74,18 @@ bool IsOneOf(const std::string& state, std::initializer_list<const char*> states
 }
 
 void CheckConfig(const SlurmConfig& config, std::vector<std::string>* problems) {
-  const auto expect = [&](bool good, const char* sentence) {
-    if (!good) problems->push_back(sentence);
+  const auto expect = [&](bool good, const char* field, const auto& value, const char* fix) {
+    if (!good) problems->push_back(Fault(field, value, fix));
   };
-  expect(absl::StrContains(config.coordinator(), ":"),
-         "coordinator: give HOST:PORT at which the cluster's nodes reach the coordinator");
+  expect(absl::StrContains(config.coordinator(), ":"), "coordinator", config.coordinator(),
+         "give HOST:PORT at which the cluster's nodes reach the coordinator");
   CheckNodeShape(config.nodes(), problems);
-  for (const std::string* path : {&config.agent(), &config.work_dir(), &config.log_dir()}) {
-    expect(absl::StartsWith(*path, "/"), "agent, work_dir and log_dir: absolute paths");
+  for (const auto& [field, path] :
+       {std::pair("agent", &config.agent()), std::pair("work_dir", &config.work_dir()),
+        std::pair("log_dir", &config.log_dir())}) {
+    expect(absl::StartsWith(*path, "/"), field, *path, "give an absolute path");
   }
-  expect(config.poll_seconds() > 0, "poll_seconds: at least 1");
+  expect(config.poll_seconds() > 0, "poll_seconds", config.poll_seconds(), "at least 1");
 }
 
 }  // namespace
@@ -140,12 +143,12 @@ AllocationStatus StatusOfSlurmJob(const SlurmJob& job) {
 
 absl::StatusOr<SlurmConfig> ReadSlurmConfig(const std::string& path) {
   SlurmConfig config;
-  SWITCHYARD_RETURN_IF_ERROR(ReadConfigFile("--slurm", path, &config));
+  std::vector<std::string> problems;
+  SWITCHYARD_RETURN_IF_ERROR(ReadConfigFile("--slurm", path, &config, &problems));
   if (config.agent().empty()) config.set_agent("/usr/bin/switchyard-agent");
   if (config.work_dir().empty()) config.set_work_dir("/var/tmp/switchyard");
   if (config.log_dir().empty()) config.set_log_dir("/tmp");
   if (config.poll_seconds() == 0) config.set_poll_seconds(5);
-  std::vector<std::string> problems;
   CheckConfig(config, &problems);
   SWITCHYARD_RETURN_IF_ERROR(ConfigError("--slurm", path, problems));
   return config;

@@ -1,5 +1,6 @@
 """Whole jobs with real programs: the demo in small, queueing, cancelling, pausing, and the API by reflection."""
 
+import os
 import pathlib
 import re
 
@@ -259,3 +260,14 @@ def test_a_second_job_on_the_same_data_does_not_prepare_it_again(start_cluster, 
     assert directories[0].name == directories[1].name
     files = [{f.relative_to(d): f.read_bytes() for f in d.rglob("*") if f.is_file()} for d in directories]
     assert files[0] == files[1] and len(files[0]) >= 2
+
+
+def test_outputs_are_the_users_and_what_the_daemons_keep_is_nobody_elses(cluster, tiny, tmp_path):
+    cluster.run(tiny.spec(tmp_path / "output", steps=2, interval=0))
+    umask = os.umask(0)
+    os.umask(umask)
+    final = tmp_path / "output/final"
+    modes = {path: path.stat().st_mode & 0o044 for path in (final, *final.rglob("*"))}
+    assert len(modes) > 4 and set(modes.values()) == {0o044 & ~umask}, modes
+    kept = {name: (cluster.directory / name).stat().st_mode & 0o777 for name in ("coordinator", "node-0", "node-0/attempts")}
+    assert set(kept.values()) == {0o700}, kept

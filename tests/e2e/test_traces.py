@@ -79,5 +79,5 @@ def test_doctor_finds_a_sound_installation_sound_and_names_what_is_not(cluster, 
     cluster.coordinator.kill()
     broken = cluster.cli(*arguments, "--trainer", program("switchyard"), "--certificates", tmp_path, check=False)
     assert broken.returncode == 1
-    assert "no coordinator answers at" in broken.stdout and "-> start one" in broken.stdout
+    assert "no coordinator answers at" in broken.stdout and "-> Start one" in broken.stdout
     assert f"{tmp_path}/" in broken.stdout  # the certificate that is not there

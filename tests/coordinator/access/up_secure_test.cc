@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -16,6 +17,7 @@
 namespace switchyard::coordinator {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 int FreePort() {
@@ -52,13 +54,14 @@ class UpSecure : public testing::Test {
     std::vector<std::string> arguments = {
         "--coordinator", address,           "up",          "--state-dir", dir_ / "state",
         "--bin-dir",     dir_ / "bin",      "--cpu-slots", "1",           "--metrics",
-        "127.0.0.1:0",   "--agent-metrics", "off"};
+        "127.0.0.1:0",   "--agent-metrics", agent_metrics_};
     arguments.insert(arguments.end(), extra.begin(), extra.end());
     return Switchyard(arguments);
   }
   std::string output() const { return dir_.Read("output"); }
 
   agent::TemporaryDirectory dir_;
+  std::string agent_metrics_ = "off";
 };
 
 TEST_F(UpSecure, OneCommandGivesTlsTokensAndAnAgentWithACertificate) {
@@ -106,6 +109,62 @@ TEST_F(UpSecure, ATokenFileHoldsTheTokenAlone) {
     EXPECT_TRUE(security::ParseToken(dir_.Read(file))) << file << ": " << dir_.Read(file);
   EXPECT_EQ(with_token(dir_.Write("edited", dir_.Read("of-cli") + "\n"), {"whoami"}), 0)
       << output();
+}
+
+TEST_F(UpSecure, WhatTheDaemonsKeepIsNobodyElsesToRead) {
+  const mode_t before = umask(0022);  // what people have, whatever this test was started with
+  const int up = Up(absl::StrCat("127.0.0.1:", FreePort()), {"--secure", "--root", dir_.path()});
+  umask(before);
+  ASSERT_EQ(up, 0) << output();
+  // The inner ones too: one directory may have been there before.
+  for (const char* name : {"state", "state/coordinator", "state/agent", "state/agent/attempts",
+                           "state/logs", "state/security"}) {
+    EXPECT_EQ(std::filesystem::status(dir_ / name).permissions(), std::filesystem::perms::owner_all)
+        << name;
+  }
+}
+
+TEST_F(UpSecure, ADirectoryThatIsOpenToOthersIsLeftAndSaid) {
+  for (const char* name : {"state", "state/coordinator", "state/agent"}) {
+    std::filesystem::create_directory(dir_ / name);
+    std::filesystem::permissions(dir_ / name, std::filesystem::perms(0755));
+  }
+  ASSERT_EQ(Up(absl::StrCat("127.0.0.1:", FreePort()), {}), 0) << output();
+  EXPECT_EQ(std::filesystem::status(dir_ / "state/agent").permissions(),
+            std::filesystem::perms(0755));
+  EXPECT_THAT(dir_.Read("state/logs/coordinator.log"), HasSubstr("state_dir.open_to_others"));
+  EXPECT_THAT(dir_.Read("state/logs/agent.log"), HasSubstr("work_dir.open_to_others"));
+}
+
+TEST_F(UpSecure, WhoCannotComeInIsToldWhatToLookAt) {
+  agent_metrics_ = absl::StrCat("127.0.0.1:", FreePort());
+  const std::string address = absl::StrCat("127.0.0.1:", FreePort());
+  ASSERT_EQ(Up(address, {"--secure", "--root", dir_.path()}), 0) << output();
+  const auto doctor = [&](const std::string& security) {
+    Switchyard({"--coordinator", address, "--ca", security + "/ca.crt", "--token-file",
+                dir_ / "state/security/admin.token", "doctor", "--skip-machine", "--http",
+                agent_metrics_, "--http", dir_.Read("state/coordinator/metrics-address")});
+    return output();
+  };
+  EXPECT_THAT(doctor(dir_ / "state/security"),
+              AllOf(HasSubstr(agent_metrics_ + " serves plain HTTP and is healthy"),
+                    HasSubstr(" serves HTTPS and is healthy"), HasSubstr("All is well")));
+  ASSERT_EQ(RunProgram("switchyard-coordinator",
+                       {"init", "--security-dir", dir_ / "other", "--host", "127.0.0.1"},
+                       dir_ / "output"),
+            0);
+  EXPECT_THAT(doctor(dir_ / "other"),
+              AllOf(HasSubstr("is --ca the authority of its certificate"),
+                    HasSubstr("its certificate is not for this name and of --ca")));
+
+  const Program agent(
+      "switchyard-agent",
+      {"--coordinator", address, "--node", "plain", "--work-dir", dir_ / "plain", "--trainer",
+       dir_ / "bin/switchyard-trainer", "--cpu-slots", "1", "--metrics", "off"},
+      dir_ / "agent.log");
+  EXPECT_TRUE(agent::Eventually([&] {
+    return dir_.Read("agent.log").find("wants --tls-dir DIR") != std::string::npos;
+  })) << dir_.Read("agent.log");
 }
 
 TEST_F(UpSecure, PlainTextForOtherMachinesIsRefusedWithTheWayOut) {

@@ -33,6 +33,16 @@ TEST(DoctorChecksTest, AnAgentOfAnotherVersionIsNamedUnlessItIsLost) {
   EXPECT_THAT(checks[0].fix, HasSubstr("coordinator first"));
 }
 
+TEST(DoctorChecksTest, ACoordinatorThatDoesNotAnswerGetsTheAdviceOfEveryCommand) {
+  const HealthCheck silent =
+      CheckUnanswered(absl::UnavailableError("no coordinator answers\n  Start one.\n  Is --ca?"));
+  EXPECT_EQ(silent.message, "no coordinator answers");
+  EXPECT_EQ(silent.fix, "Start one. Is --ca?");
+  const HealthCheck refused = CheckUnanswered(absl::PermissionDeniedError("not yours"));
+  EXPECT_EQ(refused.message, "not yours");
+  EXPECT_THAT(refused.fix, HasSubstr("refused"));
+}
+
 TEST(DoctorChecksTest, AClockIsWrongOnlyBeyondWhatTheRoundTripHides) {
   EXPECT_EQ(CheckSkew({"", absl::Seconds(-3), absl::Seconds(2)}).health, Health::kOk);
   const HealthCheck wrong = CheckSkew({"", absl::Seconds(-3), absl::Milliseconds(5)});

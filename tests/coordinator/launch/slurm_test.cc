@@ -210,14 +210,18 @@ TEST_F(SlurmTest, AJobThatSqueueHasForgottenIsFoundInTheAccounts) {
 
 TEST_F(SlurmTest, AWrongConfigurationIsRefusedWithEveryFault) {
   Write("bad.json", R"({"nodes": {"count": 0, "device": "tpu", "slots": 8, "product": "x",
-                        "slot_memory_gib": 1, "cpu_cores": 4}, "work_dir": "relative"})");
+                        "slot_memory_gib": 1, "cpu_cores": "many", "gpus": 8},
+                        "work_dir": "relative", "nodez": 1})");
   const absl::Status bad = ReadSlurmConfig((root_ / "bad.json").string()).status();
   EXPECT_THAT(std::string(bad.message()),
-              AllOf(HasSubstr("coordinator:"), HasSubstr("nodes.count"), HasSubstr("nodes.device"),
-                    HasSubstr("absolute paths"), Not(HasSubstr("nodes.slots"))));
-  Write("bad.json", R"({"nodez": 1})");
+              AllOf(HasSubstr("coordinator is missing: give"), HasSubstr("nodes.count is 0:"),
+                    HasSubstr("nodes.device is \"tpu\":"), HasSubstr("nodes.gpus: there is no"),
+                    HasSubstr("nodes.cpu_cores is \"many\":"), HasSubstr("nodez: there is no"),
+                    HasSubstr("work_dir is \"relative\": give an absolute path"),
+                    Not(HasSubstr("nodes.slots"))));
+  Write("bad.json", R"({"nodes": )");
   EXPECT_THAT(std::string(ReadSlurmConfig((root_ / "bad.json").string()).status().message()),
-              HasSubstr("nodez"));
+              HasSubstr("line 1, column"));
   EXPECT_FALSE(ReadSlurmConfig("/nonexistent").ok());
 }
 

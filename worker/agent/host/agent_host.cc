@@ -23,6 +23,15 @@ std::vector<std::string> GpuUuids(const v1::Inventory& inventory) {
   return uuids;
 }
 
+// For whoever reads that the coordinator cannot be reached.
+const char* ConnectionAdvice(const AgentOptions& options) {
+  return options.tls_dir.empty()
+             ? "does a coordinator run there? one that serves TLS wants --tls-dir DIR, which "
+               "`switchyard-coordinator issue-agent` makes"
+             : "does a coordinator run there, with TLS, and is its certificate for this name and "
+               "of the authority in --tls-dir?";
+}
+
 }  // namespace
 
 AgentHost::AgentHost(const AgentOptions& options, Parts parts)
@@ -49,7 +58,7 @@ AgentHost::AgentHost(const AgentOptions& options, Parts parts)
            .on_group_gone =
                [this](const GroupKey& key) { flushing_[key] = clock_.Steady() + kLogPatience; }}),
       session_(
-          options.coordinator, parts.credentials, inbox_, spool_,
+          options.coordinator, parts.credentials, ConnectionAdvice(options), inbox_, spool_,
           {.on_opened = [this] { Feed(StreamOpened{}); },
            .on_message =
                [this](v1::ConnectResponse message) { Feed(FromCoordinator{std::move(message)}); },

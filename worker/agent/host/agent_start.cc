@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/rpc/credentials.h"
 #include "common/security/certificates.h"
+#include "common/security/private_file.h"
 #include "common/status_macros.h"
 #include "worker/agent/host/agent_host.h"
 #include "worker/agent/inventory/inventory.h"
@@ -28,11 +29,19 @@ constexpr std::chrono::seconds kLeftoverPatience{30};
 
 // Two agents in one directory would remove each other's processes.
 absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
-  std::error_code error;
-  fs::create_directories(absl::StrCat(work_dir, "/attempts"), error);
-  if (error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--work-dir ", work_dir, " cannot be created: ", error.message()));
+  // Attempts too, because the directory may be there already.
+  for (const std::string& path : {work_dir, absl::StrCat(work_dir, "/attempts")}) {
+    if (const absl::Status made = security::MakePrivateDirectory(path); !made.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--work-dir ", work_dir, " cannot be created: ", made.message()));
+    }
+  }
+  if (security::IsOpenToOthers(work_dir)) {
+    log::Warning("work_dir.open_to_others",
+                 {{"path", work_dir},
+                  {"what",
+                   "every user of this machine can read results and prepared data there; "
+                   "chmod o-rwx it, or name one that does not exist yet"}});
   }
   const std::string path = absl::StrCat(work_dir, "/lock");
   UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));

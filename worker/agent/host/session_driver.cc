@@ -1,5 +1,6 @@
 #include "worker/agent/host/session_driver.h"
 
+#include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/rpc/channel.h"
 
@@ -14,8 +15,9 @@ constexpr std::chrono::seconds kComplaintInterval{30};
 
 SessionDriver::SessionDriver(std::string target,
                              const std::shared_ptr<grpc::ChannelCredentials>& credentials,
-                             Inbox& inbox, LogSpool& spool, Callbacks callbacks)
+                             std::string advice, Inbox& inbox, LogSpool& spool, Callbacks callbacks)
     : target_(std::move(target)),
+      advice_(std::move(advice)),
       inbox_(inbox),
       spool_(spool),
       callbacks_(std::move(callbacks)),
@@ -39,15 +41,15 @@ void SessionDriver::Dial() {
     });
   };
   callbacks.on_written = [this, on_loop] { on_loop([this] { writing_ = false; }); };
-  callbacks.on_closed = [this, on_loop](const std::string& reason) {
-    on_loop([this, reason] { OnClosed(reason); });
+  callbacks.on_closed = [this, on_loop](const grpc::Status& status) {
+    on_loop([this, status] { OnClosed(status); });
   };
   writing_ = false;
   stream_ = std::make_unique<CoordinatorStream>(channel_, std::move(callbacks));
   callbacks_.on_opened();
 }
 
-void SessionDriver::OnClosed(const std::string& reason) {
+void SessionDriver::OnClosed(const grpc::Status& status) {
   ++generation_;
   stream_.reset();
   outbox_.Clear();
@@ -56,7 +58,13 @@ void SessionDriver::OnClosed(const std::string& reason) {
   next_dial_ = now + backoff_.Next();
   if (now - last_complaint_ >= kComplaintInterval) {
     last_complaint_ = now;
-    log::Warning("coordinator.unreachable", {{"coordinator", target_}, {"reason", reason}});
+    const std::string reason = status.ok()
+                                   ? "the coordinator ended the session"
+                                   : absl::StrCat(status.error_message(), " (code ",
+                                                  static_cast<int>(status.error_code()), ")");
+    const bool silent = status.error_code() == grpc::StatusCode::UNAVAILABLE;
+    log::Warning("coordinator.unreachable",
+                 {{"coordinator", target_}, {"reason", reason}, {"advice", silent ? advice_ : ""}});
   }
   callbacks_.on_closed();
 }

@@ -29,9 +29,9 @@ class SessionDriver {
     std::function<void()> on_closed;
   };
 
-  // `inbox` and `spool` must outlive it.
+  // `advice` is logged when nothing answers at `target`. `inbox` and `spool` must outlive it.
   SessionDriver(std::string target, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
-                Inbox& inbox, LogSpool& spool, Callbacks callbacks);
+                std::string advice, Inbox& inbox, LogSpool& spool, Callbacks callbacks);
   ~SessionDriver();
 
   void Send(v1::ConnectRequest message) { outbox_.Push(std::move(message)); }
@@ -46,9 +46,10 @@ class SessionDriver {
 
  private:
   void Dial();
-  void OnClosed(const std::string& reason);
+  void OnClosed(const grpc::Status& status);
 
   std::string target_;
+  const std::string advice_;
   Inbox& inbox_;
   LogSpool& spool_;
   Callbacks callbacks_;

@@ -2,8 +2,6 @@
 
 #include <grpcpp/channel.h>
 
-#include "absl/strings/str_cat.h"
-
 namespace switchyard::agent {
 
 // Holds itself until OnDone. A hold on the call keeps OnDone away while Write may still be called.
@@ -49,9 +47,7 @@ class CoordinatorStream::Reactor
   }
 
   void OnDone(const grpc::Status& status) override {
-    callbacks_.on_closed(status.ok() ? "the coordinator ended the session"
-                                     : absl::StrCat(status.error_message(), " (code ",
-                                                    static_cast<int>(status.error_code()), ")"));
+    callbacks_.on_closed(status);
     const std::shared_ptr<Reactor> self =
         std::move(self_);  // outlives the lock, even if it is the last one
     absl::MutexLock lock(&mutex_);

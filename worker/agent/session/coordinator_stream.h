@@ -18,7 +18,7 @@ class CoordinatorStream {
   struct Callbacks {
     std::function<void(v1::ConnectResponse)> on_message;
     std::function<void()> on_written;  // the message of Write is handed over; next one may come
-    std::function<void(const std::string&)> on_closed;  // with gRPC's reason
+    std::function<void(const grpc::Status&)> on_closed;
   };
 
   // Starts the call at once; a peer that is not there shows as on_closed.

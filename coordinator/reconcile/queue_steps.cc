@@ -66,11 +66,28 @@ std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
       for (const auto& rank : status.ranks()) busy.emplace(name, rank.slot());
     }
     for (const v1::Slot& slot : entry.node.slots()) {
-      slots.push_back({name, slot.index(), slot.device(), slot.memory_bytes(),
+      slots.push_back({name, slot.index(), slot.device(), entry.SlotBytes(slot),
                        entry.node.memory_domain(), ready && busy.count({name, slot.index()}) == 0});
     }
   }
   return slots;
+}
+
+std::map<std::string, int64_t> MachineRoom(const CoreContext& core) {
+  std::map<std::string, int64_t> room;
+  for (const auto& [name, entry] : core.nodes.nodes()) {
+    if (entry.machine_bytes > 0) room[entry.node.memory_domain()] = entry.machine_bytes;
+  }
+  for (const auto& [uid, record] : core.book.jobs()) {
+    if (!record.has_launch() || record.job().plan().device() != "cpu") continue;
+    for (const Placement& placement : PreviousPlacements(record)) {
+      const NodeEntry* entry = core.nodes.Find(placement.node);
+      if (entry == nullptr) continue;
+      const auto it = room.find(entry->node.memory_domain());
+      if (it != room.end()) it->second -= SlotBytesNeeded(record.job().plan());
+    }
+  }
+  return room;
 }
 
 void Reconciler::StepQueue() {
@@ -98,7 +115,8 @@ void Reconciler::StepQueue() {
   if (queued.empty()) return;
   const bool lent = core_.allocator != nullptr;
   ScheduleResult result =
-      Schedule(std::move(queued), lent ? OfferedSlots(core_) : SchedulerSlots(core_));
+      lent ? Schedule(std::move(queued), OfferedSlots(core_))
+           : Schedule(std::move(queued), SchedulerSlots(core_), MachineRoom(core_));
   // Lent nodes are not shared: the next job is looked at when this one has taken its own.
   if (lent && result.admitted.size() > 1) result.admitted.resize(1);
   for (const Admission& admission : result.admitted) Reserve(admission);

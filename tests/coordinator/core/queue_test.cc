@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "common/units.h"
 #include "coordinator/job/memory_job_store.h"
+#include "coordinator/plan/placement.h"
 #include "coordinator/reconcile/core.h"
 
 namespace switchyard::coordinator {
@@ -191,6 +192,30 @@ TEST_F(QueueTest, TheReasonSaysWhatIsSoNow) {
   EXPECT_TRUE(Waits("large"));
   EXPECT_EQ(Job("large").reason().code(), "WAITING_FOR_SLOTS");
   EXPECT_EQ(Job("large").reason().message(), "waits for 4 cpu slots");
+}
+
+TEST_F(QueueTest, AnAgentThatJoinsAMachineBringsNoMemory) {
+  Connect("a");
+  Run(seconds(1));
+  Add("first", 2, 3 * kGiB);
+  Run(seconds(1));
+  ASSERT_FALSE(Waits("first"));
+  Connect("b");
+  Add("second", 2, kGiB + kGiB / 2);
+  Run(seconds(1));
+  EXPECT_EQ(core_->NodeView("b").slots(0).memory_bytes(), 2 * kGiB);
+  EXPECT_TRUE(Waits("second")) << "the first has promised memory of both agents' slots";
+  EXPECT_NE(Job("second").reason().code(), "NOT_ENOUGH_NODES");
+  EXPECT_LT(MachineRoom(core_->context()).at("machine"), 2 * SlotBytesNeeded(Job("second").plan()));
+  core_->context().book.Edit("first").mutable_job()->set_desired_state(v1::DESIRED_STATE_CANCEL);
+  agent::v1::ConnectRequest ended;
+  ended.mutable_attempt_status()->set_job_uid("first");
+  ended.mutable_attempt_status()->set_epoch(1);
+  ended.mutable_attempt_status()->set_state(agent::v1::ATTEMPT_STATE_ENDED);
+  core_->OnMessage(sessions_["a"], "a", ended);
+  Run(seconds(1));
+  EXPECT_FALSE(Waits("second"));
+  EXPECT_GE(MachineRoom(core_->context()).at("machine"), 0);
 }
 
 }  // namespace

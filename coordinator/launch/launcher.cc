@@ -7,6 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "common/log.h"
 #include "coordinator/job/names.h"
+#include "coordinator/plan/placement.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -112,7 +113,10 @@ std::vector<PlannerSlot> OwnSlots(const CoreContext& core, const JobRecord& reco
     const bool mine = std::any_of(placements.begin(), placements.end(), [&](const auto& placement) {
       return placement.node() == slot.node && placement.slot() == slot.index;
     });
-    if (mine) own.push_back(std::move(slot));
+    if (!mine) continue;
+    // An agent that has joined the machine since takes nothing of what was reserved.
+    slot.memory_bytes = std::max(slot.memory_bytes, SlotBytesNeeded(record.job().plan()));
+    own.push_back(std::move(slot));
   }
   return own;
 }
@@ -191,7 +195,7 @@ std::vector<PlannerSlot> PlannerSlots(const NodeTable& nodes, bool only_usable) 
                         !entry.node.draining();
     if (only_usable && !usable) continue;
     for (const v1::Slot& slot : entry.node.slots()) {
-      slots.push_back({name, slot.index(), slot.device(), slot.product(), slot.memory_bytes(),
+      slots.push_back({name, slot.index(), slot.device(), slot.product(), entry.SlotBytes(slot),
                        entry.node.memory_domain(), entry.node.cpu_cores(),
                        entry.node.slots_size()});
     }

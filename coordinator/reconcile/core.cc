@@ -355,6 +355,7 @@ v1::Node Core::NodeView(const std::string& name) const {
   const NodeEntry* entry = nodes_.Find(name);
   if (entry == nullptr) return v1::Node();
   v1::Node node = entry->node;
+  for (v1::Slot& slot : *node.mutable_slots()) slot.set_memory_bytes(entry->SlotBytes(slot));
   for (const auto& [uid, record] : book_.jobs()) {
     if (!record.has_launch()) continue;
     for (const v1::RankPlacement& placement : record.job().attempts().rbegin()->placements()) {

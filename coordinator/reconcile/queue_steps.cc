@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/units.h"
 #include "coordinator/checkpoint/checkpoint_keeper.h"
 #include "coordinator/job/job_state.h"
 #include "coordinator/job/proto_time.h"
@@ -19,6 +20,7 @@ namespace {
 using store::v1::JobRecord;
 
 constexpr int kKeptAttempts = 100;
+constexpr char kNotEnoughNodes[] = "NOT_ENOUGH_NODES";
 
 std::vector<Placement> PreviousPlacements(const JobRecord& record) {
   std::vector<Placement> previous;
@@ -38,6 +40,14 @@ std::set<std::string> AvoidedNodes(const JobRecord& record, const Clock& clock) 
   return nodes;
 }
 
+// Whether a node that jobs may use is silent, or not back yet after the coordinator's restart.
+bool AwaitsNode(const NodeTable& nodes) {
+  return std::any_of(nodes.nodes().begin(), nodes.nodes().end(), [](const auto& item) {
+    const v1::Node& node = item.second.node;
+    return node.state() == v1::NODE_STATE_SUSPECT && !node.cordoned() && !node.draining();
+  });
+}
+
 }  // namespace
 
 std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
@@ -49,20 +59,35 @@ std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core) {
   }
   std::vector<SchedulerSlot> slots;
   for (const auto& [name, entry] : core.nodes.nodes()) {
-    if (entry.node.state() != v1::NODE_STATE_READY || entry.node.cordoned() ||
-        entry.node.draining()) {
-      continue;
-    }
+    if (!entry.alive() || entry.node.cordoned() || entry.node.draining()) continue;
+    const bool ready = entry.node.state() == v1::NODE_STATE_READY;
     for (const auto& [key, status] : entry.attempts) {
       if (status.state() == agent::v1::ATTEMPT_STATE_ENDED) continue;
       for (const auto& rank : status.ranks()) busy.emplace(name, rank.slot());
     }
     for (const v1::Slot& slot : entry.node.slots()) {
-      slots.push_back({name, slot.index(), slot.device(), slot.memory_bytes(),
-                       entry.node.memory_domain(), busy.count({name, slot.index()}) == 0});
+      slots.push_back({name, slot.index(), slot.device(), entry.SlotBytes(slot),
+                       entry.node.memory_domain(), ready && busy.count({name, slot.index()}) == 0});
     }
   }
   return slots;
+}
+
+std::map<std::string, int64_t> MachineRoom(const CoreContext& core) {
+  std::map<std::string, int64_t> room;
+  for (const auto& [name, entry] : core.nodes.nodes()) {
+    if (entry.machine_bytes > 0) room[entry.node.memory_domain()] = entry.machine_bytes;
+  }
+  for (const auto& [uid, record] : core.book.jobs()) {
+    if (!record.has_launch() || record.job().plan().device() != "cpu") continue;
+    for (const Placement& placement : PreviousPlacements(record)) {
+      const NodeEntry* entry = core.nodes.Find(placement.node);
+      if (entry == nullptr) continue;
+      const auto it = room.find(entry->node.memory_domain());
+      if (it != room.end()) it->second -= SlotBytesNeeded(record.job().plan());
+    }
+  }
+  return room;
 }
 
 void Reconciler::StepQueue() {
@@ -90,7 +115,8 @@ void Reconciler::StepQueue() {
   if (queued.empty()) return;
   const bool lent = core_.allocator != nullptr;
   ScheduleResult result =
-      Schedule(std::move(queued), lent ? OfferedSlots(core_) : SchedulerSlots(core_));
+      lent ? Schedule(std::move(queued), OfferedSlots(core_))
+           : Schedule(std::move(queued), SchedulerSlots(core_), MachineRoom(core_));
   // Lent nodes are not shared: the next job is looked at when this one has taken its own.
   if (lent && result.admitted.size() > 1) result.admitted.resize(1);
   for (const Admission& admission : result.admitted) Reserve(admission);
@@ -102,7 +128,21 @@ void Reconciler::StepQueue() {
       live.changed = true;
     }
   }
+  const std::set<std::string> impossible(result.impossible.begin(), result.impossible.end());
+  for (const std::string& uid : result.queue) {
+    if (!impossible.contains(uid)) TellItFits(uid);
+  }
+  // What a silent node will do is not known yet: soon it is ready or lost.
+  if (!lent && AwaitsNode(core_.nodes)) return;
   for (const std::string& uid : result.impossible) Replan(uid);
+}
+
+void Reconciler::TellItFits(const std::string& uid) {
+  const v1::Job& job = core_.book.Find(uid)->job();
+  if (job.reason().code() != kNotEnoughNodes) return;
+  *core_.book.Edit(uid).mutable_job()->mutable_reason() =
+      MakeReason("WAITING_FOR_SLOTS",
+                 absl::StrFormat("waits for %d %s slots", job.plan().ranks(), job.plan().device()));
 }
 
 void Reconciler::Reserve(const Admission& admission) {
@@ -194,17 +234,17 @@ void Reconciler::Replan(const std::string& uid) {
       }
     }
   }
-  if (record.job().reason().code() == "NOT_ENOUGH_NODES") return;
+  if (record.job().reason().code() == kNotEnoughNodes) return;
   *core_.book.Edit(uid).mutable_job()->mutable_reason() = MakeReason(
-      "NOT_ENOUGH_NODES",
+      kNotEnoughNodes,
       absl::StrFormat(
-          "needs %d %s slots%s with %d bytes each; the nodes that are ready and not cordoned "
-          "have fewer",
+          "needs %d %s slots%s with %s each; the nodes that are ready and not cordoned have fewer "
+          "of them",
           record.job().plan().ranks(), record.job().plan().device(),
           record.job().plan().device() == "cpu"       ? " in one memory domain"
           : record.job().plan().expert_parallel() > 1 ? ", each expert-parallel group on one node,"
                                                       : "",
-          SlotBytesNeeded(record.job().plan())),
+          FormatBytes(static_cast<double>(SlotBytesNeeded(record.job().plan())))),
       v1::FAILURE_DOMAIN_INFRASTRUCTURE);
 }
 

@@ -5,6 +5,7 @@
 // network.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -40,15 +41,18 @@ class Reconciler {
                     const v1::StateReason& outcome, const Failure* failure);
   void StepQueue();
   void Reserve(const Admission& admission);
+  void TellItFits(const std::string& uid);
   void Replan(const std::string& uid);
   void StopStrays();
 
   CoreContext& core_;
 };
 
-// Slots of all usable nodes; free unless a job's attempt holds them or an agent reports ranks in
-// them.
+// Slots of all nodes that are alive and take jobs. Free are those of ready nodes that no job's
+// attempt holds and no agent reports ranks in; the others show what a waiting job waits for.
 std::vector<SchedulerSlot> SchedulerSlots(const CoreContext& core);
+// Bytes by memory domain that CPU ranks may use there and that no attempt has.
+std::map<std::string, int64_t> MachineRoom(const CoreContext& core);
 v1::StateReason MakeReason(const std::string& code, const std::string& message,
                            v1::FailureDomain domain = v1::FAILURE_DOMAIN_UNSPECIFIED);
 

@@ -1,5 +1,7 @@
 #include "coordinator/schedule/node_table.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace switchyard::coordinator {
@@ -25,7 +27,17 @@ void SetInventory(const agent::v1::Hello& hello, v1::Node& node) {
   node.set_boot_id(hello.boot_id());
 }
 
+// What a cluster has lent is that attempt's alone.
+bool SharesMemory(const NodeEntry& entry) {
+  return entry.alive() && !entry.allocated && !entry.node.memory_domain().empty();
+}
+
 }  // namespace
+
+int64_t NodeEntry::SlotBytes(const v1::Slot& slot) const {
+  if (slot.device() != "cpu") return slot.memory_bytes();
+  return static_cast<int64_t>(static_cast<double>(slot.memory_bytes()) * memory_share);
+}
 
 const NodeEntry* NodeTable::Find(const std::string& name) const {
   const auto it = nodes_.find(name);
@@ -42,6 +54,7 @@ void NodeTable::Restore(const v1::Node& node, Clock::SteadyTime now) {
   entry.node = node;
   entry.node.set_state(v1::NODE_STATE_SUSPECT);
   entry.last_heard = now + options_.restart_grace - options_.lease;
+  ShareMemory();
 }
 
 bool NodeTable::IsTaken(const agent::v1::Hello& hello, Clock::SteadyTime now) const {
@@ -62,6 +75,7 @@ NodeEntry& NodeTable::Hello(const agent::v1::Hello& hello, uint64_t session,
   entry.attempts.clear();
   for (const auto& status : hello.attempts())
     entry.attempts[{status.job_uid(), status.epoch()}] = status;
+  ShareMemory();
   return entry;
 }
 
@@ -88,6 +102,35 @@ void NodeTable::Forget(const std::string& name, const AttemptKey& attempt) {
   if (NodeEntry* entry = FindMutable(name)) entry->attempts.erase(attempt);
 }
 
+void NodeTable::Remove(const std::string& name) {
+  nodes_.erase(name);
+  ShareMemory();
+}
+
+// The largest offer is what the machine has: the others were made when ranks were running already.
+void NodeTable::ShareMemory() {
+  struct Machine {
+    int64_t offered = 0, bytes = 0;
+  };
+  std::map<std::string, Machine> machines;  // by memory domain
+  for (const auto& [name, entry] : nodes_) {
+    if (!SharesMemory(entry)) continue;
+    int64_t offer = 0;
+    for (const v1::Slot& slot : entry.node.slots())
+      offer += slot.device() == "cpu" ? slot.memory_bytes() : 0;
+    Machine& machine = machines[entry.node.memory_domain()];
+    machine.offered += offer;
+    machine.bytes = std::max(machine.bytes, offer);
+  }
+  for (auto& [name, entry] : nodes_) {
+    const Machine machine = SharesMemory(entry) ? machines[entry.node.memory_domain()] : Machine();
+    entry.machine_bytes = machine.bytes;
+    entry.memory_share = machine.offered > 0 ? static_cast<double>(machine.bytes) /
+                                                   static_cast<double>(machine.offered)
+                                             : 1;
+  }
+}
+
 std::vector<std::string> NodeTable::Tick(Clock::SteadyTime now) {
   std::vector<std::string> changed;
   const auto stall = now - last_tick_;
@@ -109,6 +152,7 @@ std::vector<std::string> NodeTable::Tick(Clock::SteadyTime now) {
       changed.push_back(name);
     }
   }
+  if (!changed.empty()) ShareMemory();
   return changed;
 }
 

@@ -29,6 +29,13 @@ struct NodeEntry {
   bool allocated = false;  // lent for one attempt: of no use to others, forgotten afterwards
   std::map<AttemptKey, agent::v1::AttemptStatus> attempts;  // as reported in this session
 
+  // Agents of one machine (one memory domain) each offer all of its memory, as if alone. What
+  // their CPU slots may use together, 0: unknown; and the part of its offer that each has of it.
+  int64_t machine_bytes = 0;
+  double memory_share = 1;
+
+  // What a rank in `slot` may use.
+  int64_t SlotBytes(const v1::Slot& slot) const;
   bool connected() const { return session != 0; }
   // Connected or within its lease.
   bool alive() const { return node.state() != v1::NODE_STATE_LOST; }
@@ -63,7 +70,7 @@ class NodeTable {
   void Disconnected(const std::string& name, uint64_t session);
   void Forget(const std::string& name, const AttemptKey& attempt);
 
-  void Remove(const std::string& name) { nodes_.erase(name); }
+  void Remove(const std::string& name);
 
   // Moves nodes between READY, SUSPECT and LOST; returns the names of those that changed. A long
   // time since the last call means that the coordinator itself stood still: leases are extended by
@@ -71,6 +78,8 @@ class NodeTable {
   std::vector<std::string> Tick(Clock::SteadyTime now);
 
  private:
+  void ShareMemory();
+
   Options options_;
   std::map<std::string, NodeEntry> nodes_;
   Clock::SteadyTime last_tick_{};

@@ -13,6 +13,7 @@ namespace switchyard::coordinator {
 namespace {
 
 using SlotRefs = std::vector<SchedulerSlot*>;
+using Room = std::map<std::string, int64_t>;
 
 bool Fits(const QueuedJob& job, const SchedulerSlot& slot) {
   return slot.device == job.device &&
@@ -154,7 +155,13 @@ std::vector<Placement> InRankOrder(const SlotRefs& picked) {
   return result;
 }
 
-std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
+bool HasRoom(const QueuedJob& job, const std::string& domain, const Room& room) {
+  const auto it = room.find(domain);
+  return it == room.end() || it->second >= job.ranks * job.slot_bytes;
+}
+
+std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& slots,
+                              const Room& room) {
   if (GroupsStayOnNodes(job)) {
     if (auto before = PlaceAsBefore(job, slots)) return before;
     return PlaceGroups(job, slots, /*only_free=*/true);
@@ -162,7 +169,7 @@ std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& 
   const SlotRefs* best = nullptr;
   const auto groups = Groups(job, slots, /*only_free=*/true);
   for (const auto& [domain, group] : groups) {
-    if (group.size() < static_cast<size_t>(job.ranks)) continue;
+    if (group.size() < static_cast<size_t>(job.ranks) || !HasRoom(job, domain, room)) continue;
     if (best == nullptr || std::pair(-PreviousIn(job, group), group.size()) <
                                std::pair(-PreviousIn(job, *best), best->size())) {
       best = &group;
@@ -172,19 +179,19 @@ std::optional<SlotRefs> Place(const QueuedJob& job, std::vector<SchedulerSlot>& 
   return Pick(job, *best);
 }
 
-std::optional<SlotRefs> PlaceElsewhereFirst(const QueuedJob& job,
-                                            std::vector<SchedulerSlot>& slots) {
+std::optional<SlotRefs> PlaceElsewhereFirst(const QueuedJob& job, std::vector<SchedulerSlot>& slots,
+                                            const Room& room) {
   if (!job.avoided.empty()) {
     std::vector<SchedulerSlot*> closed;
     for (SchedulerSlot& slot : slots) {
       if (slot.free && job.avoided.contains(slot.node)) closed.push_back(&slot);
     }
     for (SchedulerSlot* slot : closed) slot->free = false;
-    auto picked = Place(job, slots);
+    auto picked = Place(job, slots, room);
     for (SchedulerSlot* slot : closed) slot->free = true;
     if (picked) return picked;
   }
-  return Place(job, slots);
+  return Place(job, slots, room);
 }
 
 bool FitsOnEmptyNodes(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
@@ -197,7 +204,8 @@ bool FitsOnEmptyNodes(const QueuedJob& job, std::vector<SchedulerSlot>& slots) {
 
 }  // namespace
 
-ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> slots) {
+ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> slots,
+                        std::map<std::string, int64_t> room) {
   std::sort(jobs.begin(), jobs.end(), [](const QueuedJob& a, const QueuedJob& b) {
     return std::tuple(-a.priority, a.create_sequence) < std::tuple(-b.priority, b.create_sequence);
   });
@@ -206,8 +214,14 @@ ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> 
   for (const QueuedJob& job : jobs) {
     const bool possible = job.ranks > 0 && FitsOnEmptyNodes(job, slots);
     if (possible && !job.backing_off && held_back.count(job.device) == 0) {
-      if (const auto picked = PlaceElsewhereFirst(job, slots)) {
-        for (SchedulerSlot* slot : *picked) slot->free = false;
+      if (const auto picked = PlaceElsewhereFirst(job, slots, room)) {
+        for (SchedulerSlot* slot : *picked) {
+          slot->free = false;
+          if (const auto it = room.find(slot->memory_domain);
+              job.device == "cpu" && it != room.end()) {
+            it->second -= job.slot_bytes;
+          }
+        }
         result.admitted.push_back(
             {job.uid, GroupsStayOnNodes(job) ? InRankOrder(*picked) : Assign(job, *picked)});
         continue;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <set>
 #include <string>
 #include <vector>
@@ -56,6 +57,10 @@ struct ScheduleResult {
   std::vector<std::string> impossible;  // of those: would not fit on empty nodes either
 };
 
-ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> slots);
+// `room`: bytes by memory domain that are not yet promised to ranks there; a domain without an
+// entry has no such limit. Slots alone do not tell: what a job holds was promised before agents
+// came or went.
+ScheduleResult Schedule(std::vector<QueuedJob> jobs, std::vector<SchedulerSlot> slots,
+                        std::map<std::string, int64_t> room = {});
 
 }  // namespace switchyard::coordinator

@@ -79,6 +79,42 @@ TEST_F(NodeTableTest, NodesOfAnEarlierRunHaveTimeToDialIn) {
   EXPECT_EQ(state(), v1::NODE_STATE_LOST);
 }
 
+TEST_F(NodeTableTest, AgentsOfOneMachineShareItsMemory) {
+  const auto bytes = [&](const char* node) {
+    const NodeEntry* entry = table_.Find(node);
+    return entry->SlotBytes(entry->node.slots(0));
+  };
+  const auto hello = [](const char* node, int slots, int64_t each, const char* domain) {
+    agent::v1::Hello message = HelloOf(node, "1");
+    message.mutable_inventory()->set_memory_domain(domain);
+    for (int i = 0; i < slots; ++i) {
+      auto& slot = *message.mutable_inventory()->add_slots();
+      slot.set_device("cpu");
+      slot.set_memory_bytes(each);
+    }
+    return message;
+  };
+  table_.Hello(hello("a", 2, 1100, "m"), 1, now_);
+  table_.Hello(hello("elsewhere", 2, 1100, "n"), 3, now_);
+  EXPECT_EQ(bytes("a"), 1100);
+  table_.Hello(hello("b", 1, 2200, "m"), 2, now_);
+  EXPECT_EQ(bytes("a"), 550);
+  EXPECT_EQ(bytes("b"), 1100);
+  EXPECT_EQ(table_.Find("a")->machine_bytes, 2200);
+  EXPECT_EQ(bytes("elsewhere"), 1100);
+  table_.Tick(now_);
+  for (int i = 0; i < 11; ++i) {
+    now_ += seconds(1);
+    table_.Heard("a", 1, now_);
+    table_.Tick(now_);
+    EXPECT_EQ(bytes("a"), i < 9 ? 550 : 1100)
+        << "b is lost with its lease, after " << i + 1 << " s";
+  }
+  table_.Hello(hello("b", 1, 100, "m"), 4, now_);  // while ranks of a hold the rest
+  table_.Tick(now_);
+  EXPECT_EQ(2 * bytes("a") + bytes("b"), 2199) << "never more than the largest offer";
+}
+
 TEST_F(NodeTableTest, AnEndIsFinalAndOldSessionsAreNotHeard) {
   table_.Hello(HelloOf("a", "1"), 1, now_);
   agent::v1::AttemptStatus status;

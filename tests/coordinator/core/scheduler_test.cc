@@ -81,6 +81,17 @@ TEST(SchedulerTest, CpuRanksShareOneMemoryDomain) {
   EXPECT_THAT(Admitted(Schedule({Job("j", 2, 1)}, slots)), ElementsAre("j"));
 }
 
+TEST(SchedulerTest, PromisesNoMoreMemoryThanTheMachineHasLeft) {
+  auto first = Job("first", 1, 1), second = Job("second", 1, 2);
+  first.slot_bytes = second.slot_bytes = 60;
+  const auto result = Schedule({first, second}, Nodes(2, 2), {{"d", 100}});
+  EXPECT_THAT(Admitted(result), ElementsAre("first"));
+  EXPECT_THAT(result.queue, ElementsAre("second"));
+  EXPECT_TRUE(result.impossible.empty()) << "it waits for what the first one holds";
+  EXPECT_THAT(Admitted(Schedule({first, second}, Nodes(2, 2), {{"d", 120}, {"other", 0}})),
+              ElementsAre("first", "second"));
+}
+
 TEST(SchedulerTest, LeavesSlotsWithTooLittleMemoryAlone) {
   auto job = Job("j", 2, 1);
   job.slot_bytes = 50;

@@ -234,6 +234,26 @@ TEST_F(MetricsSinkTest, NodesAndSlotsAreCountedByStateAndUse) {
                             HasSubstr("switchyard_slots{use=\"free\"} 0\n")));
 }
 
+TEST_F(MetricsSinkTest, ANodeHasSeriesOfItsOwnUntilItIsRemoved) {
+  v1::Node node;
+  node.set_name("nodes/a");
+  node.set_state(v1::NODE_STATE_LOST);  // known from the store, never heard
+  sink.OnNodeChanged(node);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_node_state{node=\"a\",state=\"lost\"} 1\n"),
+                            HasSubstr("switchyard_node_state{node=\"a\",state=\"ready\"} 0\n"),
+                            Not(HasSubstr("heartbeat_timestamp_seconds{node"))));
+  node.set_state(v1::NODE_STATE_READY);
+  node.mutable_last_heartbeat_time()->set_seconds(1000);
+  sink.OnNodeChanged(node);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_node_state{node=\"a\",state=\"lost\"} 0\n"),
+                            HasSubstr("_last_heartbeat_timestamp_seconds{node=\"a\"} 1000\n")));
+  sink.OnNodeHeard("nodes/a", Clock::WallTime(std::chrono::seconds(1002)));
+  EXPECT_THAT(Text(), HasSubstr("_last_heartbeat_timestamp_seconds{node=\"a\"} 1002\n"));
+  sink.OnNodeRemoved("nodes/a");
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_nodes{state=\"ready\"} 0\n"),
+                            Not(HasSubstr("{node=\"a\""))));
+}
+
 // Rows "| `name` | type | unit | labels | meaning |" of the coordinator's tables in
 // docs/metrics.md.
 std::set<std::string> DocumentedSeries() {

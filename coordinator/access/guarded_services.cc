@@ -170,6 +170,12 @@ GuardedNodeService::Unary* GuardedNodeService::DrainNode(Context* context,
   return Forward(gate_, service_, &NodeServiceImpl::DrainNode, context, request, response);
 }
 
+GuardedNodeService::Unary* GuardedNodeService::DeleteNode(Context* context,
+                                                          const v1::DeleteNodeRequest* request,
+                                                          v1::DeleteNodeResponse* response) {
+  return Forward(gate_, service_, &NodeServiceImpl::DeleteNode, context, request, response);
+}
+
 GuardedAccessService::Unary* GuardedAccessService::CreateToken(
     Context* context, const v1::CreateTokenRequest* request, v1::CreateTokenResponse* response) {
   return Forward(gate_, service_, &TokenService::CreateToken, context, request, response);

@@ -36,6 +36,7 @@ const std::vector<MethodRule>& MethodTable() {
       {"switchyard.v1.NodeService/CordonNode", Role::kOperator, Scope::kService, kAudited},
       {"switchyard.v1.NodeService/UncordonNode", Role::kOperator, Scope::kService, kAudited},
       {"switchyard.v1.NodeService/DrainNode", Role::kOperator, Scope::kService, kAudited},
+      {"switchyard.v1.NodeService/DeleteNode", Role::kOperator, Scope::kService, kAudited},
       // Each checks every grant of the token against the caller's own.
       {"switchyard.v1.AccessService/CreateToken", Role::kAdmin, Scope::kAnyProject, kAudited},
       {"switchyard.v1.AccessService/ListTokens", Role::kAdmin, Scope::kAnyProject, kQuiet},

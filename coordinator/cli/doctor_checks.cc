@@ -79,22 +79,28 @@ HealthCheck CheckSkew(const ServerFacts& server) {
 
 std::vector<HealthCheck> CheckNodes(const std::vector<v1::Node>& nodes, absl::Time now) {
   if (nodes.empty()) {
-    return {{"nodes", Health::kFailed, "no agent ever connected",
+    return {{"nodes", Health::kFailed, "no agent is known",
              "start switchyard-agent --coordinator HOST:PORT on each machine"}};
   }
   std::vector<HealthCheck> checks;
   int ready = 0;
   for (const v1::Node& node : nodes) {
-    const absl::Time heard = absl::FromUnixSeconds(node.last_heartbeat_time().seconds());
+    const std::string since =
+        node.has_last_heartbeat_time()
+            ? absl::StrCat("was last heard ",
+                           FormatDuration(absl::ToDoubleSeconds(
+                               now - absl::FromUnixSeconds(node.last_heartbeat_time().seconds()))),
+                           " ago")
+            : "has not been heard since the coordinator started";
     if (node.state() == v1::NODE_STATE_READY) {
       ++ready;
       continue;
     }
-    checks.push_back({"nodes", Health::kFailed,
-                      absl::StrCat(ShortNode(node), " was last heard ",
-                                   FormatDuration(absl::ToDoubleSeconds(now - heard)), " ago"),
-                      "on that machine: does switchyard-agent run, and what does its log end with? "
-                      "`switchyard-agent doctor` looks at the machine"});
+    checks.push_back({"nodes", Health::kFailed, absl::StrCat(ShortNode(node), " ", since),
+                      absl::StrCat("on that machine: does switchyard-agent run, and what does its "
+                                   "log end with? `switchyard-agent doctor` looks at the machine. "
+                                   "Gone for good: `switchyard node forget ",
+                                   ShortNode(node), "`")});
   }
   checks.push_back(
       {"nodes", Health::kOk, absl::StrCat(ready, " of ", nodes.size(), " nodes are ready"), ""});

@@ -1,8 +1,9 @@
-// nodes and node cordon|uncordon|drain.
+// nodes and node cordon|uncordon|drain|forget.
 #include <algorithm>
 #include <map>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/status_macros.h"
@@ -54,7 +55,7 @@ absl::StatusOr<int> List(CliContext& context) {
     return kExitOk;
   }
   if (nodes.nodes().empty()) {
-    context.io.out << "No node ever connected. Start one with: switchyard-agent --coordinator "
+    context.io.out << "No node is known. Start one with: switchyard-agent --coordinator "
                    << context.options.coordinator.address << " --node NAME\n";
     return kExitOk;
   }
@@ -63,6 +64,10 @@ absl::StatusOr<int> List(CliContext& context) {
   for (const v1::Node& node : nodes.nodes()) AddNodeRow(node, absl::Now(), context.io.color, table);
   context.io.out << table.Render();
   return kExitOk;
+}
+
+std::string NodeNameOf(const std::string& name) {
+  return absl::StartsWith(name, "nodes/") ? name : "nodes/" + name;
 }
 
 template <typename Request>
@@ -76,7 +81,7 @@ void AddNodeAction(CLI::App& parent, CommandBody& chosen, const char* verb, cons
     chosen = [name, method](CliContext& context) -> absl::StatusOr<int> {
       const ApiClient client(context.options.coordinator);
       Request request;
-      request.set_name(name->rfind("nodes/", 0) == 0 ? *name : "nodes/" + *name);
+      request.set_name(NodeNameOf(*name));
       SWITCHYARD_ASSIGN_OR_RETURN(const v1::Node node,
                                   client.Call(method, client.nodes(), request));
       if (context.options.json) {
@@ -84,6 +89,25 @@ void AddNodeAction(CLI::App& parent, CommandBody& chosen, const char* verb, cons
       } else {
         context.io.out << ShortName(node.name()) << ": " << NodeWord(node) << "\n";
       }
+      return kExitOk;
+    };
+  });
+}
+
+void AddForget(CLI::App& parent, CommandBody& chosen) {
+  auto name = std::make_shared<std::string>();
+  CLI::App* command = parent.add_subcommand("forget", "Remove a machine that is gone for good");
+  command->add_option("node", *name, "Node name")->required();
+  command->callback([&chosen, name] {
+    chosen = [name](CliContext& context) -> absl::StatusOr<int> {
+      const ApiClient client(context.options.coordinator);
+      v1::DeleteNodeRequest request;
+      request.set_name(NodeNameOf(*name));
+      SWITCHYARD_ASSIGN_OR_RETURN(
+          const v1::DeleteNodeResponse response,
+          client.Call(&v1::NodeService::Stub::DeleteNode, client.nodes(), request));
+      context.io.out << (context.options.json ? JsonText(response)
+                                              : ShortName(request.name()) + ": forgotten\n");
       return kExitOk;
     };
   });
@@ -104,6 +128,7 @@ void AddNodeCommands(CLI::App& app, CommandBody& chosen) {
                                          &Stub::UncordonNode);
   AddNodeAction<v1::DrainNodeRequest>(
       *node, chosen, "drain", "Save the node's jobs and move them elsewhere", &Stub::DrainNode);
+  AddForget(*node, chosen);
 }
 
 }  // namespace switchyard::coordinator

@@ -24,6 +24,7 @@ absl::Status JobBook::Load(StoreSnapshot* snapshot) {
   dirty_.clear();
   dirty_checkpoints_.clear();
   dirty_nodes_.clear();
+  removed_nodes_.clear();
   removed_.clear();
   requests_.clear();
   batch_ = WriteBatch();
@@ -138,6 +139,14 @@ void JobBook::PutCheckpoint(const CheckpointRecord& record) {
 void JobBook::PutNode(const NodeRecord& record) {
   nodes_[record.node().name()] = record;
   dirty_nodes_.insert(record.node().name());
+  removed_nodes_.erase(record.node().name());
+}
+
+void JobBook::RemoveNode(const std::string& name) {
+  std::erase_if(batch_.events, [&](const v1::Event& event) { return event.resource() == name; });
+  nodes_.erase(name);
+  dirty_nodes_.erase(name);
+  removed_nodes_.insert(name);
 }
 
 void JobBook::AddRequest(const std::string& request_id, const std::string& hash,
@@ -156,7 +165,8 @@ std::string JobBook::PendingRequest(const std::string& request_id, std::string* 
 
 bool JobBook::dirty() const {
   return !batch_.empty() || !dirty_.empty() || !dirty_checkpoints_.empty() ||
-         !dirty_nodes_.empty() || !removed_.empty() || !requests_.empty();
+         !dirty_nodes_.empty() || !removed_nodes_.empty() || !removed_.empty() ||
+         !requests_.empty();
 }
 
 absl::StatusOr<Committed> JobBook::Commit() {
@@ -183,6 +193,7 @@ absl::StatusOr<Committed> JobBook::Commit() {
     batch_.put_checkpoints.push_back(checkpoints_.at(uid).at(name));
   }
   for (const std::string& name : dirty_nodes_) batch_.put_nodes.push_back(nodes_.at(name));
+  batch_.delete_nodes.assign(removed_nodes_.begin(), removed_nodes_.end());
   // A failed batch must not be written with the next one: Load drops it.
   if (absl::Status status = store_.Commit(batch_); !status.ok()) {
     StoreSnapshot snapshot;
@@ -190,11 +201,12 @@ absl::StatusOr<Committed> JobBook::Commit() {
     return status;
   }
   Committed committed{std::move(batch_.changes), std::move(batch_.events),
-                      std::move(batch_.put_checkpoints)};
+                      std::move(batch_.put_checkpoints), std::move(batch_.delete_nodes)};
   batch_ = WriteBatch();
   dirty_.clear();
   dirty_checkpoints_.clear();
   dirty_nodes_.clear();
+  removed_nodes_.clear();
   removed_.clear();
   requests_.clear();
   return committed;

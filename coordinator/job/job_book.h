@@ -57,6 +57,7 @@ struct Committed {
   std::vector<ChangeRecord> changes;
   std::vector<v1::Event> events;
   std::vector<store::v1::CheckpointRecord> checkpoints;
+  std::vector<std::string> removed_nodes;  // resource names
 };
 
 class JobBook {
@@ -94,6 +95,8 @@ class JobBook {
 
   const std::map<std::string, store::v1::NodeRecord>& nodes() const { return nodes_; }
   void PutNode(const store::v1::NodeRecord& record);
+  // "nodes/{node}", and its events. Taken back by a PutNode before the next Commit.
+  void RemoveNode(const std::string& name);
 
   bool dirty() const;
   absl::StatusOr<Committed> Commit();
@@ -117,6 +120,7 @@ class JobBook {
   std::set<std::string> dirty_;  // uids
   std::set<std::pair<std::string, std::string>> dirty_checkpoints_;
   std::set<std::string> dirty_nodes_;
+  std::set<std::string> removed_nodes_;
   std::vector<std::pair<std::string, std::string>> removed_;     // uid, name
   std::vector<std::pair<RequestRecord, std::string>> requests_;  // and uid
   WriteBatch batch_;

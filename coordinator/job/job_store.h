@@ -35,13 +35,15 @@ struct WriteBatch {
   std::vector<std::string> delete_jobs;  // uids; their checkpoints and events go too
   std::vector<store::v1::CheckpointRecord> put_checkpoints;
   std::vector<store::v1::NodeRecord> put_nodes;
-  std::vector<v1::Event> events;      // sequence set by the caller, growing
-  std::vector<ChangeRecord> changes;  // revisions share the events' numbers
+  std::vector<std::string> delete_nodes;  // resource names; their events go too
+  std::vector<v1::Event> events;          // sequence set by the caller, growing
+  std::vector<ChangeRecord> changes;      // revisions share the events' numbers
   std::vector<RequestRecord> requests;
 
   bool empty() const {
     return put_jobs.empty() && delete_jobs.empty() && put_checkpoints.empty() &&
-           put_nodes.empty() && events.empty() && changes.empty() && requests.empty();
+           put_nodes.empty() && delete_nodes.empty() && events.empty() && changes.empty() &&
+           requests.empty();
   }
 };
 

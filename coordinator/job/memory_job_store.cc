@@ -26,6 +26,10 @@ absl::Status MemoryJobStore::Commit(const WriteBatch& batch) {
     --failing_commits_;
     return absl::ResourceExhaustedError("database or disk is full");
   }
+  for (const std::string& name : batch.delete_nodes) {
+    std::erase_if(events_, [&](const v1::Event& event) { return event.resource() == name; });
+    nodes_.erase(name);
+  }
   for (const auto& record : batch.put_jobs) jobs_[record.job().uid()] = record;
   for (const auto& record : batch.put_checkpoints) {
     checkpoints_[record.job_uid() + "/" + record.checkpoint().name()] = record;

@@ -136,6 +136,14 @@ absl::Status SqliteJobStore::Commit(const WriteBatch& batch) {
         statement.exec();
       }
     }
+    for (const std::string& name : batch.delete_nodes) {
+      for (const char* sql :
+           {"DELETE FROM events WHERE resource = ?", "DELETE FROM nodes WHERE name = ?"}) {
+        auto statement = impl_->Prepare(sql);
+        statement.bind(1, name);
+        statement.exec();
+      }
+    }
     for (const auto& record : batch.put_jobs) {
       auto statement = impl_->Prepare("INSERT OR REPLACE INTO jobs VALUES(?, ?, ?, ?, ?, ?)");
       statement.bind(1, record.job().uid());

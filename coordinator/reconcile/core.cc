@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "coordinator/checkpoint/checkpoint_keeper.h"
+#include "coordinator/job/names.h"
 #include "coordinator/job/proto_time.h"
 #include "coordinator/launch/allocation.h"
 #include "coordinator/spec/validate.h"
@@ -118,6 +119,8 @@ void Core::OnMessage(uint64_t session, const std::string& node,
       agent::v1::ConnectResponse response;
       response.mutable_heartbeat_ack()->set_sequence(message.heartbeat().sequence());
       transport_.Send(session, response);
+      for (JobObserver* observer : observers_)
+        observer->OnNodeHeard(entry->node.name(), context_.clock.Wall());
       break;
     }
     case agent::v1::ConnectRequest::kAttemptStatus:
@@ -242,11 +245,13 @@ void Core::RemoveLeftNodes() {
   for (const auto& [name, entry] : nodes_.nodes()) {
     if (entry.allocated && !entry.connected() && current.count(name) == 0) gone.push_back(name);
   }
-  for (const std::string& name : gone) {
-    nodes_.Remove(name);
-    published_nodes_.erase(name);
-    for (JobObserver* observer : observers_) observer->OnNodeRemoved("nodes/" + name);
-  }
+  for (const std::string& name : gone) RemoveNode(name);
+}
+
+void Core::RemoveNode(const std::string& name) {
+  nodes_.Remove(name);
+  published_nodes_.erase(name);
+  for (JobObserver* observer : observers_) observer->OnNodeRemoved("nodes/" + name);
 }
 
 void Core::TickNodes() {
@@ -301,6 +306,10 @@ absl::Status Core::Flush() {
     return committed.status();
   }
   for (CoreListener* listener : listeners_) listener->OnCommitted(*committed);
+  for (const std::string& name : committed->removed_nodes) {
+    RemoveNode(*ParseNodeName(name));
+    log::Info("node.forgotten", {{"node", name}});
+  }
   for (const ChangeRecord& change : committed->changes) {
     for (JobObserver* observer : observers_) {
       if (change.job) {
@@ -367,6 +376,7 @@ v1::Node Core::NodeView(const std::string& name) const {
       }
     }
   }
+  if (entry->incarnation.empty()) return node;  // known from the store only
   const auto silence = context_.clock.Steady() - entry->last_heard;
   *node.mutable_last_heartbeat_time() = ToTimestamp(
       context_.clock.Wall() - std::chrono::duration_cast<Clock::WallTime::duration>(silence));

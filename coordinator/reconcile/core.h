@@ -64,6 +64,7 @@ class Core {
   void TickNodes();
   // Nodes that were lent for an attempt which is over.
   void RemoveLeftNodes();
+  void RemoveNode(const std::string& name);
   void PublishLive();
   void PublishNodes();
 

@@ -6,6 +6,7 @@
 
 #include <string>
 
+#include "common/clock.h"
 #include "switchyard/v1/job.pb.h"
 #include "switchyard/v1/metrics.pb.h"
 #include "switchyard/v1/node.pb.h"
@@ -26,9 +27,11 @@ class JobObserver {
   // A job was deleted; `name` is its resource name.
   virtual void OnJobRemoved(const std::string& name) = 0;
   // A node joined or changed its state, flags or slots' holders.
-  // "nodes/{node}", lent for an attempt, is gone for good.
-  virtual void OnNodeRemoved(const std::string& /*name*/) {}
   virtual void OnNodeChanged(const v1::Node& node) = 0;
+  // A heartbeat of "nodes/{node}" arrived.
+  virtual void OnNodeHeard(const std::string& /*name*/, Clock::WallTime /*time*/) {}
+  // "nodes/{node}" is gone for good: forgotten, or lent for an attempt that is over.
+  virtual void OnNodeRemoved(const std::string& /*name*/) {}
 };
 
 }  // namespace switchyard::coordinator

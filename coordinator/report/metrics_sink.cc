@@ -6,6 +6,11 @@
 namespace switchyard::coordinator {
 namespace {
 
+constexpr const char* kNodeStates[] = {"ready", "suspect", "lost"};
+
+// nodes/a -> a
+std::string NodeLabel(const std::string& name) { return name.substr(name.find('/') + 1); }
+
 std::string NodeStateLabel(const v1::Node& node) {
   switch (node.state()) {
     case v1::NODE_STATE_READY:
@@ -28,6 +33,11 @@ MetricsSink::MetricsSink(telemetry::Registry& registry, const Clock& clock,
       queue_depth_(
           registry.AddGauge("switchyard_queue_depth", "Jobs that wait for slots.", {"project"})),
       nodes_(registry.AddGauge("switchyard_nodes", "Nodes by state.", {"state"})),
+      node_state_(registry.AddGauge("switchyard_node_state",
+                                    "1 for the state that the node is in, 0 for every other.",
+                                    {"node", "state"})),
+      node_heard_(registry.AddGauge("switchyard_node_last_heartbeat_timestamp_seconds",
+                                    "When the node was last heard, Unix time.", {"node"})),
       slots_(registry.AddGauge("switchyard_slots", "Slots of nodes that are ready, by use.",
                                {"use"})) {
   registry
@@ -98,17 +108,30 @@ void MetricsSink::OnJobRemoved(const std::string& name) {
 void MetricsSink::OnNodeChanged(const v1::Node& node) {
   absl::MutexLock lock(&mutex_);
   known_nodes_[node.name()] = node;
+  for (const char* state : kNodeStates)
+    node_state_.Set(state == NodeStateLabel(node) ? 1 : 0, {NodeLabel(node.name()), state});
+  if (node.has_last_heartbeat_time()) {
+    node_heard_.Set(static_cast<double>(node.last_heartbeat_time().seconds()),
+                    {NodeLabel(node.name())});
+  }
   CountNodes();
+}
+
+void MetricsSink::OnNodeHeard(const std::string& name, Clock::WallTime time) {
+  node_heard_.Set(std::chrono::duration<double>(time.time_since_epoch()).count(),
+                  {NodeLabel(name)});
 }
 
 void MetricsSink::OnNodeRemoved(const std::string& name) {
   absl::MutexLock lock(&mutex_);
   known_nodes_.erase(name);
+  registry_.RemoveSeries({{"node", NodeLabel(name)}});
   CountNodes();
 }
 
 void MetricsSink::CountNodes() {
-  std::map<std::string, int> by_state = {{"ready", 0}, {"suspect", 0}, {"lost", 0}};
+  std::map<std::string, int> by_state;
+  for (const char* state : kNodeStates) by_state[state] = 0;
   std::map<std::string, int> by_use = {{"free", 0}, {"used", 0}, {"cordoned", 0}};
   for (const auto& [name, known] : known_nodes_) {
     ++by_state[NodeStateLabel(known)];

@@ -2,7 +2,8 @@
 // them.
 //
 // Called on the coordinator's writer thread; scraped from another. Knows nothing of the store. A
-// job's series go 15 minutes after it ended, or at once when it is deleted.
+// job's series go 15 minutes after it ended, or at once when it is deleted; a node's when it is
+// forgotten.
 #pragma once
 
 #include <chrono>
@@ -32,6 +33,7 @@ class MetricsSink final : public JobObserver {
   void OnExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) override;
   void OnJobRemoved(const std::string& name) override;
   void OnNodeChanged(const v1::Node& node) override;
+  void OnNodeHeard(const std::string& name, Clock::WallTime time) override;
   void OnNodeRemoved(const std::string& name) override;
 
   // Forgets jobs that ended long enough ago, and counts the time of the others up to now. Call it
@@ -66,6 +68,8 @@ class MetricsSink final : public JobObserver {
   GoodputSeries goodput_;
   telemetry::Gauge queue_depth_;
   telemetry::Gauge nodes_;
+  telemetry::Gauge node_state_;
+  telemetry::Gauge node_heard_;
   telemetry::Gauge slots_;
   absl::Mutex mutex_;
   std::map<std::string, Tracked> jobs_ ABSL_GUARDED_BY(mutex_);

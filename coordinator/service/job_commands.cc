@@ -1,5 +1,6 @@
 #include "coordinator/service/job_commands.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,7 @@
 #include "coordinator/job/names.h"
 #include "coordinator/job/proto_time.h"
 #include "coordinator/plan/plan_text.h"
+#include "coordinator/reconcile/attempt_facts.h"
 #include "coordinator/spec/output_directory.h"
 
 namespace switchyard::coordinator {
@@ -325,6 +327,28 @@ absl::Status SetNode(CoreContext& core, const std::string& node, NodeWish wish) 
                      : wish == NodeWish::kCordon ? "NodeCordoned"
                                                  : "NodeUncordoned",
                      v1::EVENT_SEVERITY_INFO, "on request");
+  return absl::OkStatus();
+}
+
+absl::Status DeleteNode(CoreContext& core, const std::string& node) {
+  const std::string name = absl::StrCat("nodes/", node);
+  const NodeEntry* entry = core.nodes.Find(node);
+  if (entry == nullptr) return rpc::NotFound("switchyard.v1.Node", name);
+  if (entry->connected()) {
+    return rpc::Error(absl::StatusCode::kFailedPrecondition, "NODE_CONNECTED",
+                      absl::StrCat(name,
+                                   " is connected; stop its agent first, or take it out of "
+                                   "use with DrainNode"));
+  }
+  for (const auto& [uid, record] : core.book.jobs()) {
+    if (!record.has_launch()) continue;
+    const std::vector<std::string> nodes = NodesOf(record);
+    if (std::find(nodes.begin(), nodes.end(), node) == nodes.end()) continue;
+    return rpc::Error(absl::StatusCode::kFailedPrecondition, "NODE_IN_USE",
+                      absl::StrCat(name, " holds attempt ", record.job().epoch(), " of ",
+                                   record.job().name(), "; wait until that is over"));
+  }
+  core.book.RemoveNode(name);
   return absl::OkStatus();
 }
 

@@ -44,5 +44,7 @@ absl::Status DeleteCheckpoint(CoreContext& core, const std::string& name);
 enum class NodeWish { kCordon, kUncordon, kDrain };
 // `node` is a bare node name.
 absl::Status SetNode(CoreContext& core, const std::string& node, NodeWish wish);
+// FailedPrecondition while the node is connected or an attempt is on it.
+absl::Status DeleteNode(CoreContext& core, const std::string& node);
 
 }  // namespace switchyard::coordinator

@@ -179,4 +179,18 @@ NodeServiceImpl::Unary* NodeServiceImpl::DrainNode(Context* context,
   return ChangeNode(context, loop_, request->name(), NodeWish::kDrain, response);
 }
 
+NodeServiceImpl::Unary* NodeServiceImpl::DeleteNode(Context* context,
+                                                    const v1::DeleteNodeRequest* request,
+                                                    v1::DeleteNodeResponse*) {
+  return OnWriter(
+      context, loop_,
+      [name = request->name()](Core& core) -> absl::StatusOr<std::string> {
+        std::string node;
+        SWITCHYARD_ASSIGN_OR_RETURN(node, BareName(name));
+        SWITCHYARD_RETURN_IF_ERROR(coordinator::DeleteNode(core.context(), node));
+        return node;
+      },
+      [](Core&, const std::string&) {});
+}
+
 }  // namespace switchyard::coordinator

@@ -48,6 +48,7 @@ class NodeServiceImpl final : public v1::NodeService::CallbackService {
   Unary* CordonNode(Context*, const v1::CordonNodeRequest*, v1::Node*) override;
   Unary* UncordonNode(Context*, const v1::UncordonNodeRequest*, v1::Node*) override;
   Unary* DrainNode(Context*, const v1::DrainNodeRequest*, v1::Node*) override;
+  Unary* DeleteNode(Context*, const v1::DeleteNodeRequest*, v1::DeleteNodeResponse*) override;
 
  private:
   CoreLoop& loop_;

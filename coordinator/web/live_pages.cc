@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "common/content_hash.h"
 #include "coordinator/report/html_report.h"
 #include "coordinator/report/html_text.h"
@@ -100,6 +101,7 @@ http::Response LivePages::JobReport(const http::Request& request) const {
   auto samples = metrics_.Query(job->uid(), 0, -1, kSamples);
   auto load = metrics_.Load(job->uid());
   if (!samples.ok() || !load.ok()) {
+  input.now = absl::Now();
     return Problem(request, 503, "The job's records cannot be read",
                    std::string((samples.ok() ? load.status() : samples.status()).message()));
   }

@@ -160,6 +160,13 @@ def cluster():
     nodes = [
         chart("Slots by use", ("switchyard_slots", "{{use}}"), stacked=True, least=0),
         chart("Nodes by state", ("switchyard_nodes", "{{state}}"), stacked=True, least=0),
+        chart("Nodes that are not ready", ('switchyard_node_state{state!="ready"}', "{{node}} {{state}}"), least=0),
+        chart(
+            "Time since the last heartbeat",
+            ("time() - switchyard_node_last_heartbeat_timestamp_seconds", "{{node}}"),
+            unit="s",
+            least=0,
+        ),
         chart("Slots used by node", ("switchyard_agent_slots_used / switchyard_agent_slots", "{{instance}}"), unit="percentunit", least=0),
         chart("Restarts", ("sum by (project, job) (increase(switchyard_job_restarts_total[10m]))", "{{project}}/{{job}}"), least=0),
     ]
@@ -258,6 +265,11 @@ def experts():
             width=WIDTH,
             least=0,
             note="At the newest sample; switchyard experts JOB draws the matrix of layers and experts.",
+        ),
+        chart(
+            "Load-balancing loss",
+            (f"switchyard_job_aux_loss{JOB}", "{{job}}"),
+            note="Before its coefficient.",
         ),
         chart("Idle experts over all layers", (f"switchyard_job_dead_experts{JOB}", "{{job}}"), least=0),
         chart(

@@ -139,7 +139,7 @@ TEST_F(CliTest, ExpertsDegradeToNumbersInAPipe) {
 
 TEST_F(CliTest, NodesShowsWhoHoldsTheSlots) {
   EXPECT_EQ(Run({"nodes"}), 0);
-  EXPECT_THAT(out, HasSubstr("No node ever connected"));
+  EXPECT_THAT(out, HasSubstr("No node is known"));
   server.nodes.node.set_name("nodes/a");
   server.nodes.node.set_state(v1::NODE_STATE_READY);
   for (int i = 0; i < 2; ++i) server.nodes.node.add_slots()->set_device("cpu");
@@ -150,8 +150,10 @@ TEST_F(CliTest, NodesShowsWhoHoldsTheSlots) {
   EXPECT_EQ(out, "a: READY, draining\n");
   EXPECT_EQ(Run({"node", "cordon", "a"}), 0);
   EXPECT_EQ(Run({"node", "uncordon", "nodes/a"}), 0);
-  EXPECT_THAT(server.nodes.actions,
-              ElementsAre("DrainNode nodes/a", "CordonNode nodes/a", "UncordonNode nodes/a"));
+  EXPECT_EQ(Run({"node", "forget", "a"}), 0);
+  EXPECT_EQ(out, "a: forgotten\n");
+  EXPECT_THAT(server.nodes.actions, ElementsAre("DrainNode nodes/a", "CordonNode nodes/a",
+                                                "UncordonNode nodes/a", "DeleteNode nodes/a"));
 }
 
 TEST_F(CliTest, CheckpointsAreListedAndAskedFor) {
@@ -202,6 +204,7 @@ TEST_F(CliTest, EveryCommandWritesValidJson) {
       {"metrics", "demo"},
       {"nodes"},
       {"node", "drain", "a"},
+      {"node", "forget", "a"},
       {"version"},
       {"report", "demo", "-o", directory + "/r.html"},
       {"down", "--state-dir", directory}};

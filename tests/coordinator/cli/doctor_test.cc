@@ -50,12 +50,15 @@ TEST(DoctorChecksTest, AClockIsWrongOnlyBeyondWhatTheRoundTripHides) {
   EXPECT_EQ(wrong.message, "the coordinator's clock is 3.000 s behind this one's (+- 0.005 s)");
 }
 
-TEST(DoctorChecksTest, ALostNodeSaysSinceWhen) {
+TEST(DoctorChecksTest, ALostNodeSaysSinceWhenAndHowItIsForgotten) {
   v1::Node lost = NodeOf("a", "1", v1::NODE_STATE_LOST);
   lost.mutable_last_heartbeat_time()->set_seconds(1000);
   const auto checks = CheckNodes({lost}, absl::FromUnixSeconds(1090));
   EXPECT_THAT(checks[0].message, HasSubstr("a was last heard 1 m 30 s ago"));
+  EXPECT_THAT(checks[0].fix, HasSubstr("`switchyard node forget a`"));
   EXPECT_THAT(checks[1].message, HasSubstr("0 of 1"));
+  EXPECT_EQ(CheckNodes({NodeOf("b", "1", v1::NODE_STATE_LOST)}, absl::Now())[0].message,
+            "b has not been heard since the coordinator started");
 }
 
 TEST(DoctorChecksTest, ACertificateIsWarnedOfAWeekBeforeItsEnd) {

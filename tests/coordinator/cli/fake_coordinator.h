@@ -173,6 +173,11 @@ class FakeNodes final : public v1::NodeService::Service {
     response->set_draining(true);
     return grpc::Status::OK;
   }
+  grpc::Status DeleteNode(grpc::ServerContext*, const v1::DeleteNodeRequest* request,
+                          v1::DeleteNodeResponse*) override {
+    actions.push_back("DeleteNode " + request->name());
+    return grpc::Status::OK;
+  }
 };
 
 class FakeCheckpoints final : public v1::CheckpointService::Service {

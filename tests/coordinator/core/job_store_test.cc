@@ -94,6 +94,23 @@ TEST_F(JobStoreTest, DeletingAJobTakesItsCheckpointsAndEventsAlong) {
   EXPECT_THAT(*store->ListEvents("n2", 0, 10), SizeIs(1));
 }
 
+TEST_F(JobStoreTest, DeletingANodeTakesItsEventsAlong) {
+  auto store = Open();
+  WriteBatch batch;
+  for (const char* name : {"nodes/a", "nodes/b"})
+    batch.put_nodes.emplace_back().mutable_node()->set_name(name);
+  batch.events = {EventOf(1, "nodes/a"), EventOf(2, "nodes/b")};
+  ASSERT_TRUE(store->Commit(batch).ok());
+  WriteBatch removal;
+  removal.delete_nodes = {"nodes/a"};
+  ASSERT_FALSE(removal.empty());
+  ASSERT_TRUE(store->Commit(removal).ok());
+  ASSERT_THAT(store->Load()->nodes, SizeIs(1));
+  EXPECT_EQ(store->Load()->nodes[0].node().name(), "nodes/b");
+  EXPECT_THAT(*store->ListEvents("nodes/a", 0, 10), SizeIs(0));
+  EXPECT_THAT(*store->ListEvents("nodes/b", 0, 10), SizeIs(1));
+}
+
 TEST_F(JobStoreTest, ABatchThatCannotBeWrittenLeavesNothing) {
   auto store = Open();
   WriteBatch batch;
@@ -144,6 +161,31 @@ TEST(JobBookTest, AFailedCommitLeavesMemoryAsTheStoreIs) {
   EXPECT_EQ(book.Commit().status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(book.Find("u")->job().state(), v1::JOB_STATE_QUEUED);
   EXPECT_FALSE(book.dirty());
+  EXPECT_TRUE(store.events().empty());
+}
+
+TEST(JobBookTest, ANodeIsRemovedWithTheCommitUnlessItComesBackBefore) {
+  MemoryJobStore store;
+  SystemClock clock;
+  JobBook book(store, clock);
+  store::v1::NodeRecord record;
+  record.mutable_node()->set_name("nodes/a");
+  book.PutNode(record);
+  ASSERT_TRUE(book.Commit().ok());
+  store.FailCommits(1);
+  book.RemoveNode("nodes/a");
+  EXPECT_FALSE(book.Commit().ok());
+  EXPECT_THAT(book.nodes(), SizeIs(1)) << "as the store has it";
+  EXPECT_FALSE(book.dirty());
+
+  book.RemoveNode("nodes/a");
+  book.PutNode(record);
+  EXPECT_THAT(book.Commit()->removed_nodes, SizeIs(0));
+  EXPECT_THAT(store.Load()->nodes, SizeIs(1));
+  book.AddEvent("nodes/a", 0, "NodeLost", v1::EVENT_SEVERITY_WARNING, "");
+  book.RemoveNode("nodes/a");
+  EXPECT_THAT(book.Commit()->removed_nodes, testing::ElementsAre("nodes/a"));
+  EXPECT_THAT(store.Load()->nodes, SizeIs(0));
   EXPECT_TRUE(store.events().empty());
 }
 

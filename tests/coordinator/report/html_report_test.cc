@@ -49,9 +49,9 @@ TEST(HtmlReportTest, ShowsEverySectionOfAFinishedJob) {
   const std::string page = RenderHtmlReport(DemoReport());
   for (const char* text :
        {"foldoc-qa", "SUCCEEDED", "Held-out loss", "9.0700 before training", "Throughput",
-        "96 % of predicted", "saved activations", "measured peak", "reduce gradients",
-        "layer 3, expert 17: 0 tokens", "RankFailed", "expert_parallel 1 is predicted to be slower",
-        "/data/foldoc/train.jsonl"}) {
+        "Load-balancing loss</span><b>1.0513</b>", "96 % of predicted", "saved activations",
+        "measured peak", "reduce gradients", "layer 3, expert 17: 0 tokens", "RankFailed",
+        "expert_parallel 1 is predicted to be slower", "/data/foldoc/train.jsonl"}) {
     EXPECT_THAT(page, HasSubstr(text));
   }
   EXPECT_EQ(FirstUnbalancedTag(Body(page)), "");
@@ -97,6 +97,28 @@ TEST(HtmlReportTest, AJobThatNeverRanHasAPageOfEmptyStates) {
                     HasSubstr("The job has no plan."), HasSubstr("No events."),
                     HasSubstr("never launched")));
   EXPECT_EQ(FirstUnbalancedTag(Body(page)), "");
+}
+
+TEST(HtmlReportTest, WhatHasNotEndedRanUntilNow) {
+  ReportInput input;
+  input.job.set_name("projects/default/jobs/new");
+  input.job.set_state(v1::JOB_STATE_RUNNING);
+  input.job.mutable_start_time()->set_seconds(1000);
+  input.job.mutable_update_time()->set_seconds(1000);
+  input.now = absl::FromUnixSeconds(1095);
+  for (int epoch = 1; epoch <= 2; ++epoch) {
+    auto& attempt = *input.job.add_attempts();
+    attempt.set_epoch(epoch);
+    attempt.mutable_start_time()->set_seconds(1000 + (epoch - 1) * 50);
+  }
+  input.job.mutable_attempts(0)->mutable_end_time()->set_seconds(1030);
+  std::string page = RenderHtmlReport(input);
+  EXPECT_THAT(
+      page, AllOf(HasSubstr("<b>1 m 35 s</b>"), HasSubstr(">30 s</td>"), HasSubstr(">45 s</td>")));
+  input.job.clear_start_time();
+  input.job.clear_attempts();
+  page = RenderHtmlReport(input);
+  EXPECT_THAT(page, HasSubstr("<b>-</b>"));
 }
 
 TEST(HtmlReportTest, NumbersThatAreNotFiniteNeverReachTheDrawing) {

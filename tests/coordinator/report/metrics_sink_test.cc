@@ -53,6 +53,7 @@ class MetricsSinkTest : public ::testing::Test {
     sample.set_step(step);
     sample.set_epoch(epoch);
     sample.set_loss(2.5);
+    sample.set_aux_loss(1.25);
     sample.set_tokens(100);
     (*sample.mutable_phase_seconds())["forward"] = 0.25;
     return sample;
@@ -99,6 +100,12 @@ TEST_F(MetricsSinkTest, AStepThatComesAgainWithItsHeldOutLossIsCountedOnce) {
   EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_job_tokens_total{job=\"a\",project=\"p\"} 200\n"),
                             HasSubstr("switchyard_job_eval_loss{job=\"a\",project=\"p\"} 3.5\n"),
                             HasSubstr("phase=\"forward\",project=\"p\"} 0.5\n")));
+}
+
+TEST_F(MetricsSinkTest, TheLossesOfAStepStandBesideEachOther) {
+  sink.OnStep(Job(v1::JOB_STATE_RUNNING), Step(1));
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_job_loss{job=\"a\",project=\"p\"} 2.5\n"),
+                            HasSubstr("switchyard_job_aux_loss{job=\"a\",project=\"p\"} 1.25\n")));
 }
 
 TEST_F(MetricsSinkTest, SeriesOfAJobGoFifteenMinutesAfterItsEnd) {
@@ -232,6 +239,26 @@ TEST_F(MetricsSinkTest, NodesAndSlotsAreCountedByStateAndUse) {
   sink.OnNodeChanged(node);
   EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_nodes{state=\"lost\"} 1\n"),
                             HasSubstr("switchyard_slots{use=\"free\"} 0\n")));
+}
+
+TEST_F(MetricsSinkTest, ANodeHasSeriesOfItsOwnUntilItIsRemoved) {
+  v1::Node node;
+  node.set_name("nodes/a");
+  node.set_state(v1::NODE_STATE_LOST);  // known from the store, never heard
+  sink.OnNodeChanged(node);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_node_state{node=\"a\",state=\"lost\"} 1\n"),
+                            HasSubstr("switchyard_node_state{node=\"a\",state=\"ready\"} 0\n"),
+                            Not(HasSubstr("heartbeat_timestamp_seconds{node"))));
+  node.set_state(v1::NODE_STATE_READY);
+  node.mutable_last_heartbeat_time()->set_seconds(1000);
+  sink.OnNodeChanged(node);
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_node_state{node=\"a\",state=\"lost\"} 0\n"),
+                            HasSubstr("_last_heartbeat_timestamp_seconds{node=\"a\"} 1000\n")));
+  sink.OnNodeHeard("nodes/a", Clock::WallTime(std::chrono::seconds(1002)));
+  EXPECT_THAT(Text(), HasSubstr("_last_heartbeat_timestamp_seconds{node=\"a\"} 1002\n"));
+  sink.OnNodeRemoved("nodes/a");
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_nodes{state=\"ready\"} 0\n"),
+                            Not(HasSubstr("{node=\"a\""))));
 }
 
 // Rows "| `name` | type | unit | labels | meaning |" of the coordinator's tables in

@@ -164,9 +164,11 @@ void IgnoreHarmless(ConfigReader& reader) {
 }
 
 void ReadExperts(ConfigReader& reader, ModelShape& shape) {
-  const int64_t experts = reader.Integer("num_experts", 128, 0, kMaxExperts);
-  shape.num_experts = reader.Integer("num_local_experts", experts, 0, kMaxExperts);
-  if (reader.Has("num_experts") && shape.num_experts != experts) {
+  // -1: absent or refused, so that there is nothing to contradict.
+  const int64_t experts = reader.Integer("num_experts", -1, 0, kMaxExperts);
+  shape.num_experts =
+      reader.Integer("num_local_experts", experts >= 0 ? experts : 128, 0, kMaxExperts);
+  if (experts >= 0 && shape.num_experts != experts) {
     reader.Violation("num_local_experts", absl::StrFormat("contradicts num_experts (%d)", experts));
   }
   shape.moe_intermediate_size = reader.Integer("moe_intermediate_size", 768, 1, kMaxWidth);

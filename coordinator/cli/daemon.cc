@@ -7,11 +7,9 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
@@ -105,50 +103,6 @@ absl::Status StopDaemon(const Daemon& daemon, absl::Duration grace) {
   if (!IsRunning(daemon)) return absl::OkStatus();
   return absl::InternalError(
       absl::StrCat("the ", daemon.name, ", pid ", daemon.pid, ", does not end"));
-}
-
-absl::StatusOr<std::vector<Daemon>> ReadDaemons(const std::string& file) {
-  std::ifstream in(file);
-  if (!in) return std::vector<Daemon>();
-  std::vector<Daemon> daemons;
-  try {
-    const auto document = nlohmann::json::parse(in);
-    for (const auto& entry : document.at("daemons")) {
-      Daemon daemon;
-      daemon.name = entry.at("name");
-      daemon.address = entry.at("address");
-      daemon.log = entry.at("log");
-      daemon.pid = entry.at("pid");
-      daemon.start_ticks = entry.at("start_ticks");
-      daemon.boot_id = entry.at("boot_id");
-      daemons.push_back(std::move(daemon));
-    }
-  } catch (const nlohmann::json::exception& error) {
-    return absl::FailedPreconditionError(absl::StrCat(file, " cannot be read (", error.what(),
-                                                      "); look for running daemons and remove it"));
-  }
-  return daemons;
-}
-
-absl::Status WriteDaemons(const std::string& file, const std::vector<Daemon>& daemons) {
-  nlohmann::ordered_json list = nlohmann::ordered_json::array();
-  for (const Daemon& daemon : daemons) {
-    list.push_back({{"name", daemon.name},
-                    {"address", daemon.address},
-                    {"log", daemon.log},
-                    {"pid", daemon.pid},
-                    {"start_ticks", daemon.start_ticks},
-                    {"boot_id", daemon.boot_id}});
-  }
-  const std::string temporary = file + ".new";
-  std::ofstream out(temporary, std::ios::trunc);
-  out << nlohmann::ordered_json{{"daemons", list}}.dump(2) << "\n";
-  out.close();
-  if (!out || std::rename(temporary.c_str(), file.c_str()) != 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot write ", file, ": ", std::strerror(errno)));
-  }
-  return absl::OkStatus();
 }
 
 std::vector<std::string> LastLines(const std::string& file, size_t count) {

@@ -1,5 +1,4 @@
-// Processes that outlive this program: started detached, recorded in a file, stopped by recorded
-// pid.
+// Processes that outlive this program: started detached, stopped by recorded pid.
 //
 // A pid alone says little: it may belong to another process by now. A record therefore holds the
 // process's start time and the machine's boot id, and only a process that matches all of them is
@@ -34,11 +33,6 @@ absl::StatusOr<Daemon> StartDaemon(const std::string& name, const std::vector<st
 bool IsRunning(const Daemon& daemon);
 // SIGTERM, and SIGKILL after `grace`. OK when it is gone, also when it was gone before.
 absl::Status StopDaemon(const Daemon& daemon, absl::Duration grace);
-
-// The record file of `up`. A missing file is an empty list; an unreadable one an error that names
-// it.
-absl::StatusOr<std::vector<Daemon>> ReadDaemons(const std::string& file);
-absl::Status WriteDaemons(const std::string& file, const std::vector<Daemon>& daemons);
 
 // The last lines of a file, for error messages.
 std::vector<std::string> LastLines(const std::string& file, size_t count);

@@ -8,8 +8,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <iterator>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +26,7 @@
 #include "coordinator/cli/exit_codes.h"
 #include "coordinator/cli/fetch.h"
 #include "coordinator/cli/install_paths.h"
+#include "coordinator/cli/up_record.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -35,16 +36,20 @@ namespace fs = std::filesystem;
 constexpr absl::Duration kStartTimeout = absl::Seconds(30);
 constexpr absl::Duration kStopGrace = absl::Seconds(20);
 constexpr char kNode[] = "local";
+constexpr char kCoordinator[] = "coordinator";
+constexpr size_t kDaemons = 2;    // coordinator and agent
 constexpr int kSecureDays = 365;  // of the certificates and the first token of `up --secure`
 
 struct UpArguments {
   std::string state_dir;
-  std::string bin_dir;
-  std::string metrics = "127.0.0.1:9464";
-  std::string agent_metrics = "127.0.0.1:9465";
-  std::optional<int> cpu_slots;
-  bool secure = false;
-  std::vector<std::string> roots;  // with secure: where models, data and outputs may be
+  UpOptions options;
+};
+
+// One of the two daemons of `up`, whether it runs or not.
+struct Wanted {
+  std::string name;
+  std::string address;
+  std::vector<std::string> command;
 };
 
 std::string DefaultStateDirectory() {
@@ -88,43 +93,43 @@ std::string CommandFor(const std::string& name, const std::string& state_dir) {
 
 std::string RecordFile(const std::string& state_dir) { return absl::StrCat(state_dir, "/up.json"); }
 
-security::SecurityDirectory SecurityOf(const UpArguments& arguments) {
-  return {absl::StrCat(arguments.state_dir, "/security")};
+security::SecurityDirectory SecurityOf(const std::string& state_dir) {
+  return {absl::StrCat(state_dir, "/security")};
 }
 
-// How the agent and this program reach a coordinator that listens at `wanted`; with --secure makes
-// authority, certificates and the first token, once.
-absl::StatusOr<Endpoint> MakeEndpoint(const Endpoint& wanted, const UpArguments& arguments) {
-  Endpoint endpoint = wanted;
-  const size_t colon = wanted.address.rfind(':');
-  const std::string host = wanted.address.substr(0, colon);
+// How the agent and this program reach the coordinator; with --secure makes authority, certificates
+// and the first token, once.
+absl::StatusOr<Endpoint> MakeEndpoint(const UpOptions& options, const std::string& state_dir) {
+  Endpoint endpoint;
+  endpoint.address = options.listen;
+  endpoint.plain_text = options.plain_text;
+  const size_t colon = options.listen.rfind(':');
+  const std::string host = options.listen.substr(0, colon);
   const bool any = host == "0.0.0.0" || host == "[::]";
-  if (any) endpoint.address = absl::StrCat("127.0.0.1", wanted.address.substr(colon));
-  if (!arguments.secure) {
-    endpoint.authority.clear();  // whatever the environment says: this one serves plain text
-    if (rpc::IsLoopback(wanted.address) || wanted.plain_text) return endpoint;
+  if (any) endpoint.address = absl::StrCat("127.0.0.1", options.listen.substr(colon));
+  if (!options.secure) {
+    if (rpc::IsLoopback(options.listen) || options.plain_text) return endpoint;
     return absl::InvalidArgumentError(absl::StrCat(
-        "--coordinator is \"", wanted.address,
+        "--coordinator is \"", options.listen,
         "\", which other machines can reach: add --secure --root DIR for TLS and tokens, or, on a "
         "network where everyone may do everything, --plain-text"));
   }
-  if (arguments.roots.empty()) {
+  if (options.roots.empty()) {
     return absl::InvalidArgumentError(
         "--secure needs --root DIR, as often as needed: the directories that models, data and "
         "outputs of jobs are in");
   }
-  const security::SecurityDirectory directory = SecurityOf(arguments);
+  const security::SecurityDirectory directory = SecurityOf(state_dir);
   if (!fs::exists(directory.Authority())) {
     char name[256] = {};
     std::vector<std::string> hosts = {"127.0.0.1", "localhost"};
     if (gethostname(name, sizeof(name) - 1) == 0) hosts.emplace_back(name);
-    if (!any && !rpc::IsLoopback(wanted.address)) hosts.push_back(host);
+    if (!any && !rpc::IsLoopback(options.listen)) hosts.push_back(host);
     SWITCHYARD_RETURN_IF_ERROR(
         security::InitSecurityDirectory(directory, hosts, {kNode}, kSecureDays, absl::Now()));
   }
   endpoint.authority = directory.Authority();
   endpoint.token_file = directory.FirstToken();
-  endpoint.token.clear();
   return endpoint;
 }
 
@@ -134,8 +139,10 @@ absl::Status StartError(const Daemon& daemon) {
                    absl::StrJoin(LastLines(daemon.log, 10), "\n  ")));
 }
 
-// Until the agent's node is READY in the coordinator.
-absl::Status WaitUntilReady(const Endpoint& endpoint, const std::vector<Daemon>& daemons) {
+// Until the agent's node is READY in the coordinator, which has heard of it since `since`: of an
+// agent that was killed a moment ago it may still think well.
+absl::Status WaitUntilReady(const Endpoint& endpoint, const std::vector<Daemon>& daemons,
+                            absl::Time since) {
   const absl::Time deadline = absl::Now() + kStartTimeout;
   while (absl::Now() < deadline) {
     for (const Daemon& daemon : daemons) {
@@ -145,8 +152,11 @@ absl::Status WaitUntilReady(const Endpoint& endpoint, const std::vector<Daemon>&
     const auto nodes = FetchNodes(ApiClient(endpoint));
     if (nodes.ok()) {
       for (const v1::Node& node : nodes->nodes()) {
-        if (ShortName(node.name()) == kNode && node.state() == v1::NODE_STATE_READY)
+        const auto& heard = node.last_heartbeat_time();
+        if (ShortName(node.name()) == kNode && node.state() == v1::NODE_STATE_READY &&
+            absl::FromUnixSeconds(heard.seconds()) + absl::Nanoseconds(heard.nanos()) >= since) {
           return absl::OkStatus();
+        }
       }
     }
     absl::SleepFor(absl::Milliseconds(100));
@@ -198,79 +208,108 @@ void Print(CliContext& context, const std::string& state_dir, const std::vector<
   context.io.out << document.dump(2) << "\n";
 }
 
-// Starts both and records each as soon as it lives, so that `down` finds it whatever happens next.
-absl::Status StartBoth(const std::string& listen, const Endpoint& endpoint,
-                       const UpArguments& arguments, std::vector<Daemon>& daemons) {
-  const std::string bin = arguments.bin_dir.empty() ? ProgramDirectory() : arguments.bin_dir;
-  const std::string& state = arguments.state_dir;
-  SWITCHYARD_RETURN_IF_ERROR(security::MakePrivateDirectory(absl::StrCat(state, "/logs")));
-  const auto start = [&](const std::string& name, const std::string& address,
-                         std::vector<std::string> command) -> absl::Status {
-    command.insert(command.begin(), absl::StrCat(bin, "/switchyard-", name));
-    SWITCHYARD_ASSIGN_OR_RETURN(
-        Daemon daemon, StartDaemon(name, command, absl::StrCat(state, "/logs/", name, ".log")));
-    daemon.address = address;
-    daemons.push_back(std::move(daemon));
-    return WriteDaemons(RecordFile(state), daemons);
-  };
-  std::vector<std::string> coordinator = {"--listen",    listen,
-                                          "--metrics",   arguments.metrics,
-                                          "--state-dir", absl::StrCat(state, "/coordinator")};
+// In the order of their start.
+std::vector<Wanted> WantedDaemons(const UpOptions& options, const Endpoint& endpoint,
+                                  const std::string& state) {
+  const std::string bin = options.bin_dir.empty() ? ProgramDirectory() : options.bin_dir;
+  std::vector<std::string> coordinator = {bin + "/switchyard-coordinator",
+                                          "--listen",
+                                          options.listen,
+                                          "--metrics",
+                                          options.metrics,
+                                          "--state-dir",
+                                          state + "/coordinator"};
   // Where a calibration of this machine may be put.
   const std::string rates = absl::StrCat(state, "/rates.json");
   std::error_code error;
   if (fs::exists(rates, error)) coordinator.insert(coordinator.end(), {"--rates", rates});
   std::vector<std::string> agent = {
-      "--coordinator", endpoint.address,        "--node",     kNode,
-      "--metrics",     arguments.agent_metrics, "--work-dir", absl::StrCat(state, "/agent")};
-  const int slots = arguments.cpu_slots.value_or(DefaultCpuSlots());
-  if (slots > 0) agent.insert(agent.end(), {"--cpu-slots", absl::StrCat(slots)});
-  if (arguments.secure) {
-    const security::SecurityDirectory security = SecurityOf(arguments);
+      bin + "/switchyard-agent", "--coordinator", endpoint.address, "--node", kNode, "--metrics",
+      options.agent_metrics,     "--work-dir",    state + "/agent"};
+  if (options.cpu_slots > 0)
+    agent.insert(agent.end(), {"--cpu-slots", absl::StrCat(options.cpu_slots)});
+  if (options.secure) {
+    const security::SecurityDirectory security = SecurityOf(state);
     coordinator.insert(coordinator.end(), {"--security-dir", security.path});
     agent.insert(agent.end(), {"--tls-dir", security.Agent(kNode)});
-    for (const std::string& root : arguments.roots) {
+    for (const std::string& root : options.roots) {
       for (const char* flag : {"--model-root", "--data-root", "--output-root"}) {
         coordinator.insert(coordinator.end(), {flag, root});
         agent.insert(agent.end(), {flag, root});
       }
     }
-  } else if (endpoint.plain_text) {
+  } else if (options.plain_text) {
     coordinator.emplace_back("--plain-text");
     agent.emplace_back("--plain-text");
   }
-  SWITCHYARD_RETURN_IF_ERROR(start("coordinator", listen, coordinator));
-  SWITCHYARD_RETURN_IF_ERROR(start("agent", kNode, agent));
-  return WaitUntilReady(endpoint, daemons);
+  return {{kCoordinator, options.listen, coordinator}, {"agent", kNode, agent}};
+}
+
+// Starts what of `wanted` does not run and records each as soon as it lives, so that `down` finds
+// it whatever happens next.
+absl::Status StartMissing(const std::vector<Wanted>& wanted, const std::string& state,
+                          UpRecord& record, std::vector<Daemon>& started) {
+  SWITCHYARD_RETURN_IF_ERROR(security::MakePrivateDirectory(absl::StrCat(state, "/logs")));
+  for (const auto& [name, address, command] : wanted) {
+    Daemon* recorded = record.Find(name);
+    if (recorded != nullptr && IsRunning(*recorded)) continue;
+    SWITCHYARD_ASSIGN_OR_RETURN(
+        Daemon daemon, StartDaemon(name, command, absl::StrCat(state, "/logs/", name, ".log")));
+    daemon.address = address;
+    started.push_back(daemon);
+    if (recorded == nullptr) recorded = &record.daemons.emplace_back();
+    *recorded = daemon;
+    SWITCHYARD_RETURN_IF_ERROR(WriteUpRecord(RecordFile(state), record));
+  }
+  return absl::OkStatus();
+}
+
+std::string Absolute(const std::string& path) {
+  return fs::absolute(path).lexically_normal().string();
 }
 
 absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
   if (arguments.state_dir.empty()) arguments.state_dir = DefaultStateDirectory();
-  arguments.state_dir = fs::absolute(arguments.state_dir).lexically_normal().string();
-  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(arguments.state_dir));
-  SWITCHYARD_ASSIGN_OR_RETURN(std::vector<Daemon> earlier,
-                              ReadDaemons(RecordFile(arguments.state_dir)));
-  for (const Daemon& daemon : earlier) {
-    if (!IsRunning(daemon)) continue;
+  const std::string state = Absolute(arguments.state_dir);
+  UpOptions& options = arguments.options;
+  options.listen = context.options.coordinator.address;
+  options.plain_text = context.options.coordinator.plain_text;
+  // A later `up` may start them from another working directory.
+  if (!options.bin_dir.empty()) options.bin_dir = Absolute(options.bin_dir);
+  for (std::string& root : options.roots) root = Absolute(root);
+  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(state));
+  SWITCHYARD_ASSIGN_OR_RETURN(UpRecord record, ReadUpRecord(RecordFile(state)));
+  std::vector<Daemon> kept;
+  std::copy_if(record.daemons.begin(), record.daemons.end(), std::back_inserter(kept), IsRunning);
+  if (kept.size() == kDaemons) {
     return absl::FailedPreconditionError(
-        absl::StrCat("already up: the ", daemon.name, " runs as pid ", daemon.pid, " (",
-                     daemon.address, "); stop it with `", CommandFor("down", arguments.state_dir),
-                     "`, or choose another --state-dir, --coordinator and "
-                     "metrics addresses"));
+        absl::StrCat("already up: the ", kept[0].name, " runs as pid ", kept[0].pid, " (",
+                     kept[0].address, "); stop it with `", CommandFor("down", state),
+                     "`, or choose another --state-dir, --coordinator and metrics addresses"));
   }
-  const std::string listen = context.options.coordinator.address;
-  SWITCHYARD_ASSIGN_OR_RETURN(const Endpoint endpoint,
-                              MakeEndpoint(context.options.coordinator, arguments));
-  SWITCHYARD_RETURN_IF_ERROR(RefuseIfAnswered(endpoint));
-  std::vector<Daemon> daemons;
-  const absl::Status started = StartBoth(listen, endpoint, arguments, daemons);
-  if (!started.ok()) {
-    StopAll(daemons).IgnoreError();  // the first error is the one to tell
-    fs::remove(RecordFile(arguments.state_dir));
-    return started;
+  // What still runs and what is started for it must fit together.
+  if (!kept.empty() && record.options.has_value()) options = *record.options;
+  record.options = options;
+  SWITCHYARD_ASSIGN_OR_RETURN(const Endpoint endpoint, MakeEndpoint(options, state));
+  if (kept.empty() || kept[0].name != kCoordinator) {
+    SWITCHYARD_RETURN_IF_ERROR(RefuseIfAnswered(endpoint));
   }
-  Print(context, arguments.state_dir, daemons);
-  if (arguments.secure && !context.options.json) {
+  const absl::Time now = absl::Now();
+  std::vector<Daemon> started;
+  absl::Status status =
+      StartMissing(WantedDaemons(options, endpoint, state), state, record, started);
+  if (status.ok()) status = WaitUntilReady(endpoint, record.daemons, now);
+  if (!status.ok()) {
+    StopAll(started).IgnoreError();  // the first error is the one to tell
+    if (kept.empty()) fs::remove(RecordFile(state));
+    return status;
+  }
+  if (!kept.empty() && !context.options.json) {
+    context.io.out << "The " << kept[0].name << " was up; started the " << started[0].name
+                   << " again, with the options of the `up` before.\n";
+  }
+  Print(context, state, record.daemons);
+  if (options.secure && !context.options.json) {
     context.io.out << "Speak to it with:\n  export SWITCHYARD_COORDINATOR=" << endpoint.address
                    << " SWITCHYARD_CA=" << endpoint.authority
                    << " SWITCHYARD_TOKEN_FILE=" << endpoint.token_file << "\n";
@@ -280,12 +319,11 @@ absl::StatusOr<int> Up(CliContext& context, UpArguments arguments) {
 
 absl::StatusOr<int> Down(CliContext& context, std::string state_dir) {
   if (state_dir.empty()) state_dir = DefaultStateDirectory();
-  state_dir = fs::absolute(state_dir).lexically_normal().string();
+  state_dir = Absolute(state_dir);
   SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd lock, Lock(state_dir));
-  SWITCHYARD_ASSIGN_OR_RETURN(const std::vector<Daemon> daemons,
-                              ReadDaemons(RecordFile(state_dir)));
-  const auto running = std::count_if(daemons.begin(), daemons.end(), IsRunning);
-  SWITCHYARD_RETURN_IF_ERROR(StopAll(daemons));
+  SWITCHYARD_ASSIGN_OR_RETURN(const UpRecord record, ReadUpRecord(RecordFile(state_dir)));
+  const auto running = std::count_if(record.daemons.begin(), record.daemons.end(), IsRunning);
+  SWITCHYARD_RETURN_IF_ERROR(StopAll(record.daemons));
   std::error_code error;
   fs::remove(RecordFile(state_dir), error);
   if (context.options.json) {
@@ -303,19 +341,22 @@ absl::StatusOr<int> Down(CliContext& context, std::string state_dir) {
 
 void AddLocalCommands(CLI::App& app, CommandBody& chosen) {
   auto arguments = std::make_shared<UpArguments>();
-  CLI::App* up = app.add_subcommand("up", "Start a coordinator and an agent on this machine");
-  up->add_option("--cpu-slots", arguments->cpu_slots,
+  UpOptions& options = arguments->options;
+  options.cpu_slots = DefaultCpuSlots();
+  CLI::App* up = app.add_subcommand(
+      "up", "Start a coordinator and an agent on this machine, or the one of them that has ended");
+  up->add_option("--cpu-slots", options.cpu_slots,
                  "CPU slots; default the cores, or none where a GPU is")
       ->check(CLI::Range(0, 1024));
   up->add_option("--state-dir", arguments->state_dir, "Where state and logs are kept");
-  up->add_option("--metrics", arguments->metrics, "Coordinator's metrics")->capture_default_str();
-  up->add_option("--agent-metrics", arguments->agent_metrics, "Agent's metrics")
+  up->add_option("--metrics", options.metrics, "Coordinator's metrics")->capture_default_str();
+  up->add_option("--agent-metrics", options.agent_metrics, "Agent's metrics")
       ->capture_default_str();
-  up->add_option("--bin-dir", arguments->bin_dir,
+  up->add_option("--bin-dir", options.bin_dir,
                  "Where the daemons are; default beside this program");
-  up->add_flag("--secure", arguments->secure,
+  up->add_flag("--secure", options.secure,
                "TLS, tokens and an agent's certificate, made in the state directory");
-  up->add_option("--root", arguments->roots,
+  up->add_option("--root", options.roots,
                  "With --secure: directory that models, data and outputs may be in");
   up->callback([&chosen, arguments] {
     chosen = [arguments](CliContext& context) { return Up(context, *arguments); };

@@ -12,6 +12,7 @@ using nlohmann::json;
 using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 // As published with Qwen3-30B-A3B.
 json Qwen3Config() {
@@ -150,6 +151,10 @@ TEST(ModelShapeTest, HostileNumbersAreRefusedWithoutOverflow) {
   EXPECT_THAT(Refusal({{"num_experts_per_tok", 129}}),
               HasSubstr("must be at most num_experts (128)"));
   EXPECT_THAT(Refusal({{"num_local_experts", 64}}), HasSubstr("contradicts num_experts (128)"));
+  // A number that was refused contradicts nothing.
+  EXPECT_THAT(Refusal({{"num_experts", 1000000000000}, {"num_local_experts", 8}}),
+              AllOf(HasSubstr("num_experts (1000000000000) must be an integer from 0"),
+                    Not(HasSubstr("contradicts"))));
   EXPECT_THAT(Refusal({{"pad_token_id", 151936}}), HasSubstr("pad_token_id (151936)"));
   EXPECT_THAT(Refusal({{"mlp_only_layers", {"a"}}}), HasSubstr("list of integers"));
   EXPECT_THAT(Refusal({{"num_experts", 8192},

@@ -146,11 +146,16 @@ class FakeJobs final : public v1::JobService::Service {
 class FakeNodes final : public v1::NodeService::Service {
  public:
   v1::Node node;
+  bool beating = false;  // the node is heard of all the time
   std::vector<std::string> actions;
 
   grpc::Status ListNodes(grpc::ServerContext*, const v1::ListNodesRequest*,
                          v1::ListNodesResponse* response) override {
-    if (!node.name().empty()) *response->add_nodes() = node;
+    if (node.name().empty()) return grpc::Status::OK;
+    v1::Node& copy = *response->add_nodes();
+    copy = node;
+    if (beating)
+      copy.mutable_last_heartbeat_time()->set_seconds(absl::ToUnixSeconds(absl::Now()) + 1);
     return grpc::Status::OK;
   }
   grpc::Status CordonNode(grpc::ServerContext*, const v1::CordonNodeRequest* request,

@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
   switchyard::coordinator::FakeCoordinator coordinator;
   coordinator.nodes.node.set_name("nodes/local");
   coordinator.nodes.node.set_state(switchyard::v1::NODE_STATE_READY);
+  coordinator.nodes.beating = true;
   coordinator.Stop();
   coordinator.Start(std::stoi(listen.substr(listen.rfind(':') + 1)));
   if (!coordinator.running()) {

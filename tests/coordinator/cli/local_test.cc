@@ -6,7 +6,7 @@
 #include <csignal>
 
 #include "common/unique_fd.h"
-#include "coordinator/cli/daemon.h"
+#include "coordinator/cli/up_record.h"
 #include "tests/coordinator/cli/cli_fixture.h"
 
 namespace switchyard::coordinator {
@@ -33,7 +33,30 @@ class LocalTest : public CliTest {
     return Run({"up", "--state-dir", State(), "--bin-dir", directory, "--cpu-slots", "3",
                 "--output", "json"});
   }
-  std::vector<Daemon> Recorded() const { return *ReadDaemons(State() + "/up.json"); }
+  std::vector<Daemon> Recorded() const { return ReadUpRecord(State() + "/up.json")->daemons; }
+
+  // Dies as it would by a crash, and is gone afterwards.
+  static void Kill(const Daemon& daemon) {
+    ASSERT_EQ(kill(daemon.pid, SIGKILL), 0);
+    while (IsRunning(daemon)) usleep(1000);
+  }
+  static std::string CommandLine(const Daemon& daemon) {
+    std::ifstream in("/proc/" + std::to_string(daemon.pid) + "/cmdline");
+    return {std::istreambuf_iterator<char>(in), {}};
+  }
+  // Somebody else at the port of the coordinator.
+  UniqueFd TakePort() const {
+    UniqueFd taken(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const int yes = 1;
+    setsockopt(taken.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(server.port()));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(bind(taken.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    EXPECT_EQ(listen(taken.get(), 1), 0);
+    return taken;
+  }
 };
 
 TEST_F(LocalTest, UpStartsBothDetachedAndDownStopsThem) {
@@ -76,6 +99,44 @@ TEST_F(LocalTest, UpTellsHowToStopWhatItStartedInItsStateDirectory) {
   unsetenv("XDG_STATE_HOME");
 }
 
+TEST_F(LocalTest, UpStartsTheOneThatDiedAsItWasAndLeavesTheOther) {
+  ASSERT_EQ(Up(), 0) << err;
+  for (const size_t dead : {0u, 1u}) {
+    const std::vector<Daemon> before = Recorded();
+    SCOPED_TRACE(before[dead].name);
+    const std::string command = CommandLine(before[dead]);
+    Kill(before[dead]);
+    ASSERT_EQ(Run({"up", "--state-dir", State()}), 0) << err;
+    EXPECT_THAT(out, HasSubstr("The " + before[1 - dead].name + " was up; started the " +
+                               before[dead].name + " again"));
+    const std::vector<Daemon> after = Recorded();
+    ASSERT_EQ(after.size(), 2u);
+    EXPECT_EQ(after[1 - dead].pid, before[1 - dead].pid);
+    EXPECT_TRUE(IsRunning(after[1 - dead]));
+    EXPECT_NE(after[dead].pid, before[dead].pid);
+    EXPECT_TRUE(IsRunning(after[dead]));
+    EXPECT_EQ(after[dead].name, before[dead].name);
+    EXPECT_EQ(CommandLine(after[dead]), command);
+  }
+  EXPECT_EQ(Up(), 2);  // both live again
+  EXPECT_THAT(err, HasSubstr("already up"));
+}
+
+TEST_F(LocalTest, AnUpThatCannotStartTheDeadOneHarmsNeitherTheOtherNorTheRecord) {
+  ASSERT_EQ(Up(), 0) << err;
+  const std::vector<Daemon> before = Recorded();
+  Kill(before[0]);
+  {
+    const UniqueFd taken = TakePort();
+    EXPECT_EQ(Run({"up", "--state-dir", State()}), 2);
+    EXPECT_THAT(err, HasSubstr("the coordinator ended at once"));
+  }
+  ASSERT_EQ(Recorded().size(), 2u);
+  EXPECT_EQ(Recorded()[1].pid, before[1].pid);
+  EXPECT_TRUE(IsRunning(before[1]));
+  EXPECT_EQ(Run({"up", "--state-dir", State()}), 0) << err;
+}
+
 TEST_F(LocalTest, UpIsRefusedWhereAnotherCoordinatorAnswers) {
   ASSERT_EQ(Up(), 0) << err;
   EXPECT_EQ(Run({"up", "--state-dir", directory + "/other", "--bin-dir", directory}), 2);
@@ -86,13 +147,7 @@ TEST_F(LocalTest, UpIsRefusedWhereAnotherCoordinatorAnswers) {
 }
 
 TEST_F(LocalTest, UpTellsWhyADaemonEndedAndLeavesNothingBehind) {
-  const UniqueFd taken(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_port = htons(static_cast<uint16_t>(server.port()));
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  ASSERT_EQ(bind(taken.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-  ASSERT_EQ(listen(taken.get(), 1), 0);
+  const UniqueFd taken = TakePort();
   EXPECT_EQ(Up(), 2);
   EXPECT_THAT(err, AllOf(HasSubstr("the coordinator ended at once"), HasSubstr("is taken")));
   EXPECT_TRUE(Recorded().empty());
@@ -111,7 +166,7 @@ TEST_F(LocalTest, DownNeverSignalsAProcessThatOnlyHasARecordedPid) {
   other.pid = getppid();
   other.start_ticks = 1;
   std::getline(std::ifstream("/proc/sys/kernel/random/boot_id"), other.boot_id);
-  ASSERT_TRUE(WriteDaemons(State() + "/up.json", {other}).ok());
+  ASSERT_TRUE(WriteUpRecord(State() + "/up.json", {.options = {}, .daemons = {other}}).ok());
   EXPECT_EQ(Run({"down", "--state-dir", State()}), 0);
   EXPECT_THAT(out, HasSubstr("Nothing was up"));
   EXPECT_EQ(kill(getppid(), 0), 0);

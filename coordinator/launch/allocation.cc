@@ -29,11 +29,14 @@ bool IsUnexplained(const std::string& code) {
          code == "PEER_LOST" || code == "KILLED";
 }
 
-// Time for the cluster's reason is left, or has not begun.
-bool HasPatience(const CoreContext& core, const std::string& uid) {
-  constexpr std::chrono::seconds kPatience{30};
+// So long the cluster's reason is awaited undisturbed; then it is asked to end the allocation, and
+// has until the second to do so before the attempt is closed without it.
+constexpr std::chrono::seconds kUndisturbed{20}, kPatience{30};
+
+// The wait for the reason is shorter than `limit`, or has not begun.
+bool AwaitsFor(const CoreContext& core, const std::string& uid, std::chrono::seconds limit) {
   const Clock::SteadyTime since = core.book.live(uid).reason_awaited;
-  return since == Clock::SteadyTime() || core.clock.Steady() - since < kPatience;
+  return since == Clock::SteadyTime() || core.clock.Steady() - since < limit;
 }
 
 // The cluster may still say why the attempt's agents are gone; after an end at our own request it
@@ -41,7 +44,7 @@ bool HasPatience(const CoreContext& core, const std::string& uid) {
 bool ReasonMayCome(const CoreContext& core, const JobRecord& record) {
   return record.job().state() == v1::JOB_STATE_RECOVERING && !record.launch().failed_here() &&
          IsUnexplained(record.launch().stop_reason().code()) &&
-         HasPatience(core, record.job().uid());
+         AwaitsFor(core, record.job().uid(), kUndisturbed);
 }
 
 // The attempt is being ended and no agent is left that could say how: the cluster shall end it.
@@ -166,7 +169,7 @@ bool AwaitsClusterReason(CoreContext& core, const std::string& uid, const Attemp
   if (status.state != AllocationState::kEnded) {
     LiveJob& live = core.book.live(uid);
     if (live.reason_awaited == Clock::SteadyTime()) live.reason_awaited = core.clock.Steady();
-    return HasPatience(core, uid);
+    return AwaitsFor(core, uid, kPatience);
   }
   if (status.code.empty() || status.code == "ALLOCATION_FAILED") return false;
   store::v1::Launch& launch = *core.book.Edit(uid).mutable_launch();

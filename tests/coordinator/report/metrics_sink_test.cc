@@ -285,7 +285,7 @@ TEST(MetricsDocumentTest, DescribesExactlyWhatTheCoordinatorExports) {
   telemetry::Registry registry;
   TestClock clock;
   const MetricsSink sink(registry, clock, "1");
-  const RpcMetrics rpcs(registry);
+  const RpcMetrics rpcs(registry, [](const std::string&) { return true; });
   const ServiceSeries service(registry);
   std::set<std::string> exported;
   for (const telemetry::MetricInfo& info : registry.Describe()) {

@@ -18,6 +18,7 @@ using at::Tensor;
 class Ops final : public ops::DeviceOps {
  public:
   void Prepare(const ModelShape&, int64_t, Arena*) override {}
+  void ReserveAttentionScratch(int64_t) override {}
   Tensor MakeSegments(const std::vector<ops::UpdateSegment>&) override { return {}; }
 
   Batch Upload(const Batch&) override { Refuse(); }

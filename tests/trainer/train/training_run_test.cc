@@ -253,6 +253,7 @@ TEST_F(TrainingRunTest, TwoRunsNeverWriteTheSameFilesHoweverTheirOutputIsSpelt) 
   config["checkpoint"]["interval_steps"] = 0;
   Program first(Arguments(config, "first"));
   ASSERT_TRUE(first.ReadUntil("step 1/"));
+  config["training"]["total_steps"] = 1;
   std::filesystem::create_directory_symlink(Path("shared"), Path("link"));
   for (const char* spelling : {"shared/", "/shared", "./shared", "shared/.", "link"}) {
     config["checkpoint"]["output"] = Path(spelling);
@@ -262,7 +263,6 @@ TEST_F(TrainingRunTest, TwoRunsNeverWriteTheSameFilesHoweverTheirOutputIsSpelt) 
     // An agent's rank of another job: beside the first, in files of its own.
     json job = config;
     job["job_uid"] = "other";
-    job["training"]["total_steps"] = 1;
     std::vector<std::string> arguments = Arguments(job, "job");
     arguments.insert(arguments.end(), {"--rank", "0"});
     const json shard = Program(arguments, /*with_channels=*/true).NextLine("checkpoint_shard");

@@ -12,6 +12,7 @@
 #include "common/service_notifier.h"
 #include "common/status_macros.h"
 #include "common/telemetry/metrics_page.h"
+#include "coordinator/access/method_table.h"
 #include "coordinator/access/security_commands.h"
 #include "coordinator/kubernetes/allocator.h"
 #include "coordinator/kubernetes/config.h"
@@ -140,7 +141,8 @@ int Run(const std::string& listen, const std::string& metrics, const std::string
   options.series = &series;
   options.observers = {&sink};
   options.allocator = allocator->get();
-  options.interceptors.push_back(std::make_unique<RpcMetrics>(registry));
+  options.interceptors.push_back(std::make_unique<RpcMetrics>(
+      registry, [](const std::string& method) { return FindRule(method) != nullptr; }));
   absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(std::move(options));
   if (!server.ok()) return Fail(server.status());
   const std::string metrics_address = (*server)->http_address();

@@ -1,7 +1,10 @@
 #include "coordinator/report/rpc_metrics.h"
 
+#include <algorithm>
 #include <chrono>
+#include <iterator>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 
@@ -10,19 +13,18 @@ namespace {
 
 using grpc::experimental::InterceptionHookPoints;
 
-// "/switchyard.v1.JobService/GetJob" -> "JobService/GetJob"
-std::string MethodLabel(const char* method) {
-  const std::string path(method);
-  const size_t slash = path.rfind('/');
-  const size_t dot = path.rfind('.', slash);
-  return path.substr(dot == std::string::npos ? 1 : dot + 1);
-}
+// Methods of gRPC's own services, as far as they are served.
+constexpr const char* kOfGrpc[] = {
+    "grpc.health.v1.Health/Check",
+    "grpc.health.v1.Health/Watch",
+    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+};
 
 class Interceptor final : public grpc::experimental::Interceptor {
  public:
-  Interceptor(grpc::experimental::ServerRpcInfo* info, telemetry::Counter calls,
+  Interceptor(grpc::experimental::ServerRpcInfo* info, std::string method, telemetry::Counter calls,
               telemetry::Histogram seconds, telemetry::Gauge open)
-      : method_(MethodLabel(info->method())),
+      : method_(std::move(method)),
         unary_(info->type() == grpc::experimental::ServerRpcInfo::Type::UNARY),
         calls_(calls),
         seconds_(seconds),
@@ -53,16 +55,25 @@ class Interceptor final : public grpc::experimental::Interceptor {
 
 }  // namespace
 
-RpcMetrics::RpcMetrics(telemetry::Registry& registry)
-    : calls_(registry.AddCounter("switchyard_rpcs_total", "RPCs that ended, by method and code.",
+RpcMetrics::RpcMetrics(telemetry::Registry& registry,
+                       std::function<bool(const std::string&)> is_known)
+    : is_known_(std::move(is_known)),
+      calls_(registry.AddCounter("switchyard_rpcs_total", "RPCs that ended, by method and code.",
                                  {"method", "code"})),
       seconds_(registry.AddHistogram("switchyard_rpc_seconds", "Time of a unary RPC.",
                                      telemetry::LatencyBuckets(), {"method"})),
       open_(registry.AddGauge("switchyard_rpcs_open", "RPCs that have not ended.", {"method"})) {}
 
+std::string RpcMetrics::Label(const std::string& path) const {
+  const std::string method = path.substr(path.empty() ? 0 : 1);  // "/service/method"
+  const bool named = std::count(std::begin(kOfGrpc), std::end(kOfGrpc), method) > 0;
+  if (!named && !is_known_(method)) return "other";
+  return method.substr(method.rfind('.', method.find('/')) + 1);  // without the package
+}
+
 grpc::experimental::Interceptor* RpcMetrics::CreateServerInterceptor(
     grpc::experimental::ServerRpcInfo* info) {
-  return new Interceptor(info, calls_, seconds_, open_);
+  return new Interceptor(info, Label(info->method()), calls_, seconds_, open_);
 }
 
 }  // namespace switchyard::coordinator

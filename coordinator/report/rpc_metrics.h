@@ -3,6 +3,9 @@
 
 #include <grpcpp/support/server_interceptor.h>
 
+#include <functional>
+#include <string>
+
 #include "common/telemetry/registry.h"
 
 namespace switchyard::coordinator {
@@ -11,12 +14,19 @@ namespace switchyard::coordinator {
 // registry.
 class RpcMetrics final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  explicit RpcMetrics(telemetry::Registry& registry);
+  // `is_known` of a method like "switchyard.v1.JobService/GetJob": besides health and reflection
+  // only such get series of their own, all others together are "other". Anyone who reaches the port
+  // chooses a path, of any bytes.
+  RpcMetrics(telemetry::Registry& registry, std::function<bool(const std::string&)> is_known);
 
   grpc::experimental::Interceptor* CreateServerInterceptor(
       grpc::experimental::ServerRpcInfo* info) override;
 
  private:
+  // The value of label "method".
+  std::string Label(const std::string& path) const;
+
+  const std::function<bool(const std::string&)> is_known_;
   telemetry::Counter calls_;
   telemetry::Histogram seconds_;
   telemetry::Gauge open_;

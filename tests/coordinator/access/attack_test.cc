@@ -3,7 +3,6 @@
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <google/protobuf/descriptor.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <openssl/ssl.h>
@@ -21,6 +20,7 @@
 #include "switchyard/v1/checkpoint.grpc.pb.h"
 #include "switchyard/v1/job_service.grpc.pb.h"
 #include "switchyard/v1/node.grpc.pb.h"
+#include "tests/coordinator/access/call_by_name.h"
 #include "tests/coordinator/access/secure_coordinator.h"
 
 namespace switchyard::coordinator {
@@ -46,37 +46,6 @@ class Attack : public testing::Test {
     request.set_parent(parent);
     v1::ListJobsResponse response;
     return v1::JobService::NewStub(channel)->ListJobs(&context, request, &response);
-  }
-  // Any method by its name; a stream's first answer or end.
-  static grpc::Status CallByName(const std::shared_ptr<grpc::Channel>& channel,
-                                 const std::string& method,
-                                 const google::protobuf::Message& request) {
-    grpc::GenericStub stub(channel);
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
-    grpc::CompletionQueue queue;
-    const std::string bytes = request.SerializeAsString();
-    const grpc::Slice slice(bytes);
-    const auto call = stub.PrepareCall(&context, "/" + method, &queue);
-    const auto step = [&] {
-      void* tag = nullptr;
-      bool ok = false;
-      queue.Next(&tag, &ok);
-      return ok;
-    };
-    call->StartCall(nullptr);
-    step();
-    call->WriteLast(grpc::ByteBuffer(&slice, 1), {}, nullptr);
-    step();
-    grpc::ByteBuffer answer;
-    call->Read(&answer, nullptr);
-    const bool answered = step();
-    if (answered) context.TryCancel();
-    grpc::Status status;
-    call->Finish(&status, nullptr);
-    step();
-    queue.Shutdown();
-    return answered ? grpc::Status::OK : status;
   }
 
   static SecureCoordinator* coordinator_;
@@ -226,7 +195,8 @@ TEST_F(Attack, EveryMethodWithEveryRoleDoesWhatTheTableSays) {
       const MethodRule* rule = FindRule(name);
       ASSERT_NE(rule, nullptr) << name;
       const auto code = [&](const std::string& project) {
-        return CallByName(channel, name, *RequestFor(*method, project)).error_code();
+        return CallByName(channel, "/" + name, RequestFor(*method, project)->SerializeAsString())
+            .error_code();
       };
       const bool enough = role >= rule->role && rule->scope != Scope::kService;
       EXPECT_EQ(code("science") != StatusCode::PERMISSION_DENIED, enough)
@@ -239,7 +209,8 @@ TEST_F(Attack, EveryMethodWithEveryRoleDoesWhatTheTableSays) {
   const auto nobody = coordinator_->Channel("");
   for (const auto* method : UserMethods()) {
     const std::string name = method->service()->full_name() + "/" + method->name();
-    EXPECT_EQ(CallByName(nobody, name, *RequestFor(*method, "science")).error_code(),
+    EXPECT_EQ(CallByName(nobody, "/" + name, RequestFor(*method, "science")->SerializeAsString())
+                  .error_code(),
               StatusCode::UNAUTHENTICATED)
         << name;
   }
@@ -387,7 +358,8 @@ TEST_F(Attack, FindingASecretInWhatIsWritten) {
   EXPECT_TRUE(ListJobs(channel, "projects/science").ok());
   v1::CancelJobRequest cancel;
   cancel.set_name("projects/science/jobs/none");
-  EXPECT_EQ(CallByName(channel, "switchyard.v1.JobService/CancelJob", cancel).error_code(),
+  EXPECT_EQ(CallByName(channel, "/switchyard.v1.JobService/CancelJob", cancel.SerializeAsString())
+                .error_code(),
             StatusCode::NOT_FOUND);
   EXPECT_EQ(ListJobs(channel, "projects/art").error_code(), StatusCode::PERMISSION_DENIED);
   // Who, what, result: of the change that failed, and of the refusal.

@@ -4,8 +4,7 @@
 #include <openssl/ssl.h>
 
 #include "absl/strings/escaping.h"
-#include "absl/strings/str_cat.h"
-#include "tests/coordinator/access/secure_coordinator.h"
+#include "tests/coordinator/access/get_page.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -25,29 +24,9 @@ class PageAttack : public testing::Test {
   }
   static std::string Address() { return coordinator_->Read("state/metrics-address"); }
 
-  // The whole answer; empty when there is no handshake.
   static std::string Get(const std::string& path, const std::string& authorization,
                          int max_version = TLS1_3_VERSION) {
-    SSL_CTX* context = SSL_CTX_new(TLS_client_method());
-    SSL_CTX_set_max_proto_version(context, max_version);
-    SSL_CTX_load_verify_locations(context, (coordinator_->security() + "/ca.crt").c_str(), nullptr);
-    SSL_CTX_set_verify(context, SSL_VERIFY_PEER, nullptr);
-    BIO* bio = BIO_new_ssl_connect(context);
-    BIO_set_conn_hostname(bio, Address().c_str());
-    std::string answer;
-    if (BIO_do_handshake(bio) == 1) {
-      const std::string header =
-          authorization.empty() ? "" : absl::StrCat("Authorization: ", authorization, "\r\n");
-      const std::string request =
-          absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: ", Address(), "\r\n", header, "\r\n");
-      BIO_write(bio, request.data(), static_cast<int>(request.size()));
-      char buffer[4096];
-      for (int n; (n = BIO_read(bio, buffer, sizeof(buffer))) > 0;)
-        answer.append(buffer, static_cast<size_t>(n));
-    }
-    BIO_free_all(bio);
-    SSL_CTX_free(context);
-    return answer;
+    return GetPage(*coordinator_, path, authorization, max_version);
   }
   static std::string Bearer(const std::string& role, const std::string& project) {
     return "Bearer " + coordinator_->Token(role, project);

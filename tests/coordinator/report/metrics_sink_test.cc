@@ -258,7 +258,7 @@ TEST(MetricsDocumentTest, DescribesExactlyWhatTheCoordinatorExports) {
   telemetry::Registry registry;
   TestClock clock;
   const MetricsSink sink(registry, clock, "1");
-  const RpcMetrics rpcs(registry);
+  const RpcMetrics rpcs(registry, [](const std::string&) { return true; });
   const ServiceSeries service(registry);
   std::set<std::string> exported;
   for (const telemetry::MetricInfo& info : registry.Describe()) {
@@ -286,7 +286,8 @@ TEST(RpcMetricsTest, CountsCallsByMethodAndCode) {
   builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(&service);
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> interceptors;
-  interceptors.push_back(std::make_unique<RpcMetrics>(registry));
+  interceptors.push_back(std::make_unique<RpcMetrics>(
+      registry, [](const std::string& method) { return method.rfind("switchyard.", 0) == 0; }));
   builder.experimental().SetInterceptorCreators(std::move(interceptors));
   const auto server = builder.BuildAndStart();
   const auto stub = v1::NodeService::NewStub(

@@ -220,11 +220,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   parts->logs.RemoveAllBut(uids);
 
   static std::once_flag plugins;
-  std::call_once(plugins, [] { grpc::EnableDefaultHealthCheckService(true); });
-  // Reflection cannot be asked for a token: only where nobody is.
-  static std::once_flag reflection;
-  if (parts->access.tokens == nullptr)
-    std::call_once(reflection, grpc::reflection::InitProtoReflectionServerBuilderPlugin);
+  std::call_once(plugins, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();  // the gate's interceptor guards it
+  });
   grpc::ServerBuilder builder;
   rpc::ConfigureServer(builder);
   int port = 0;
@@ -242,7 +241,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(ServerOptions options) {
   builder.RegisterService(&parts->agents);
   parts->loop.Start();
   options.interceptors.push_back(std::make_unique<TraceCalls>());
-  options.interceptors.push_back(parts->gate.Interceptor());
+  // First, so that the others see the status with which it refuses.
+  options.interceptors.insert(options.interceptors.begin(), parts->gate.Interceptor());
   builder.experimental().SetInterceptorCreators(std::move(options.interceptors));
   parts->server = builder.BuildAndStart();
   if (parts->server == nullptr || port == 0) {

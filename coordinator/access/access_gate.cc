@@ -1,9 +1,13 @@
 #include "coordinator/access/access_gate.h"
 
+#include <grpc/grpc.h>
+
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/rpc/status.h"
 #include "common/rpc/violations.h"
 #include "common/security/certificates.h"
 #include "common/security/token.h"
@@ -19,6 +23,9 @@ using grpc::experimental::InterceptionHookPoints;
 // the rest are counted.
 constexpr double kRefusalsPerSecond = 2;
 constexpr double kRefusalBurst = 50;
+
+// What gRPC's reflection is called in all its versions.
+constexpr absl::string_view kReflection = "grpc.reflection.";
 
 const security::Caller& LocalCaller() {
   static const auto& caller = *new security::Caller{
@@ -42,19 +49,35 @@ class AccessGate::CallWatcher final : public grpc::experimental::Interceptor {
   CallWatcher(AccessGate& gate, grpc::experimental::ServerRpcInfo* info)
       : gate_(gate), context_(info->server_context()) {
     const std::string path = info->method();
-    gate_.Begin(context_, path.substr(path.find_first_not_of('/')));
+    method_ = path.substr(std::min(path.find_first_not_of('/'), path.size()));
+    gate_.Begin(context_, method_);
   }
   ~CallWatcher() override { gate_.Forget(context_); }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
-    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS))
+    // A service of gRPC's own asks nobody: its calls are judged here.
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA) &&
+        absl::StartsWith(method_, kReflection)) {
+      refusal_ = rpc::ToGrpcStatus(gate_.AdmitReflection(context_, method_));
+      // Before the handler runs, which from now on can neither read nor write.
+      if (!refusal_.ok()) {
+        grpc_call_cancel_with_status(context_->c_call(),
+                                     static_cast<grpc_status_code>(refusal_.error_code()),
+                                     refusal_.error_message().c_str(), nullptr);
+      }
+    }
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      if (!refusal_.ok()) methods->ModifySendStatus(refusal_);
       gate_.Ended(context_, methods->GetSendStatus());
+    }
     methods->Proceed();
   }
 
  private:
   AccessGate& gate_;
-  const grpc::ServerContextBase* const context_;
+  grpc::ServerContextBase* const context_;
+  std::string method_;
+  grpc::Status refusal_;
 };
 
 class AccessGate::WatcherFactory final
@@ -109,8 +132,8 @@ void AccessGate::Forget(const grpc::ServerContextBase* context) {
   calls_.erase(it);
 }
 
-absl::StatusOr<security::Caller> AccessGate::Authenticate(
-    const grpc::CallbackServerContext* context, absl::Time now) {
+absl::StatusOr<security::Caller> AccessGate::Authenticate(const grpc::ServerContextBase* context,
+                                                          absl::Time now) {
   if (options_.tokens == nullptr) return LocalCaller();
   const auto header = context->client_metadata().find("authorization");
   if (header == context->client_metadata().end()) {
@@ -178,12 +201,28 @@ void AccessGate::Refused(AuditEntry entry, const absl::Status& status) {
 
 absl::Status AccessGate::Admit(const grpc::CallbackServerContext* context,
                                const google::protobuf::Message& request) {
-  const absl::Time now = absl::Now();
   AuditEntry entry;
-  entry.time = now;
-  entry.peer = context->peer();
   entry.method = MethodOf(request);
   entry.resource = ResourceOf(request);
+  const MethodRule* rule = FindRule(entry.method);
+  return AdmitCall(context, rule, std::move(entry), &request);
+}
+
+absl::Status AccessGate::AdmitReflection(const grpc::ServerContextBase* context,
+                                         const std::string& method) {
+  if (options_.tokens == nullptr) return absl::OkStatus();
+  static constexpr MethodRule kRule = {"reflection", security::Role::kViewer, Scope::kAnyProject,
+                                       /*audited=*/false};
+  AuditEntry entry;
+  entry.method = method;
+  return AdmitCall(context, &kRule, std::move(entry), nullptr);
+}
+
+absl::Status AccessGate::AdmitCall(const grpc::ServerContextBase* context, const MethodRule* rule,
+                                   AuditEntry entry, const google::protobuf::Message* request) {
+  const absl::Time now = absl::Now();
+  entry.time = now;
+  entry.peer = context->peer();
   const auto refuse = [&](const absl::Status& status, const char* reason) {
     Refused(entry, status);
     return rpc::Error(status.code(), reason, std::string(status.message()));
@@ -192,14 +231,13 @@ absl::Status AccessGate::Admit(const grpc::CallbackServerContext* context,
   if (!caller.ok()) return refuse(caller.status(), "UNAUTHENTICATED");
   entry.caller_id = caller->id;
   entry.caller_name = caller->name;
-  const MethodRule* rule = FindRule(entry.method);
   if (rule == nullptr) {
     return refuse(absl::PermissionDeniedError("nobody may call this method"), "NOT_IN_TABLE");
   }
   if (const absl::Status status = Authorize(*rule, *caller, entry.resource); !status.ok())
     return refuse(status, "PERMISSION_DENIED");
-  const bool stream = AnswersWithStream(request);
-  if (rule->audited) entry.request_sha256 = security::Sha256Hex(request.SerializeAsString());
+  const bool stream = request == nullptr || AnswersWithStream(*request);
+  if (rule->audited) entry.request_sha256 = security::Sha256Hex(request->SerializeAsString());
   absl::Status share;
   {
     absl::MutexLock lock(&mutex_);

@@ -43,7 +43,8 @@ class AccessGate {
 
   explicit AccessGate(const Options& options);
 
-  // To be put around every RPC of the server, for the gate to hear how each ends.
+  // To be put around every RPC of the server, before all others: the gate hears how each call ends,
+  // and ends those of reflection that it refuses.
   std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> Interceptor();
 
   // Unauthenticated, PermissionDenied or ResourceExhausted; OK once for a call, which counts it.
@@ -55,6 +56,9 @@ class AccessGate {
   // is what it shows; empty for all projects. Refusals as of Admit.
   absl::Status AdmitPage(const std::string& authorization, const std::string& peer,
                          const std::string& path, const std::string& resource);
+  // A call of gRPC's server reflection, which describes the API to tools: any role will do.
+  // Refusals as of Admit.
+  absl::Status AdmitReflection(const grpc::ServerContextBase* context, const std::string& method);
   // Of a call that was admitted.
   security::Caller CallerOf(const grpc::CallbackServerContext* context) const;
 
@@ -73,7 +77,11 @@ class AccessGate {
     bool stream = false;
   };
 
-  absl::StatusOr<security::Caller> Authenticate(const grpc::CallbackServerContext* context,
+  // `entry` has method and resource; a null `rule`: there is none; a null `request`: a stream that
+  // is not audited.
+  absl::Status AdmitCall(const grpc::ServerContextBase* context, const MethodRule* rule,
+                         AuditEntry entry, const google::protobuf::Message* request);
+  absl::StatusOr<security::Caller> Authenticate(const grpc::ServerContextBase* context,
                                                 absl::Time now);
   absl::Status Authorize(const MethodRule& rule, const security::Caller& caller,
                          const std::string& resource) const;

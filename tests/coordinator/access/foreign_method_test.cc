@@ -1,5 +1,5 @@
 // Methods that are not of our services, called by strangers: none may leave a trace of its own
-// making in the metrics.
+// making in the metrics, and reflection tells nothing without a token.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -72,6 +72,34 @@ TEST_F(ForeignMethod, HasNoSeriesOfItsOwn) {
   for (const char* method : {"JobService/GetJob", "Health/Check", "other"}) {
     EXPECT_THAT(lines, testing::Contains(HasSubstr(absl::StrCat("method=\"", method, "\""))));
   }
+}
+
+// ServerReflectionRequest{list_services: "*"}
+constexpr char kListServices[] = "\x3a\x01*";
+
+TEST_F(ForeignMethod, ReflectionTellsNothingWithoutAToken) {
+  const std::string path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+  const auto refused = [&](const std::shared_ptr<grpc::Channel>& channel) {
+    std::string answer;
+    const grpc::Status status = CallByName(channel, path, kListServices, &answer);
+    EXPECT_EQ(status.error_code(), StatusCode::UNAUTHENTICATED) << status.error_message();
+    EXPECT_EQ(answer, "");
+    return status.error_message();
+  };
+  const auto stranger = coordinator_->Channel("");
+  // Often: an answer must not be quicker than the refusal, ever.
+  for (int i = 0; i < 200; ++i) EXPECT_THAT(refused(stranger), HasSubstr("no token was sent"));
+  refused(coordinator_->Channel("sy_nonsense"));
+  refused(coordinator_->AgentChannel(coordinator_->security() + "/agents/n1"));
+  EXPECT_THAT(coordinator_->audit(),
+              HasSubstr("\"method\":\"grpc.reflection.v1alpha.ServerReflection/"));
+  EXPECT_THAT(SeriesOfCalls(),
+              testing::Contains(HasSubstr("switchyard_rpcs_total{code=\"UNAUTHENTICATED\","
+                                          "method=\"ServerReflection/ServerReflectionInfo\"}")));
+  std::string answer;
+  const auto viewer = coordinator_->Channel(coordinator_->Token("viewer", "science"));
+  EXPECT_TRUE(CallByName(viewer, path, kListServices, &answer).ok());
+  EXPECT_THAT(answer, HasSubstr("switchyard.v1.JobService"));
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
 #include "common/http/tls.h"
 
 #include <openssl/err.h>
-#include <sys/stat.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "common/log.h"
+#include "common/security/certificate_watch.h"
 #include "common/status_macros.h"
 
 namespace switchyard::http {
@@ -19,7 +19,7 @@ absl::StatusOr<std::unique_ptr<TlsContext>> TlsContext::Create(
     const security::CertificateFiles& files, bool require_client) {
   std::unique_ptr<TlsContext> context(new TlsContext(files, require_client));
   absl::MutexLock lock(&context->mutex_);
-  context->stamp_ = context->Stamp();
+  context->stamp_ = security::StampOf(files);
   context->checked_ = absl::Now();
   SWITCHYARD_ASSIGN_OR_RETURN(context->context_, context->Load());
   return context;
@@ -43,23 +43,13 @@ absl::StatusOr<TlsContext::ContextPtr> TlsContext::Load() const {
   return context;
 }
 
-std::string TlsContext::Stamp() const {
-  std::string stamp;
-  for (const std::string& path : {files_.authority, files_.certificate, files_.key}) {
-    struct stat info {};
-    if (::stat(path.c_str(), &info) != 0) continue;
-    absl::StrAppend(&stamp, info.st_ino, " ", info.st_mtim.tv_sec, " ", info.st_mtim.tv_nsec, "\n");
-  }
-  return stamp;
-}
-
 SslPtr TlsContext::Start(int fd) {
   ContextPtr context;
   {
     absl::MutexLock lock(&mutex_);
     if (const absl::Time now = absl::Now(); now - checked_ >= kCheckInterval) {
       checked_ = now;
-      if (std::string stamp = Stamp(); stamp != stamp_) {
+      if (std::string stamp = security::StampOf(files_); stamp != stamp_) {
         if (auto loaded = Load(); loaded.ok()) {
           context_ = *std::move(loaded);
           stamp_ = std::move(stamp);

@@ -38,7 +38,6 @@ class TlsContext {
       : files_(std::move(files)), require_client_(require_client) {}
 
   absl::StatusOr<ContextPtr> Load() const;
-  std::string Stamp() const;
 
   const security::CertificateFiles files_;
   const bool require_client_;

@@ -1,11 +1,15 @@
 #include "common/rpc/credentials.h"
 
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 #include <grpc/support/log.h>
 #include <grpcpp/security/tls_certificate_provider.h>
 #include <grpcpp/security/tls_credentials_options.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -17,8 +21,6 @@
 
 namespace switchyard::rpc {
 namespace {
-
-using grpc::experimental::FileWatcherCertificateProvider;
 
 constexpr char kSuitesVariable[] = "GRPC_SSL_CIPHER_SUITES";
 // Needs a key that both sides agreed on beforehand, which no program here ever has. TLS 1.3 has its
@@ -32,16 +34,52 @@ absl::Status CheckTls13() {
   return absl::InternalError("TLS was set up before AllowOnlyTls13");
 }
 
-absl::Status CheckFiles(const security::CertificateFiles& files) {
-  SWITCHYARD_RETURN_IF_ERROR(CheckTls13());
-  const auto info = security::CheckCertificateFiles(files, absl::Now());
-  if (info.ok()) return absl::OkStatus();
-  return absl::FailedPreconditionError(info.status().message());
-}
+// gRPC asks for the certificate with every connection. Its own watching of files takes them one by
+// one, whether they fit together or not.
+class WatchedServerCredentials final : public grpc::ServerCredentials {
+ public:
+  explicit WatchedServerCredentials(std::unique_ptr<security::CertificateWatch> watch)
+      : watch_(std::move(watch)),
+        credentials_(grpc_ssl_server_credentials_create_with_options(
+            grpc_ssl_server_credentials_create_options_using_config_fetcher(
+                GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY, &Fetch, this))) {}
+  ~WatchedServerCredentials() override { grpc_server_credentials_release(credentials_); }
 
-std::shared_ptr<FileWatcherCertificateProvider> Watch(const security::CertificateFiles& files) {
-  return std::make_shared<FileWatcherCertificateProvider>(
-      files.key, files.certificate, files.authority, kCertificateRefreshSeconds);
+  // None is used: tokens are looked at by what serves.
+  void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    return grpc_server_add_http2_port(server, address.c_str(), credentials_);
+  }
+
+  static grpc_ssl_certificate_config_reload_status Fetch(
+      void* credentials, grpc_ssl_server_certificate_config** config) {
+    auto* self = static_cast<WatchedServerCredentials*>(credentials);
+    auto newest = self->watch_->Current();
+    absl::MutexLock lock(&self->mutex_);
+    if (newest == self->given_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+    const grpc_ssl_pem_key_cert_pair pair = {newest->key.c_str(), newest->certificate.c_str()};
+    *config = grpc_ssl_server_certificate_config_create(newest->authority.c_str(), &pair, 1);
+    self->given_ = std::move(newest);
+    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
+  }
+
+  const std::unique_ptr<security::CertificateWatch> watch_;
+  absl::Mutex mutex_;
+  std::shared_ptr<const security::CertificateBytes> given_ ABSL_GUARDED_BY(mutex_);  // to gRPC
+  grpc_server_credentials* const credentials_;
+};
+
+std::shared_ptr<grpc::ChannelCredentials> CredentialsOf(const security::CertificateBytes& bytes) {
+  grpc::experimental::TlsChannelCredentialsOptions options;
+  options.set_certificate_provider(
+      std::make_shared<grpc::experimental::StaticDataCertificateProvider>(
+          bytes.authority,
+          std::vector<grpc::experimental::IdentityKeyCertPair>{{bytes.key, bytes.certificate}}));
+  options.watch_root_certs();
+  options.watch_identity_key_cert_pairs();
+  return grpc::experimental::TlsCredentials(options);
 }
 
 }  // namespace
@@ -67,22 +105,25 @@ void AdoptGrpcLog() {
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(
     const security::CertificateFiles& files) {
-  SWITCHYARD_RETURN_IF_ERROR(CheckFiles(files));
-  grpc::experimental::TlsServerCredentialsOptions options(Watch(files));
-  options.watch_root_certs();
-  options.watch_identity_key_cert_pairs();
-  options.set_cert_request_type(GRPC_SSL_REQUEST_CLIENT_CERTIFICATE_AND_VERIFY);
-  return grpc::experimental::TlsServerCredentials(options);
+  SWITCHYARD_RETURN_IF_ERROR(CheckTls13());
+  SWITCHYARD_ASSIGN_OR_RETURN(auto watch, security::CertificateWatch::Open(files));
+  return std::make_shared<WatchedServerCredentials>(std::move(watch));
 }
 
-absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> TlsAgent(
-    const security::CertificateFiles& files) {
-  SWITCHYARD_RETURN_IF_ERROR(CheckFiles(files));
-  grpc::experimental::TlsChannelCredentialsOptions options;
-  options.set_certificate_provider(Watch(files));
-  options.watch_root_certs();
-  options.watch_identity_key_cert_pairs();
-  return grpc::experimental::TlsCredentials(options);
+TlsAgent::TlsAgent(std::unique_ptr<security::CertificateWatch> watch) : watch_(std::move(watch)) {}
+
+absl::StatusOr<std::shared_ptr<TlsAgent>> TlsAgent::Open(const security::CertificateFiles& files) {
+  SWITCHYARD_RETURN_IF_ERROR(CheckTls13());
+  SWITCHYARD_ASSIGN_OR_RETURN(auto watch, security::CertificateWatch::Open(files));
+  return std::shared_ptr<TlsAgent>(new TlsAgent(std::move(watch)));
+}
+
+std::shared_ptr<grpc::ChannelCredentials> TlsAgent::Current() {
+  if (auto newest = watch_->Current(); newest != shown_) {
+    credentials_ = CredentialsOf(*newest);
+    shown_ = std::move(newest);
+  }
+  return credentials_;
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> ClientCredentials(

@@ -204,7 +204,8 @@ absl::Status AccessGate::Admit(const grpc::CallbackServerContext* context,
   AuditEntry entry;
   entry.method = MethodOf(request);
   entry.resource = ResourceOf(request);
-  return AdmitCall(context, FindRule(entry.method), std::move(entry), &request);
+  const MethodRule* rule = FindRule(entry.method);
+  return AdmitCall(context, rule, std::move(entry), &request);
 }
 
 absl::Status AccessGate::AdmitReflection(const grpc::ServerContextBase* context,

@@ -23,7 +23,7 @@ bool Unpack(const absl::Status& status, Detail& detail) {
 // With others the message says what to do.
 bool IsServersFault(absl::StatusCode code) {
   return code == absl::StatusCode::kInternal || code == absl::StatusCode::kUnknown ||
-         code == absl::StatusCode::kDataLoss || code == absl::StatusCode::kResourceExhausted;
+         code == absl::StatusCode::kDataLoss;
 }
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }

@@ -15,10 +15,11 @@ namespace {
 
 using grpc::experimental::InterceptionHookPoints;
 
-// Not the caller's doing.
+// Not the caller's doing. RESOURCE_EXHAUSTED is a caller's limit; a full disk is told of by the
+// store itself.
 bool IsServersFault(grpc::StatusCode code) {
   return code == grpc::StatusCode::INTERNAL || code == grpc::StatusCode::UNKNOWN ||
-         code == grpc::StatusCode::DATA_LOSS || code == grpc::StatusCode::RESOURCE_EXHAUSTED;
+         code == grpc::StatusCode::DATA_LOSS;
 }
 
 // The status with `trace_id` in its ErrorInfo. A status that gRPC itself made has no details yet.

@@ -3,12 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "absl/strings/match.h"
 #include "common/security/issue.h"
 #include "switchyard/agent/v1/agent.grpc.pb.h"
 #include "switchyard/v1/job_service.grpc.pb.h"
-#include "switchyard/v1/node.grpc.pb.h"
-#include "tests/coordinator/access/secure_coordinator.h"
+#include "tests/coordinator/access/real_agent.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -48,37 +46,10 @@ class AgentAttack : public testing::Test {
     return welcome ? grpc::Status::OK : status;
   }
   static std::vector<std::string> AgentFlags(const std::string& node) {
-    const std::string directory = *coordinator_ / ("work-" + node);
-    std::vector<std::string> flags = {
-        "--coordinator", coordinator_->address(),
-        "--node",        node,
-        "--cpu-slots",   "1",
-        "--metrics",     "off",
-        "--work-dir",    directory,
-        "--trainer",     agent::ProgramPath("fake_trainer"),
-        "--tls-dir",     coordinator_->security() + "/agents/" + node};
-    for (const auto& [flag, name] : SecureCoordinator::Roots())
-      flags.insert(flags.end(), {flag, *coordinator_ / name});
-    return flags;
+    return FlagsOfAgent(*coordinator_, node);
   }
-  static v1::NodeState StateOf(const std::string& node) {
-    grpc::ClientContext context;
-    v1::GetNodeRequest request;
-    request.set_name("nodes/" + node);
-    v1::Node answer;
-    (void)v1::NodeService::NewStub(coordinator_->Channel(coordinator_->AdminToken()))
-        ->GetNode(&context, request, &answer);
-    return answer.state();
-  }
-  static int Admitted(const std::string& node) {
-    int count = 0;
-    std::istringstream audit(coordinator_->audit());
-    for (std::string line; std::getline(audit, line);) {
-      count += absl::StrContains(line, "\"agent:" + node + "\"") &&
-               absl::StrContains(line, "\"result\":\"OK\"");
-    }
-    return count;
-  }
+  static v1::NodeState StateOf(const std::string& node) { return StateOfNode(*coordinator_, node); }
+  static int Admitted(const std::string& node) { return TimesAdmitted(*coordinator_, node); }
 
   static SecureCoordinator* coordinator_;
 };

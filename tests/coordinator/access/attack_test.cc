@@ -349,6 +349,7 @@ TEST_F(Attack, AskingTooOften) {
       ListJobs(coordinator_->Channel(coordinator_->Token("viewer", "science")), "projects/science")
           .ok())
       << "others are served meanwhile";
+  EXPECT_THAT(coordinator_->output(), Not(HasSubstr("rpc.failed"))) << "a limit is no failure";
 }
 
 TEST_F(Attack, FindingASecretInWhatIsWritten) {

@@ -126,9 +126,9 @@ class SecureCoordinator {
     return rpc::MakeChannel(address, credentials.value_or(nullptr));
   }
   std::shared_ptr<grpc::Channel> AgentChannel(const std::string& tls_dir) {
-    const auto credentials = rpc::TlsAgent(security::CertificateFiles::In(tls_dir));
-    EXPECT_TRUE(credentials.ok()) << credentials.status();
-    return rpc::MakeChannel(address_, credentials.value_or(nullptr));
+    const auto tls = rpc::TlsAgent::Open(security::CertificateFiles::In(tls_dir));
+    EXPECT_TRUE(tls.ok()) << tls.status();
+    return rpc::MakeChannel(address_, tls.ok() ? (*tls)->Current() : nullptr);
   }
 
   std::string operator/(const std::string& name) const { return dir_ / name; }

@@ -58,7 +58,8 @@ AgentHost::AgentHost(const AgentOptions& options, Parts parts)
            .on_group_gone =
                [this](const GroupKey& key) { flushing_[key] = clock_.Steady() + kLogPatience; }}),
       session_(
-          options.coordinator, parts.credentials, ConnectionAdvice(options), inbox_, spool_,
+          options.coordinator, std::move(parts.credentials), ConnectionAdvice(options), inbox_,
+          spool_,
           {.on_opened = [this] { Feed(StreamOpened{}); },
            .on_message =
                [this](v1::ConnectResponse message) { Feed(FromCoordinator{std::move(message)}); },

@@ -52,7 +52,7 @@ class AgentHost {
     AgentCore::Recovered recovered;
     std::unique_ptr<AgentMetrics> metrics;
     security::PathPolicy paths;
-    std::shared_ptr<grpc::ChannelCredentials> credentials;
+    SessionDriver::Credentials credentials;
   };
   AgentHost(const AgentOptions& options, Parts parts);
 

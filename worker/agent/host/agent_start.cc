@@ -85,11 +85,15 @@ absl::StatusOr<std::unique_ptr<AgentHost>> AgentHost::Create(const AgentOptions&
   SWITCHYARD_ASSIGN_OR_RETURN(
       security::PathPolicy paths,
       security::PathPolicy::Create(options.model_roots, options.data_roots, options.output_roots));
-  std::shared_ptr<grpc::ChannelCredentials> credentials = grpc::InsecureChannelCredentials();
+  SessionDriver::Credentials credentials = [plain = grpc::InsecureChannelCredentials()] {
+    return plain;
+  };
   if (!options.tls_dir.empty()) {
     SWITCHYARD_RETURN_IF_ERROR(CheckIdentity(options));
-    SWITCHYARD_ASSIGN_OR_RETURN(credentials,
-                                rpc::TlsAgent(security::CertificateFiles::In(options.tls_dir)));
+    SWITCHYARD_ASSIGN_OR_RETURN(
+        std::shared_ptr<rpc::TlsAgent> tls,
+        rpc::TlsAgent::Open(security::CertificateFiles::In(options.tls_dir)));
+    credentials = [tls] { return tls->Current(); };
   }
   SWITCHYARD_ASSIGN_OR_RETURN(UniqueFd lock, LockWorkDir(options.work_dir));
   SWITCHYARD_ASSIGN_OR_RETURN(const auto lost,

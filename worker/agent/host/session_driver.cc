@@ -13,15 +13,14 @@ constexpr std::chrono::seconds kComplaintInterval{30};
 
 }  // namespace
 
-SessionDriver::SessionDriver(std::string target,
-                             const std::shared_ptr<grpc::ChannelCredentials>& credentials,
-                             std::string advice, Inbox& inbox, LogSpool& spool, Callbacks callbacks)
+SessionDriver::SessionDriver(std::string target, Credentials credentials, std::string advice,
+                             Inbox& inbox, LogSpool& spool, Callbacks callbacks)
     : target_(std::move(target)),
       advice_(std::move(advice)),
       inbox_(inbox),
       spool_(spool),
       callbacks_(std::move(callbacks)),
-      channel_(rpc::MakeChannel(target_, credentials)),
+      credentials_(std::move(credentials)),
       backoff_(kFirstDelay, kLastDelay, std::random_device{}()) {}
 
 SessionDriver::~SessionDriver() { stream_.reset(); }
@@ -45,6 +44,12 @@ void SessionDriver::Dial() {
     on_loop([this, status] { OnClosed(status); });
   };
   writing_ = false;
+  // A connection shows the certificate with which it was made and outlives refused sessions: a new
+  // certificate needs a new one.
+  if (auto newest = credentials_(); newest != shown_) {
+    channel_ = rpc::MakeChannel(target_, newest);
+    shown_ = std::move(newest);
+  }
   stream_ = std::make_unique<CoordinatorStream>(channel_, std::move(callbacks));
   callbacks_.on_opened();
 }

@@ -29,9 +29,12 @@ class SessionDriver {
     std::function<void()> on_closed;
   };
 
+  // Asked before every dial; another object: the agent has another certificate to show.
+  using Credentials = std::function<std::shared_ptr<grpc::ChannelCredentials>()>;
+
   // `advice` is logged when nothing answers at `target`. `inbox` and `spool` must outlive it.
-  SessionDriver(std::string target, const std::shared_ptr<grpc::ChannelCredentials>& credentials,
-                std::string advice, Inbox& inbox, LogSpool& spool, Callbacks callbacks);
+  SessionDriver(std::string target, Credentials credentials, std::string advice, Inbox& inbox,
+                LogSpool& spool, Callbacks callbacks);
   ~SessionDriver();
 
   void Send(v1::ConnectRequest message) { outbox_.Push(std::move(message)); }
@@ -53,6 +56,8 @@ class SessionDriver {
   Inbox& inbox_;
   LogSpool& spool_;
   Callbacks callbacks_;
+  Credentials credentials_;
+  std::shared_ptr<grpc::ChannelCredentials> shown_;  // of channel_
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<CoordinatorStream> stream_;
   Outbox outbox_;

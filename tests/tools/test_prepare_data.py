@@ -14,7 +14,7 @@ import zstandard
 from conftest import ECHOES, LAST_THINKS, MARKED, REASONS, REASONS_STRICTLY, SOURCE, make_model
 
 import prepare_data
-from switchyard_data import packing, shards
+from switchyard_data import documents, packing, shards
 
 S = 64
 
@@ -168,6 +168,38 @@ def test_all_formats_give_the_same_shards(run, tmp_path):
         assert code == 0, result
         hashes.add(Split(result["train_dir"]).index["shards"][0]["xxh3"])
     assert len(hashes) == 1
+
+
+def zstd_blocks(parts):
+    """One frame in which each part is flushed by itself; and where the first part ends."""
+    writer = zstandard.ZstdCompressor().compressobj()
+    blocks = [writer.compress(part) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for part in parts]
+    return b"".join(blocks) + writer.flush(), len(blocks[0])
+
+
+def test_a_cut_zstd_file_is_refused(run, tmp_path):
+    lines = [json.dumps(chat(f"what is {i}?", "it is " * (i % 7 + 1))).encode() + b"\n" for i in range(200)]
+    whole, block = zstd_blocks([b"".join(lines[:100]), b"".join(lines[100:])])
+    frame = zstandard.compress(lines[0])
+    file = tmp_path / "d.jsonl.zst"
+    for cut in (whole[:block], whole[: len(whole) // 2], whole[:-1], frame + whole[:block], frame + frame[:3]):
+        file.write_bytes(cut)
+        code, error, _ = run(file, "--max-bad-lines", 1000)
+        assert code == 65, error
+        assert error["message"] == f"{file}: damaged zstd data: the file ends inside a frame"
+    file.write_bytes(frame + b"no frame")
+    code, error, _ = run(file)
+    assert code == 65 and error["message"].startswith(f"{file}: damaged zstd data: ")
+
+
+def test_every_frame_of_a_whole_zstd_file_is_read(tmp_path):
+    lines = [json.dumps({"text": f"{i} " * (i % 3000)}).encode() + b"\n" for i in range(2000)]
+    skipped = b"\x50\x2a\x4d\x18\x05\x00\x00\x00index"  # a skippable frame, as parallel compressors write them
+    frames = [zstd_blocks([b"".join(lines[:700]), lines[700]])[0], zstandard.compress(b""), skipped]
+    frames += [zstandard.compress(b"".join(lines[701:]))]
+    (tmp_path / "d.jsonl.zst").write_bytes(b"".join(frames))
+    found = list(documents.Documents(str(tmp_path / "d.jsonl.zst")))
+    assert found == [(i, json.loads(line)) for i, line in enumerate(lines, 1)]
 
 
 def test_reuses_valid_data_and_replaces_damaged_data(run, tmp_path):

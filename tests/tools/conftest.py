@@ -29,6 +29,28 @@ LAST_THINKS = (
 # Besides, says everything twice: where a turn begins and ends cannot be told.
 ECHOES = LAST_THINKS.replace("message['content'] +", "message['content'] + '/' + message['content'] +")
 
+# As Qwen3's: reasoning inside the content is rendered only behind the last question, and tool calls are.
+REASONS = (
+    "{% set last = namespace(question=0) %}"
+    "{% for m in messages %}{% if m.role == 'user' %}{% set last.question = loop.index0 %}{% endif %}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{% set thought = '' %}{% set said = m.content if m.content is string else '' %}"
+    "{% if m.role == 'assistant' %}"
+    "{% if '</think>' in said %}{% set parts = said.split('</think>') %}"
+    "{% set thought = parts[0].replace('<think>', '').strip() %}{% set said = parts[1].strip() %}{% endif %}"
+    "{% if loop.index0 > last.question and (loop.last or thought) %}{{ '<think>' + thought + '</think>' }}{% endif %}"
+    "{% endif %}{{ said }}"
+    "{% for call in m.tool_calls or [] %}{% if said or not loop.first %}{{ '\n' }}{% endif %}"
+    "{{ '<call>' + call.function.name + '</call>' }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+# Besides, takes a tool's answer only behind a call.
+REASONS_STRICTLY = (
+    "{% for m in messages %}{% if m.role == 'tool' and not messages[loop.index0 - 1].tool_calls %}"
+    "{{ raise_exception('no call') }}{% endif %}{% endfor %}" + REASONS
+)
+
 
 def make_model(directory, template=CHATML, vocab_size=400, max_position_embeddings=128):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

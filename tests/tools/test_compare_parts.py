@@ -89,6 +89,57 @@ def test_a_small_difference_anywhere_is_noticed(name, capsys):
     assert "TOO LARGE" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def unlearned():
+    """A router whose true gradient is zero (its one expert's weight is 1 whatever it says): in float32, and in float64."""
+    config = small_config(num_experts_per_tok=1, norm_topk_prob=True, router_aux_loss_coef=0.0)
+    batch = tool.random_batch(config, 1, rows=2, length=12, packed=True)
+    settings = (batch, 2, 1e-3, "split")
+    expected, _ = tool.transformers_results(tool.random_model(config, 1), *settings)
+    return expected, tool.float64_results(tool.random_model(config, 1), *settings)
+
+
+ROUTER = "model.layers.0.mlp.gate.weight"
+
+
+def test_float64_is_float64_throughout(unlearned):
+    expected, truth = unlearned
+    assert all(tensor.dtype == torch.float64 for tensor in truth.values())
+    assert truth[f"grad.{ROUTER}"].norm() < 1e-15 < 1e-12 < expected[f"grad.{ROUTER}"].norm()
+    assert torch.tensor(1.0).dtype == torch.float32 and torch.ones(1).double().float().dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", ["grad", "param"])
+@pytest.mark.parametrize(("factor", "passes"), [(-1.9, True), (-2.1, False)])
+def test_what_is_as_near_to_float64_as_transformers_passes_as_rounding(unlearned, capsys, kind, factor, passes):
+    expected, truth = unlearned
+    name = f"{kind}.{ROUTER}"
+    actual = dict(expected)
+    actual[name] = truth[name] + factor * (expected[name] - truth[name])
+    assert tool.beyond_tolerance(actual, expected) == [name]
+    rounding = tool.rounding_of(actual, expected, truth)
+    assert set(rounding) == ({name} if passes else set())
+    assert tool.report(*tool.compare(actual, expected, rounding), 1.0, rounding) == passes
+    assert ("  rounding: " if passes else "TOO LARGE") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [1 + 3e-4, 0.0, float("nan")])
+def test_a_wrong_gradient_or_parameter_is_no_rounding(unlearned, value):
+    expected, truth = unlearned
+    for name in ("grad.model.layers.1.self_attn.q_proj.weight", "param.lm_head.weight", "logits"):
+        actual = {**expected, name: expected[name] * value}
+        rounding = tool.rounding_of(actual, expected, truth)
+        assert rounding == {}
+        assert not tool.report(*tool.compare(actual, expected, rounding), 1.0, rounding)
+
+
+def test_float64_that_routes_otherwise_excuses_nothing(unlearned):
+    expected, truth = unlearned
+    actual = {**expected, f"grad.{ROUTER}": -expected[f"grad.{ROUTER}"]}
+    assert tool.rounding_of(actual, expected, truth)
+    assert tool.rounding_of(actual, expected, {**truth, "logits": truth["logits"] * 1.001}) == {}
+
+
 def test_missing_extra_misshapen_and_non_finite_tensors_are_noticed():
     expected = results()
     for change in (
@@ -105,4 +156,10 @@ def test_missing_extra_misshapen_and_non_finite_tensors_are_noticed():
 def test_another_model_type_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ValueError, match="'llama'"):
+        tool.load_config(tmp_path)
+
+
+def test_a_value_that_the_library_refuses_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_moe", "router_aux_loss_coef": 0}')
+    with pytest.raises(ValueError, match=r"config\.json: .*router_aux_loss_coef.* expected float, got int"):
         tool.load_config(tmp_path)

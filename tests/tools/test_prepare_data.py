@@ -11,10 +11,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
-from conftest import ECHOES, LAST_THINKS, MARKED, SOURCE, make_model
+from conftest import ECHOES, LAST_THINKS, MARKED, REASONS, REASONS_STRICTLY, SOURCE, make_model
 
 import prepare_data
-from switchyard_data import packing, shards
+from switchyard_data import documents, packing, shards
 
 S = 64
 
@@ -170,6 +170,38 @@ def test_all_formats_give_the_same_shards(run, tmp_path):
     assert len(hashes) == 1
 
 
+def zstd_blocks(parts):
+    """One frame in which each part is flushed by itself; and where the first part ends."""
+    writer = zstandard.ZstdCompressor().compressobj()
+    blocks = [writer.compress(part) + writer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK) for part in parts]
+    return b"".join(blocks) + writer.flush(), len(blocks[0])
+
+
+def test_a_cut_zstd_file_is_refused(run, tmp_path):
+    lines = [json.dumps(chat(f"what is {i}?", "it is " * (i % 7 + 1))).encode() + b"\n" for i in range(200)]
+    whole, block = zstd_blocks([b"".join(lines[:100]), b"".join(lines[100:])])
+    frame = zstandard.compress(lines[0])
+    file = tmp_path / "d.jsonl.zst"
+    for cut in (whole[:block], whole[: len(whole) // 2], whole[:-1], frame + whole[:block], frame + frame[:3]):
+        file.write_bytes(cut)
+        code, error, _ = run(file, "--max-bad-lines", 1000)
+        assert code == 65, error
+        assert error["message"] == f"{file}: damaged zstd data: the file ends inside a frame"
+    file.write_bytes(frame + b"no frame")
+    code, error, _ = run(file)
+    assert code == 65 and error["message"].startswith(f"{file}: damaged zstd data: ")
+
+
+def test_every_frame_of_a_whole_zstd_file_is_read(tmp_path):
+    lines = [json.dumps({"text": f"{i} " * (i % 3000)}).encode() + b"\n" for i in range(2000)]
+    skipped = b"\x50\x2a\x4d\x18\x05\x00\x00\x00index"  # a skippable frame, as parallel compressors write them
+    frames = [zstd_blocks([b"".join(lines[:700]), lines[700]])[0], zstandard.compress(b""), skipped]
+    frames += [zstandard.compress(b"".join(lines[701:]))]
+    (tmp_path / "d.jsonl.zst").write_bytes(b"".join(frames))
+    found = list(documents.Documents(str(tmp_path / "d.jsonl.zst")))
+    assert found == [(i, json.loads(line)) for i, line in enumerate(lines, 1)]
+
+
 def test_reuses_valid_data_and_replaces_damaged_data(run, tmp_path):
     data = write_jsonl(tmp_path / "d.jsonl", [chat("what?", f"it {i}") for i in range(5)])
     held_out = write_jsonl(tmp_path / "e.jsonl", [chat("is?", "it")])
@@ -272,6 +304,67 @@ def test_tells_turns_apart_where_a_beginning_is_no_prefix(run, tmp_path):
             "a thing.<|im_end|>\n<think></think>it is.<|im_end|>\n",
         )
     ]
+
+
+def user(content):
+    return {"role": "user", "content": content}
+
+
+def assistant(content, *calls):
+    more = {"tool_calls": [{"type": "function", "function": {"name": name, "arguments": {}}} for name in calls]} if calls else {}
+    return {"role": "assistant", "content": content, **more}
+
+
+TOOL = {"role": "tool", "content": "42"}
+END = "<|im_end|>\n"
+# What is trained on, turn by turn, in conversations whose last turn is assistant("it is.").
+REASONING = {
+    "reasoning": ([user("a"), assistant("<think>\nhm\n</think>\n\nis it."), user("b")], "is it." + END),
+    "reasoning alone": ([user("a"), assistant("<think>hm</think>"), user("b")], ""),
+    "nothing said": ([user("a"), assistant(""), user("b")], END),
+    "content that the template drops": ([user("a"), assistant([{"type": "text", "text": "is it."}]), user("b")], ""),
+    "call without content": ([user("a"), assistant(None, "f"), TOOL], "<call>f</call>" + END),
+    "call with empty content": ([user("a"), assistant("", "f"), TOOL], "<call>f</call>" + END),
+    "two calls": ([user("a"), assistant("it.", "f", "g"), TOOL, TOOL], "it.\n<call>f</call>\n<call>g</call>" + END),
+    "reasoning and a call": (
+        [user("a"), assistant("<think>hm</think>", "f"), TOOL, assistant("<think>so</think>is it."), user("b")],
+        "<call>f</call>" + END + "is it." + END,
+    ),
+    "reasoning, content and a call": (
+        [user("a"), assistant("<think>hm</think>it.", "f"), TOOL, assistant("is it."), user("b")],
+        "it.\n<call>f</call>" + END + "is it." + END,
+    ),
+    "reasoning that is kept": (
+        [user("a"), assistant("<think>hm</think>it.", "f"), TOOL],
+        "<think>hm</think>it.\n<call>f</call>" + END,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REASONING)
+def test_trains_on_what_the_template_keeps_of_reasoning_and_calls(run, tmp_path, case):
+    from transformers import AutoTokenizer
+
+    messages, trained = REASONING[case]
+    messages = [*messages, assistant("it is.")]
+    reasons = make_model(tmp_path / "reasons", REASONS)
+    code, result, _ = run(write_jsonl(tmp_path / "d.jsonl", [{"messages": messages}]), model_dir=reasons, length=128)
+    assert code == 0, result
+    ((whole, targets),) = texts(reasons, result["train_dir"])
+    assert targets == trained + "<think></think>it is." + END
+    tokenizer = AutoTokenizer.from_pretrained(str(reasons))
+    assert whole == tokenizer.apply_chat_template(messages, tokenize=False)
+    ((ids, _),) = Split(result["train_dir"]).documents()
+    assert ids == tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+
+
+def test_tells_a_call_apart_where_the_template_wants_one_before_its_answer(run, tmp_path):
+    strict = make_model(tmp_path / "strict", REASONS_STRICTLY)
+    messages = [user("a"), assistant("it.", "f"), TOOL, assistant("it is.")]
+    code, result, _ = run(write_jsonl(tmp_path / "d.jsonl", [{"messages": messages}]), model_dir=strict, length=128)
+    assert code == 0, result
+    ((_, targets),) = texts(strict, result["train_dir"])
+    assert targets == "it.\n<call>f</call>" + END + "<think></think>it is." + END
 
 
 def test_refuses_a_template_whose_turns_cannot_be_told_apart(run, tmp_path):

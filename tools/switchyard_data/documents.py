@@ -57,9 +57,9 @@ class Documents:
         if self.path.endswith(".gz"):
             stream = io.BufferedReader(gzip.GzipFile(fileobj=raw))
         elif self.path.endswith(".zst"):
-            import zstandard
+            from .zstd import ZstdReader
 
-            stream = io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
+            stream = io.BufferedReader(ZstdReader(raw))
         else:
             stream = raw
         while line := stream.readline(MAX_LINE_BYTES + 1):

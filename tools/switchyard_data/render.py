@@ -107,26 +107,43 @@ class Renderer:
         return Rendered([Segment(text, spans)], False)
 
     def _by_substitution(self, messages, i, tools, text):
-        """Where the content of turn i lies in `text`, and what ends the turn behind it; None when that is unsure."""
+        """What `text` has of turn i, and what ends the turn behind it; empty when it has nothing; None when unsure."""
+        # Bare at first: what else a message holds (tool calls, reasoning) is part of the turn like its content. But
+        # there are templates that want a tool's answer behind a call only.
+        for shell in ({"role": messages[i]["role"]}, messages[i]):
+            try:
+                span = self._around_probe(messages, i, shell, tools, text)
+            except ExampleError:
+                continue
+            if span is not None:
+                return span
+        return None
+
+    def _around_probe(self, messages, i, shell, tools, text):
+        """The span in `text` of what a content put into `shell`, in the place of turn i, stands for."""
 
         def with_content(content, count):
-            changed = [*messages[:i], {**messages[i], "content": content}, *messages[i + 1 :]]
+            changed = [*messages[:i], {**shell, "content": content}, *messages[i + 1 :]]
             return self._render(changed[:count], tools)[0]
 
-        if not isinstance(messages[i].get("content"), str):
-            return None
         one, two = with_content(PROBES[0], len(messages)), with_content(PROBES[1], len(messages))
         before, after = one.partition(PROBES[0])[::2]
-        # The probe must come once, whole, with nothing else depending on it; then the same must hold for the content.
+        # The probe must come once, whole, with nothing else depending on it; then the same must hold for the turn.
         if before + PROBES[1] + after != two or PROBES[0] in after:
             return None
         begin, end = len(before), len(text) - len(after)
         if begin > end or not (text.startswith(before) and text.endswith(after)):
             return None
-        if messages[i]["content"].strip() not in text[begin:end]:
+        kept = text[begin:end].strip()
+        calls = [] if "tool_calls" in shell else _names_of_calls(messages[i])
+        if not _may_be(kept, _text_of(messages[i].get("content")), calls):
             return None
         closing = with_content(PROBES[0], i + 1).partition(PROBES[0])[2]
-        return (begin, end + len(closing)) if after.startswith(closing) else None
+        if not after.startswith(closing):
+            return None
+        if not kept and any(value for key, value in messages[i].items() if key != "role"):
+            return begin, begin  # nobody said nothing here: its end is not to be learned
+        return begin, end + len(closing)
 
     def _find_template(self):
         if self.template is not None:
@@ -153,6 +170,25 @@ class Renderer:
         except Exception as error:  # a template may raise anything
             raise ExampleError(f"the chat template refuses it: {error}") from error
         return texts[0], spans[0] if mark else []
+
+
+def _may_be(kept, content, calls):
+    """Whether a template can have made `kept` of a message: its content, or the end of it (reasoning comes first)."""
+    if calls:  # the template's own words stand around them
+        return all(name in kept for name in calls)
+    return content in kept or content.endswith(kept)
+
+
+def _names_of_calls(message):
+    calls = message.get("tool_calls")
+    functions = [call.get("function", call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    return [str(function.get("name", "")) for function in functions if isinstance(function, dict)]
+
+
+def _text_of(content):
+    if isinstance(content, list):
+        content = "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
+    return (content or "").strip()
 
 
 def _not_a_prefix(turn, begin, end, text):

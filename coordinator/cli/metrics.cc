@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "common/status_macros.h"
 #include "common/units.h"
 #include "coordinator/cli/api_client.h"
@@ -74,6 +75,7 @@ absl::StatusOr<int> Metrics(CliContext& context, const std::string& job, int64_t
 
 absl::StatusOr<ReportInput> GatherReport(const ApiClient& client, const std::string& name) {
   ReportInput input;
+  input.now = absl::Now();
   v1::GetJobRequest get;
   get.set_name(name);
   SWITCHYARD_ASSIGN_OR_RETURN(input.job,

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "switchyard/v1/event.pb.h"
 #include "switchyard/v1/job.pb.h"
 #include "switchyard/v1/metrics.pb.h"
@@ -15,6 +16,7 @@ namespace switchyard::coordinator {
 
 struct ReportInput {
   v1::Job job;
+  absl::Time now;                       // times of what has not ended run up to it
   std::vector<v1::StepSample> samples;  // in step order, possibly thinned
   std::vector<v1::Event> events;        // oldest first
   int64_t events_left_out = 0;          // older than these

@@ -30,13 +30,16 @@ std::string TimeUtc(const google::protobuf::Timestamp& timestamp) {
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", TimeOf(timestamp), absl::UTCTimeZone());
 }
 
-std::string Between(const google::protobuf::Timestamp& from,
-                    const google::protobuf::Timestamp& to) {
-  if (from.seconds() == 0 || to.seconds() == 0) return "-";
-  return FormatDuration(std::max(0.0, absl::ToDoubleSeconds(TimeOf(to) - TimeOf(from))));
+// Of what has begun; without an end it runs up to `now`.
+std::string Ran(const google::protobuf::Timestamp& from, const google::protobuf::Timestamp& end,
+                absl::Time now) {
+  if (from.seconds() == 0) return "-";
+  const absl::Time to = end.seconds() == 0 ? now : TimeOf(end);
+  return FormatDuration(std::max(0.0, absl::ToDoubleSeconds(to - TimeOf(from))));
 }
 
-std::string Tiles(const v1::Job& job) {
+std::string Tiles(const ReportInput& input) {
+  const v1::Job& job = input.job;
   const auto& progress = job.progress();
   std::string html = "<div class=\"tiles\">";
   if (progress.has_eval_loss()) {
@@ -70,10 +73,7 @@ std::string Tiles(const v1::Job& job) {
     detail = absl::StrCat("ends in ", FormatDuration(static_cast<double>(progress.eta().seconds())),
                           job.attempts_size() > 1 ? absl::StrCat(", ", detail) : "");
   }
-  html += HtmlTile("Time",
-                   job.terminal() ? Between(job.start_time(), job.end_time())
-                                  : Between(job.start_time(), job.update_time()),
-                   detail);
+  html += HtmlTile("Time", Ran(job.start_time(), job.end_time(), input.now), detail);
   if (progress.skipped_steps() > 0) {
     html += HtmlTile("Skipped steps", FormatGrouped(progress.skipped_steps()),
                      "loss or gradient not finite");
@@ -116,7 +116,7 @@ std::string HeaderSection(const ReportInput& input) {
     }
     html += "</div>";
   }
-  return html + "</header>" + Tiles(job);
+  return html + "</header>" + Tiles(input);
 }
 
 std::string PlanSection(const ReportInput& input) {
@@ -191,7 +191,7 @@ std::string AttemptSection(const ReportInput& input) {
     if (!attempt.outcome().message().empty())
       absl::StrAppend(&outcome, ": ", EscapeHtml(attempt.outcome().message()));
     rows.push_back({absl::StrCat(attempt.epoch()), TimeUtc(attempt.start_time()),
-                    Between(attempt.start_time(), attempt.end_time()),
+                    Ran(attempt.start_time(), attempt.end_time(), input.now),
                     absl::StrCat(attempt.resumed_from_step()), absl::StrCat(attempt.last_step()),
                     EscapeHtml(absl::StrJoin(places, "; ")), outcome});
   }

@@ -3,6 +3,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "common/content_hash.h"
 #include "coordinator/report/html_report.h"
 #include "coordinator/report/html_text.h"
@@ -97,6 +98,7 @@ http::Response LivePages::JobReport(const http::Request& request) const {
   }
   ReportInput input;
   input.job = *job;
+  input.now = absl::Now();
   auto samples = metrics_.Query(job->uid(), 0, -1, kSamples);
   auto load = metrics_.Load(job->uid());
   if (!samples.ok() || !load.ok()) {

@@ -99,6 +99,28 @@ TEST(HtmlReportTest, AJobThatNeverRanHasAPageOfEmptyStates) {
   EXPECT_EQ(FirstUnbalancedTag(Body(page)), "");
 }
 
+TEST(HtmlReportTest, WhatHasNotEndedRanUntilNow) {
+  ReportInput input;
+  input.job.set_name("projects/default/jobs/new");
+  input.job.set_state(v1::JOB_STATE_RUNNING);
+  input.job.mutable_start_time()->set_seconds(1000);
+  input.job.mutable_update_time()->set_seconds(1000);
+  input.now = absl::FromUnixSeconds(1095);
+  for (int epoch = 1; epoch <= 2; ++epoch) {
+    auto& attempt = *input.job.add_attempts();
+    attempt.set_epoch(epoch);
+    attempt.mutable_start_time()->set_seconds(1000 + (epoch - 1) * 50);
+  }
+  input.job.mutable_attempts(0)->mutable_end_time()->set_seconds(1030);
+  std::string page = RenderHtmlReport(input);
+  EXPECT_THAT(
+      page, AllOf(HasSubstr("<b>1 m 35 s</b>"), HasSubstr(">30 s</td>"), HasSubstr(">45 s</td>")));
+  input.job.clear_start_time();
+  input.job.clear_attempts();
+  page = RenderHtmlReport(input);
+  EXPECT_THAT(page, HasSubstr("<b>-</b>"));
+}
+
 TEST(HtmlReportTest, NumbersThatAreNotFiniteNeverReachTheDrawing) {
   ReportInput input = DemoReport();
   input.samples.resize(5);

@@ -40,6 +40,8 @@ JobSeries::JobSeries(telemetry::Registry& r) {
   total_steps = r.AddGauge("switchyard_job_target_steps", "Optimizer steps of the whole job.", job);
   loss =
       r.AddGauge("switchyard_job_loss", "Training loss of the newest step, nats per target.", job);
+  aux_loss = r.AddGauge("switchyard_job_aux_loss",
+                        "Load-balancing loss of the newest step before its coefficient.", job);
   eval_loss = r.AddGauge("switchyard_job_eval_loss", "Newest held-out loss, nats per target.", job);
   learning_rate =
       r.AddGauge("switchyard_job_learning_rate", "Learning rate of the newest step.", job);
@@ -139,6 +141,7 @@ void JobSeries::SetStep(const v1::Job& job, const v1::StepSample& sample) const 
   const LabelValues labels = JobLabels(job.name());
   step.Set(static_cast<double>(sample.step()), labels);
   loss.Set(sample.loss(), labels);
+  aux_loss.Set(sample.aux_loss(), labels);
   if (sample.has_eval_loss()) eval_loss.Set(sample.eval_loss(), labels);
   learning_rate.Set(sample.learning_rate(), labels);
   grad_norm.Set(sample.grad_norm(), labels);

@@ -27,7 +27,8 @@ struct JobSeries {
   void CountStep(const v1::Job& job, const v1::StepSample& sample) const;
   void SetExpertLoad(const v1::Job& job, const v1::ExpertLoad& load) const;
 
-  telemetry::Gauge state, info, epoch, step, total_steps, loss, eval_loss, learning_rate, grad_norm;
+  telemetry::Gauge state, info, epoch, step, total_steps, loss, aux_loss, eval_loss, learning_rate,
+      grad_norm;
   telemetry::Gauge tokens_per_second, predicted_tokens_per_second, eta;
   telemetry::Gauge peak_memory, planned_memory, memory_capacity;
   telemetry::Gauge expert_load, layer_load, dead_experts, router_entropy;

@@ -50,6 +50,11 @@ std::string Tiles(const ReportInput& input) {
   }
   if (progress.step() > 0)
     html += HtmlTile("Training loss", absl::StrFormat("%.4f", progress.loss()), "newest step");
+  if (!input.samples.empty() && std::isfinite(input.samples.back().aux_loss())) {
+    html +=
+        HtmlTile("Load-balancing loss", absl::StrFormat("%.4f", input.samples.back().aux_loss()),
+                 "newest step, before its coefficient");
+  }
   html += HtmlTile("Steps", FormatGrouped(progress.step()),
                    progress.total_steps() > 0
                        ? absl::StrCat("of ", FormatGrouped(progress.total_steps()))

@@ -266,6 +266,11 @@ def experts():
             least=0,
             note="At the newest sample; switchyard experts JOB draws the matrix of layers and experts.",
         ),
+        chart(
+            "Load-balancing loss",
+            (f"switchyard_job_aux_loss{JOB}", "{{job}}"),
+            note="Before its coefficient.",
+        ),
         chart("Idle experts over all layers", (f"switchyard_job_dead_experts{JOB}", "{{job}}"), least=0),
         chart(
             "Dispatch and combine in a second of wall time",

@@ -69,6 +69,7 @@ inline void AddDemoSamples(ReportInput& input) {
     const double noise = std::sin(step * 12.9898) * 0.5 + std::sin(step * 78.233) * 0.5;
     const double decay = std::exp(-step / 70.0);
     sample.set_loss(2.2 + 6.8 * decay + 0.12 * noise);
+    sample.set_aux_loss(1.05 + 0.4 * decay);
     sample.set_skipped(step == 143);
     sample.set_learning_rate(
         1e-3 * (step < 12 ? step / 12.0 : 0.5 + 0.5 * std::cos(3.14159 * (step - 12) / 388)));

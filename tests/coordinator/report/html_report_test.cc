@@ -49,9 +49,9 @@ TEST(HtmlReportTest, ShowsEverySectionOfAFinishedJob) {
   const std::string page = RenderHtmlReport(DemoReport());
   for (const char* text :
        {"foldoc-qa", "SUCCEEDED", "Held-out loss", "9.0700 before training", "Throughput",
-        "96 % of predicted", "saved activations", "measured peak", "reduce gradients",
-        "layer 3, expert 17: 0 tokens", "RankFailed", "expert_parallel 1 is predicted to be slower",
-        "/data/foldoc/train.jsonl"}) {
+        "Load-balancing loss</span><b>1.0513</b>", "96 % of predicted", "saved activations",
+        "measured peak", "reduce gradients", "layer 3, expert 17: 0 tokens", "RankFailed",
+        "expert_parallel 1 is predicted to be slower", "/data/foldoc/train.jsonl"}) {
     EXPECT_THAT(page, HasSubstr(text));
   }
   EXPECT_EQ(FirstUnbalancedTag(Body(page)), "");

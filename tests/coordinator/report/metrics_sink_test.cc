@@ -53,6 +53,7 @@ class MetricsSinkTest : public ::testing::Test {
     sample.set_step(step);
     sample.set_epoch(epoch);
     sample.set_loss(2.5);
+    sample.set_aux_loss(1.25);
     sample.set_tokens(100);
     (*sample.mutable_phase_seconds())["forward"] = 0.25;
     return sample;
@@ -99,6 +100,12 @@ TEST_F(MetricsSinkTest, AStepThatComesAgainWithItsHeldOutLossIsCountedOnce) {
   EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_job_tokens_total{job=\"a\",project=\"p\"} 200\n"),
                             HasSubstr("switchyard_job_eval_loss{job=\"a\",project=\"p\"} 3.5\n"),
                             HasSubstr("phase=\"forward\",project=\"p\"} 0.5\n")));
+}
+
+TEST_F(MetricsSinkTest, TheLossesOfAStepStandBesideEachOther) {
+  sink.OnStep(Job(v1::JOB_STATE_RUNNING), Step(1));
+  EXPECT_THAT(Text(), AllOf(HasSubstr("switchyard_job_loss{job=\"a\",project=\"p\"} 2.5\n"),
+                            HasSubstr("switchyard_job_aux_loss{job=\"a\",project=\"p\"} 1.25\n")));
 }
 
 TEST_F(MetricsSinkTest, SeriesOfAJobGoFifteenMinutesAfterItsEnd) {

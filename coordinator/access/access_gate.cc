@@ -9,6 +9,7 @@
 #include "common/security/token.h"
 #include "common/status_macros.h"
 #include "coordinator/access/request_facts.h"
+#include "coordinator/service/rpc_trace.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -191,6 +192,7 @@ absl::Status AccessGate::Admit(const grpc::CallbackServerContext* context,
   entry.peer = context->peer();
   entry.method = MethodOf(request);
   entry.resource = ResourceOf(request);
+  entry.trace_id = TraceId(*context);
   const auto refuse = [&](const absl::Status& status, const char* reason) {
     Refused(entry, status);
     return rpc::Error(status.code(), reason, std::string(status.message()));
@@ -229,6 +231,7 @@ absl::StatusOr<std::optional<std::string>> AccessGate::AdmitAgent(
   entry.time = absl::Now();
   entry.peer = context->peer();
   entry.method = "switchyard.agent.v1.AgentService/Connect";
+  entry.trace_id = TraceId(*context);
   const auto refuse = [&](const absl::Status& status) {
     Refused(entry, status);
     return rpc::Error(status.code(), "AGENT_REFUSED", std::string(status.message()));

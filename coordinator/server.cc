@@ -75,16 +75,25 @@ std::string NewId() {
                          absl::Uniform<uint64_t>(gen));
 }
 
-// Pages of a job need a viewer of its project; all else, /metrics too, tells of all projects.
+// Pages of a job or of one project's jobs need a viewer of that project. Whoever may see anything
+// has the list of all jobs, which leaves out the others', and what a page is made of. All else,
+// /metrics too, tells of all projects.
 std::function<std::unique_ptr<http::Response>(const http::Request&)> PageAuthority(
     AccessGate& gate) {
   return [&gate](const http::Request& request) -> std::unique_ptr<http::Response> {
     constexpr absl::string_view kJobs = "/jobs/";
+    Scope scope = Scope::kProject;
     std::string resource;
-    if (absl::StartsWith(request.path, kJobs))
+    const auto project = request.query.find("project");
+    if (absl::StartsWith(request.path, kJobs)) {
       resource = absl::StrCat("projects/", request.path.substr(kJobs.size()));
+    } else if (request.path == "/" && project != request.query.end() && !project->second.empty()) {
+      resource = absl::StrCat("projects/", project->second);
+    } else if (request.path == "/" || absl::StartsWith(request.path, "/assets/")) {
+      scope = Scope::kAnyProject;
+    }
     const absl::Status status =
-        gate.AdmitPage(request.authorization, request.peer, request.path, resource);
+        gate.AdmitPage(request.authorization, request.peer, request.path, scope, resource);
     if (status.ok()) return nullptr;
     const int code = absl::IsUnauthenticated(status)     ? 401
                      : absl::IsPermissionDenied(status)  ? 403
@@ -96,6 +105,12 @@ std::function<std::unique_ptr<http::Response>(const http::Request&)> PageAuthori
       response->headers.emplace_back("WWW-Authenticate",
                                      "Basic realm=\"Switchyard: your token as password\"");
     return response;
+  };
+}
+
+MaySee SeenBy(security::Caller caller) {
+  return [caller = std::move(caller)](const std::string& job) {
+    return caller.RoleIn(ProjectOf(job)) >= security::Role::kViewer;
   };
 }
 
@@ -149,16 +164,16 @@ struct Server::Parts {
         checkpoints(loop, published),
         nodes(loop,
               [this](const grpc::CallbackServerContext* context) {
-                return [caller = gate.CallerOf(context)](const std::string& job) {
-                  return caller.RoleIn(ProjectOf(job)) >= security::Role::kViewer;
-                };
+                return SeenBy(gate.CallerOf(context));
               }),
         tokens(gate),
         guarded_jobs(gate, jobs),
         guarded_checkpoints(gate, checkpoints),
         guarded_nodes(gate, nodes),
         guarded_tokens(gate, tokens),
-        pages(published, *metrics, *store) {
+        pages(published, *metrics, *store, [this](const http::Request& request) {
+          return SeenBy(gate.PageCaller(request.authorization));
+        }) {
     agents.SetLoop(&loop);
     core.context().allocator = options.allocator;
     core.AddListener(&published);

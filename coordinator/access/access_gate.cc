@@ -13,6 +13,7 @@
 #include "common/security/token.h"
 #include "common/status_macros.h"
 #include "coordinator/access/request_facts.h"
+#include "coordinator/service/rpc_trace.h"
 
 namespace switchyard::coordinator {
 namespace {
@@ -23,6 +24,7 @@ using grpc::experimental::InterceptionHookPoints;
 // the rest are counted.
 constexpr double kRefusalsPerSecond = 2;
 constexpr double kRefusalBurst = 50;
+constexpr size_t kMostPath = 128;  // of a page, in the text of its refusal
 
 // What gRPC's reflection is called in all its versions.
 constexpr absl::string_view kReflection = "grpc.reflection.";
@@ -35,6 +37,12 @@ const security::Caller& LocalCaller() {
 
 // "ipv4:10.0.0.7:41532" without the port, which changes with every connection.
 std::string PeerAddress(const std::string& peer) { return peer.substr(0, peer.rfind(':')); }
+
+// The token in an Authorization header: a bearer token, or a password.
+std::string TokenOf(const std::string& authorization) {
+  if (const auto bearer = security::BearerOf(authorization)) return std::string(*bearer);
+  return security::BasicPasswordOf(authorization).value_or("");
+}
 
 std::string Property(const grpc::CallbackServerContext* context, const char* name) {
   const auto values = context->auth_context()->FindPropertyValues(name);
@@ -147,7 +155,7 @@ absl::StatusOr<security::Caller> AccessGate::Authenticate(const grpc::ServerCont
 }
 
 absl::Status AccessGate::Authorize(const MethodRule& rule, const security::Caller& caller,
-                                   const std::string& resource) const {
+                                   const std::string& resource, const std::string& what) {
   const std::string project =
       rule.scope == Scope::kService ? security::kAllProjects : ProjectOf(resource);
   const security::Role held =
@@ -158,8 +166,8 @@ absl::Status AccessGate::Authorize(const MethodRule& rule, const security::Calle
                                 ? std::string("all projects (\"*\")")
                                 : absl::StrCat("project \"", project.substr(0, 63), "\"");
   return absl::PermissionDeniedError(absl::StrCat(
-      "token ", caller.id, " may not call ", rule.method, ": it needs the role ",
-      security::RoleName(rule.role), " in ", where, " and has ", security::RoleName(held)));
+      "token ", caller.id, " may not ", what, ": it needs the role ", security::RoleName(rule.role),
+      " in ", where, " and has ", security::RoleName(held)));
 }
 
 absl::Status AccessGate::TakeShare(const security::Caller& caller, bool stream, absl::Time now) {
@@ -223,6 +231,7 @@ absl::Status AccessGate::AdmitCall(const grpc::ServerContextBase* context, const
   const absl::Time now = absl::Now();
   entry.time = now;
   entry.peer = context->peer();
+  entry.trace_id = TraceId(*context);
   const auto refuse = [&](const absl::Status& status, const char* reason) {
     Refused(entry, status);
     return rpc::Error(status.code(), reason, std::string(status.message()));
@@ -234,7 +243,9 @@ absl::Status AccessGate::AdmitCall(const grpc::ServerContextBase* context, const
   if (rule == nullptr) {
     return refuse(absl::PermissionDeniedError("nobody may call this method"), "NOT_IN_TABLE");
   }
-  if (const absl::Status status = Authorize(*rule, *caller, entry.resource); !status.ok())
+  if (const absl::Status status =
+          Authorize(*rule, *caller, entry.resource, absl::StrCat("call ", rule->method));
+      !status.ok())
     return refuse(status, "PERMISSION_DENIED");
   const bool stream = request == nullptr || AnswersWithStream(*request);
   if (rule->audited) entry.request_sha256 = security::Sha256Hex(request->SerializeAsString());
@@ -258,6 +269,7 @@ absl::StatusOr<std::optional<std::string>> AccessGate::AdmitAgent(
   entry.time = absl::Now();
   entry.peer = context->peer();
   entry.method = "switchyard.agent.v1.AgentService/Connect";
+  entry.trace_id = TraceId(*context);
   const auto refuse = [&](const absl::Status& status) {
     Refused(entry, status);
     return rpc::Error(status.code(), "AGENT_REFUSED", std::string(status.message()));
@@ -283,25 +295,26 @@ absl::StatusOr<std::optional<std::string>> AccessGate::AdmitAgent(
 }
 
 absl::Status AccessGate::AdmitPage(const std::string& authorization, const std::string& peer,
-                                   const std::string& path, const std::string& resource) {
+                                   const std::string& path, Scope scope,
+                                   const std::string& resource) {
   if (options_.tokens == nullptr) return absl::OkStatus();
-  static constexpr MethodRule kPage = {"a page", security::Role::kViewer, Scope::kProject, false};
+  const MethodRule rule = {"HTTP GET", security::Role::kViewer, scope, false};
   AuditEntry entry;
   entry.time = absl::Now();
   entry.peer = absl::StrCat(peer, ":");
-  entry.method = "HTTP GET";
+  entry.method = rule.method;
   entry.resource = path;
   const auto refuse = [&](const absl::Status& status) {
     Refused(entry, status);
     return status;
   };
-  std::string token = security::BasicPasswordOf(authorization).value_or("");
-  if (const auto bearer = security::BearerOf(authorization)) token = std::string(*bearer);
-  const auto caller = options_.tokens->Verify(token, entry.time);
+  const auto caller = options_.tokens->Verify(TokenOf(authorization), entry.time);
   if (!caller.ok()) return refuse(caller.status());
   entry.caller_id = caller->id;
   entry.caller_name = caller->name;
-  if (absl::Status status = Authorize(kPage, *caller, resource); !status.ok())
+  if (absl::Status status = Authorize(rule, *caller, resource,
+                                      absl::StrCat("read the page ", path.substr(0, kMostPath)));
+      !status.ok())
     return refuse(status);
   absl::Status share;
   {
@@ -309,6 +322,11 @@ absl::Status AccessGate::AdmitPage(const std::string& authorization, const std::
     share = TakeShare(*caller, /*stream=*/false, entry.time);
   }
   return share.ok() ? share : refuse(share);
+}
+
+security::Caller AccessGate::PageCaller(const std::string& authorization) const {
+  if (options_.tokens == nullptr) return LocalCaller();
+  return options_.tokens->Verify(TokenOf(authorization), absl::Now()).value_or(security::Caller{});
 }
 
 security::Caller AccessGate::CallerOf(const grpc::CallbackServerContext* context) const {

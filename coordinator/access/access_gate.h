@@ -52,10 +52,12 @@ class AccessGate {
                      const google::protobuf::Message& request);
   // The node that the peer's certificate is of; empty where agents are not asked.
   absl::StatusOr<std::optional<std::string>> AdmitAgent(const grpc::CallbackServerContext* context);
-  // A page over HTTP, by its Authorization header: a bearer token, or one as a password. `resource`
-  // is what it shows; empty for all projects. Refusals as of Admit.
+  // A page over HTTP, by its Authorization header: a bearer token, or one as a password. `scope`
+  // and `resource` say whose viewers may read it. Refusals as of Admit.
   absl::Status AdmitPage(const std::string& authorization, const std::string& peer,
-                         const std::string& path, const std::string& resource);
+                         const std::string& path, Scope scope, const std::string& resource);
+  // Who sent that header; nobody, without a grant, when it is not good.
+  security::Caller PageCaller(const std::string& authorization) const;
   // A call of gRPC's server reflection, which describes the API to tools: any role will do.
   // Refusals as of Admit.
   absl::Status AdmitReflection(const grpc::ServerContextBase* context, const std::string& method);
@@ -83,8 +85,9 @@ class AccessGate {
                          AuditEntry entry, const google::protobuf::Message* request);
   absl::StatusOr<security::Caller> Authenticate(const grpc::ServerContextBase* context,
                                                 absl::Time now);
-  absl::Status Authorize(const MethodRule& rule, const security::Caller& caller,
-                         const std::string& resource) const;
+  // `what` is asked for: "call METHOD".
+  static absl::Status Authorize(const MethodRule& rule, const security::Caller& caller,
+                                const std::string& resource, const std::string& what);
   absl::Status TakeShare(const security::Caller& caller, bool stream, absl::Time now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Refused(AuditEntry entry, const absl::Status& status);

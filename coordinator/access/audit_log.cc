@@ -29,6 +29,7 @@ std::string Line(const AuditEntry& entry) {
   add("peer", entry.peer);
   add("method", entry.method);
   add("resource", entry.resource);
+  add("trace_id", entry.trace_id);
   add("request_sha256", entry.request_sha256);
   add("result", entry.result);
   add("message", entry.message);

@@ -20,6 +20,7 @@ struct AuditEntry {
   std::string peer;  // address
   std::string method;
   std::string resource;
+  std::string trace_id;        // empty for a page
   std::string request_sha256;  // of the request's bytes; empty for a stream of them
   std::string result;          // "OK" or the code of the refusal or failure
   std::string message;         // why not

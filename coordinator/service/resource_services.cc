@@ -19,14 +19,6 @@ absl::StatusOr<std::string> BareName(const std::string& name) {
   return *node;
 }
 
-// The node without what its caller may not see; that a slot is taken stays.
-v1::Node Seen(v1::Node node, const NodeServiceImpl::MaySee& may_see) {
-  for (v1::Slot& slot : *node.mutable_slots()) {
-    if (!slot.job().empty() && !may_see(slot.job())) slot.set_job("projects/-/jobs/-");
-  }
-  return node;
-}
-
 NodeServiceImpl::Unary* ChangeNode(NodeServiceImpl::Context* context, CoreLoop& loop,
                                    const std::string& name, NodeWish wish, v1::Node* response) {
   return OnWriter(
@@ -139,7 +131,7 @@ NodeServiceImpl::Unary* NodeServiceImpl::ListNodes(Context* context,
                 MakeToken("nodes", "", {*ParseNodeName(response->nodes(size - 1).name())}));
             break;
           }
-          *response->add_nodes() = Seen(core.NodeView(name), may_see);
+          *response->add_nodes() = VisibleNode(core.NodeView(name), may_see);
         }
       });
 }
@@ -157,7 +149,7 @@ NodeServiceImpl::Unary* NodeServiceImpl::GetNode(Context* context,
         return node;
       },
       [response, may_see = visibility_(context)](Core& core, const std::string& node) {
-        *response = Seen(core.NodeView(node), may_see);
+        *response = VisibleNode(core.NodeView(node), may_see);
       });
 }
 

@@ -5,6 +5,7 @@
 
 #include "coordinator/service/core_loop.h"
 #include "coordinator/service/published_state.h"
+#include "coordinator/service/visibility.h"
 #include "switchyard/v1/checkpoint.grpc.pb.h"
 #include "switchyard/v1/node.grpc.pb.h"
 
@@ -34,8 +35,6 @@ class CheckpointServiceImpl final : public v1::CheckpointService::CallbackServic
 
 class NodeServiceImpl final : public v1::NodeService::CallbackService {
  public:
-  // Whether a caller may hear of a job, by its resource name. Any thread.
-  using MaySee = std::function<bool(const std::string& job)>;
   // `visibility` is asked once a call.
   NodeServiceImpl(CoreLoop& loop,
                   std::function<MaySee(const grpc::CallbackServerContext*)> visibility)

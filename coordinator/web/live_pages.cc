@@ -79,8 +79,11 @@ void LivePages::AddTo(http::Server& server) {
 
 http::Response LivePages::JobList(const http::Request& request) const {
   JobListInput input;
+  const MaySee may_see = visibility_(request);
   input.jobs = state_.Jobs();
-  input.nodes = state_.Nodes();
+  std::erase_if(input.jobs, [&](const auto& job) { return !may_see(job->name()); });
+  for (v1::Node& node : state_.Nodes())
+    input.nodes.push_back(VisibleNode(std::move(node), may_see));
   input.project = Query(request, "project");
   input.state = Query(request, "state");
   if (input.state != "active" && input.state != "ended") input.state.clear();
@@ -98,6 +101,7 @@ http::Response LivePages::JobReport(const http::Request& request) const {
   }
   ReportInput input;
   input.job = *job;
+  input.now = absl::Now();
   auto samples = metrics_.Query(job->uid(), 0, -1, kSamples);
   auto load = metrics_.Load(job->uid());
   if (!samples.ok() || !load.ok()) {

@@ -359,10 +359,11 @@ TEST_F(Attack, FindingASecretInWhatIsWritten) {
   EXPECT_TRUE(ListJobs(channel, "projects/science").ok());
   v1::CancelJobRequest cancel;
   cancel.set_name("projects/science/jobs/none");
-  EXPECT_EQ(CallByName(channel, "/switchyard.v1.JobService/CancelJob", cancel.SerializeAsString())
-                .error_code(),
-            StatusCode::NOT_FOUND);
-  EXPECT_EQ(ListJobs(channel, "projects/art").error_code(), StatusCode::PERMISSION_DENIED);
+  const grpc::Status missing =
+      CallByName(channel, "/switchyard.v1.JobService/CancelJob", cancel.SerializeAsString());
+  EXPECT_EQ(missing.error_code(), StatusCode::NOT_FOUND);
+  const grpc::Status foreign = ListJobs(channel, "projects/art");
+  EXPECT_EQ(foreign.error_code(), StatusCode::PERMISSION_DENIED);
   // Who, what, result: of the change that failed, and of the refusal.
   EXPECT_TRUE(agent::Eventually([&] { return absl::StrContains(coordinator_->audit(), id); }));
   std::vector<nlohmann::json> lines;
@@ -377,6 +378,11 @@ TEST_F(Attack, FindingASecretInWhatIsWritten) {
   EXPECT_EQ(lines[0]["resource"], "projects/science/jobs/none");
   EXPECT_EQ(lines[0]["result"], "NOT_FOUND");
   EXPECT_EQ(lines[1]["result"], "PERMISSION_DENIED");
+  for (const auto& [line, status] : {std::pair(lines[0], missing), {lines[1], foreign}}) {
+    const std::string trace_id = line.value("trace_id", "");
+    EXPECT_EQ(trace_id.size(), 32u);
+    EXPECT_THAT(status.error_details(), HasSubstr(trace_id)) << "as the caller was told";
+  }
   // Everything that the coordinator ever wrote, but for the one file that is the first token.
   for (const std::string& secret : {security::ParseToken(token)->secret,
                                     security::ParseToken(coordinator_->AdminToken())->secret}) {

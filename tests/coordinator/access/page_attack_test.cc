@@ -51,8 +51,15 @@ TEST_F(PageAttack, ATokenOpensWhatItsProjectsHold) {
   EXPECT_THAT(Get("/", all), StartsWith("HTTP/1.1 200"));
   const std::string science = Bearer("viewer", "science");
   EXPECT_THAT(Get("/jobs/science/j", science), StartsWith("HTTP/1.1 404")) << "it may know";
-  for (const char* path : {"/", "/metrics", "/jobs/art/j", "/jobs/%61rt/j", "/jobs//science/j"})
+  for (const char* path : {"/", "/?state=ended", "/?project=science", "/assets/page.css"})
+    EXPECT_THAT(Get(path, science), StartsWith("HTTP/1.1 200")) << path;
+  for (const char* path :
+       {"/metrics", "/none", "/jobs/art/j", "/jobs/%61rt/j", "/jobs//science/j", "/?project=art",
+        "/?project=-", "/?project=%61rt", "/?project=art/jobs/science"})
     EXPECT_THAT(Get(path, science), StartsWith("HTTP/1.1 403")) << path;
+  EXPECT_THAT(Get("/?project=art", science),
+              HasSubstr(" may not read the page /: it needs the role viewer in project \"art\" and "
+                        "has none"));
 }
 
 TEST_F(PageAttack, ABrowserSendsTheTokenAsAPassword) {

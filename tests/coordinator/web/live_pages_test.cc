@@ -4,9 +4,12 @@
 #include <gtest/gtest.h>
 #include <httplib.h>
 
+#include <filesystem>
 #include <regex>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "coordinator/job/memory_job_store.h"
 #include "coordinator/web/job_list_page.h"
 #include "coordinator/web/page_frame.h"
 #include "tests/coordinator/report/demo_report.h"
@@ -98,6 +101,43 @@ TEST_F(LivePagesTest, EveryAssetOfThePageIsServed) {
 
 TEST_F(LivePagesTest, TheHealthPageAnswersWhileTheWriterDoes) {
   EXPECT_EQ(Get("/healthz").body, "ok\n");
+}
+
+TEST(LivePagesVisibility, TheListHasOnlyWhatItsCallerMaySee) {
+  const std::string directory = testing::TempDir() + "/live_pages_visibility";
+  std::filesystem::create_directory(directory);
+  auto metrics = MetricsStore::Open(directory + "/metrics.db");
+  ASSERT_TRUE(metrics.ok()) << metrics.status();
+  MemoryJobStore store;
+  PublishedState state([] {});
+  std::vector<v1::Job> jobs(2);
+  jobs[0].set_name("projects/art/jobs/theirs");
+  jobs[1].set_name("projects/science/jobs/mine");
+  state.OnLoaded({}, jobs);
+  v1::Node node;
+  node.set_name("nodes/a");
+  for (const v1::Job& job : jobs) node.add_slots()->set_job(job.name());
+  state.OnNodeChanged(node);
+  LivePages pages(state, **metrics, store, [](const http::Request& request) {
+    return [project = request.authorization](const std::string& job) {
+      return project == "*" || absl::StartsWith(job, "projects/" + project + "/");
+    };
+  });
+  auto server = http::Server::Bind({.address = "127.0.0.1:0"});
+  ASSERT_TRUE(server.ok()) << server.status();
+  pages.AddTo(**server);
+  (*server)->Serve();
+  httplib::Client client("http://" + (*server)->address());
+  const auto list = [&](const std::string& target, const std::string& caller) {
+    const auto answer = client.Get(target, {{"Authorization", caller}});
+    return answer ? answer->body : "";
+  };
+  EXPECT_THAT(list("/", "*"), AllOf(HasSubstr(">theirs</a>"), HasSubstr(">mine</a>")));
+  EXPECT_THAT(list("/", "science"), AllOf(HasSubstr(">mine</a>"), Not(HasSubstr("theirs")),
+                                          Not(HasSubstr(">art<")), HasSubstr("2 of 2 in use")));
+  EXPECT_THAT(list("/?project=art", "science"), Not(HasSubstr("theirs")));
+  server->reset();
+  std::filesystem::remove_all(directory);
 }
 
 JobListInput ListOf(std::vector<v1::Job> jobs) {

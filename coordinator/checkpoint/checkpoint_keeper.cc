@@ -21,6 +21,13 @@ using trainer::v1::CheckpointShard;
 
 constexpr int kPublishTries = 3;
 constexpr int kDefaultKeep = 2;
+constexpr size_t kKeptEvaluations = 8;  // parts of a checkpoint may be late by so many
+
+// Committed, in place or not, and not found corrupt.
+bool IsUsable(const v1::Checkpoint& checkpoint) {
+  return checkpoint.state() == v1::CHECKPOINT_STATE_COMMITTED ||
+         checkpoint.state() == v1::CHECKPOINT_STATE_AVAILABLE;
+}
 
 // A node that sees the job's output: one of its newest attempt, rank 0's first, else any.
 std::string NodeFor(const CoreContext& core, const JobRecord& record) {
@@ -47,6 +54,9 @@ void Commit(CoreContext& core, const JobRecord& job, const CheckpointShard& shar
   checkpoint.set_final(shard.final());
   checkpoint.set_state(v1::CHECKPOINT_STATE_COMMITTED);
   *checkpoint.mutable_create_time() = ToTimestamp(core.clock.Wall());
+  const auto& losses = job.launch().eval_losses();
+  if (const auto loss = losses.find(shard.step()); loss != losses.end())
+    checkpoint.set_eval_loss(loss->second);
   core.book.PutCheckpoint(record);
   core.book.AddEvent(
       job.job().name(), job.job().epoch(), "CheckpointCommitted", v1::EVENT_SEVERITY_INFO,
@@ -134,9 +144,7 @@ void CommitCheckpoints(CoreContext& core, const std::string& uid, const AttemptF
     const auto it = known.find(MakeCheckpointName(job.job().name(), any.step(), any.final()));
     if (it != known.end()) {
       const v1::Checkpoint& old = it->second.checkpoint();
-      const bool usable = old.state() == v1::CHECKPOINT_STATE_COMMITTED ||
-                          old.state() == v1::CHECKPOINT_STATE_AVAILABLE;
-      if (old.epoch() == job.job().epoch() || usable) continue;
+      if (old.epoch() == job.job().epoch() || IsUsable(old)) continue;
     }
     int64_t bytes = 0;
     for (const auto& [rank, shard] : shards) bytes += shard->bytes();
@@ -154,6 +162,20 @@ void DriveCheckpoints(CoreContext& core, const std::string& uid) {
   }
 }
 
+void OnEvaluated(CoreContext& core, const std::string& uid, const trainer::v1::Eval& eval) {
+  auto& losses = *core.book.Edit(uid).mutable_launch()->mutable_eval_losses();
+  losses[eval.step()] = eval.loss();
+  while (losses.size() > kKeptEvaluations) {
+    losses.erase(std::min_element(losses.begin(), losses.end(),
+                                  [](const auto& a, const auto& b) { return a.first < b.first; }));
+  }
+  for (auto [name, record] : core.book.checkpoints(uid)) {  // a copy of each
+    if (record.checkpoint().step() != eval.step() || !IsUsable(record.checkpoint())) continue;
+    record.mutable_checkpoint()->set_eval_loss(eval.loss());
+    core.book.PutCheckpoint(record);
+  }
+}
+
 void OnCheckpointPublished(CoreContext& core, const agent::v1::CheckpointPublished& published) {
   const JobRecord* job = core.book.Find(published.job_uid());
   if (job == nullptr) return;
@@ -167,9 +189,6 @@ void OnCheckpointPublished(CoreContext& core, const agent::v1::CheckpointPublish
     if (published.error().empty()) {
       checkpoint.set_state(v1::CHECKPOINT_STATE_AVAILABLE);
       if (published.bytes() > 0) checkpoint.set_bytes(published.bytes());
-      const v1::Progress& progress = core.book.live(published.job_uid()).progress;
-      if (progress.has_eval_loss() && checkpoint.final())
-        checkpoint.set_eval_loss(progress.eval_loss());
       core.book.PutCheckpoint(record);
       core.book.AddEvent(job->job().name(), checkpoint.epoch(), "CheckpointAvailable",
                          v1::EVENT_SEVERITY_INFO, checkpoint.path());
@@ -230,9 +249,7 @@ bool HasPendingRemoval(const JobBook& book, const std::string& uid) {
 const CheckpointRecord* FinalOf(const JobBook& book, const std::string& uid, int64_t epoch) {
   for (const auto& [name, record] : book.checkpoints(uid)) {
     const v1::Checkpoint& checkpoint = record.checkpoint();
-    const bool usable = checkpoint.state() == v1::CHECKPOINT_STATE_COMMITTED ||
-                        checkpoint.state() == v1::CHECKPOINT_STATE_AVAILABLE;
-    if (checkpoint.final() && checkpoint.epoch() == epoch && usable) return &record;
+    if (checkpoint.final() && checkpoint.epoch() == epoch && IsUsable(checkpoint)) return &record;
   }
   return nullptr;
 }

@@ -16,6 +16,8 @@ namespace switchyard::coordinator {
 void CommitCheckpoints(CoreContext& core, const std::string& uid, const AttemptFacts& facts);
 // Sends what stored checkpoints still need: publishing, removal. Retention.
 void DriveCheckpoints(CoreContext& core, const std::string& uid);
+// A held-out loss was measured, before or after the checkpoint of its step is committed.
+void OnEvaluated(CoreContext& core, const std::string& uid, const trainer::v1::Eval& eval);
 // An agent's answer; ignored unless that checkpoint waits for it.
 void OnCheckpointPublished(CoreContext& core, const agent::v1::CheckpointPublished& published);
 // Never resumed from again; its directory is removed.

@@ -217,6 +217,8 @@ v1::Job JobBook::View(const JobRecord& record) const {
   const auto it = live_.find(job.uid());
   if (it == live_.end()) return job;
   *job.mutable_progress() = it->second.progress;
+  if (record.has_launch() && job.attempts_size() > 0)
+    job.mutable_attempts()->rbegin()->set_last_step(it->second.progress.step());
   job.set_phase(it->second.phase);
   job.set_queue_position(job.state() == v1::JOB_STATE_QUEUED ? it->second.queue_position : 0);
   return job;

@@ -174,7 +174,7 @@ void Core::OnRankReport(const agent::v1::RankReport& report) {
     book_.AddEvent(record->job().name(), report.epoch(), "Evaluated", v1::EVENT_SEVERITY_INFO,
                    absl::StrFormat("held-out loss %.4f after step %d", line.eval().loss(),
                                    line.eval().step()));
-    book_.Edit(uid);
+    OnEvaluated(context_, uid, line.eval());
     for (const auto& sample : it->second.AddEval(line.eval())) OnStep(uid, sample);
   } else if (line.has_expert_load()) {
     v1::ExpertLoad load;

@@ -138,7 +138,12 @@ std::string Legend(const LineChart& chart) {
 
 std::string RenderLineChart(const LineChart& chart) {
   const Bounds bounds = BoundsOf(chart);
-  if (!std::isfinite(bounds.x_low)) return "<p class=\"empty\">No steps were reported.</p>";
+  if (!std::isfinite(bounds.x_low)) {
+    const bool any = std::any_of(chart.series.begin(), chart.series.end(),
+                                 [](const ChartSeries& series) { return !series.points.empty(); });
+    return absl::StrCat("<p class=\"empty\">",
+                        any ? "No finite values." : "No steps were reported.", "</p>");
+  }
   // One step alone is drawn in the middle.
   const bool single = bounds.x_low == bounds.x_high;
   const Axes axes{TightScale(bounds.x_low - (single ? 1 : 0), bounds.x_high + (single ? 1 : 0), 6),

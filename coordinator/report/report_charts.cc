@@ -1,5 +1,3 @@
-#include <cmath>
-
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/units.h"
@@ -13,12 +11,12 @@ namespace {
 
 using Points = std::vector<std::pair<double, double>>;
 
-// A skipped step has no value worth drawing.
+// Of skipped steps too: what of them is not finite breaks the line.
 template <typename Value>
 Points PointsOf(const ReportInput& input, Value value) {
   Points points;
   for (const auto& sample : input.samples) {
-    points.emplace_back(sample.step(), sample.skipped() ? std::nan("") : value(sample));
+    points.emplace_back(sample.step(), value(sample));
   }
   return points;
 }

@@ -24,7 +24,7 @@ std::vector<std::pair<std::string, std::string>> ApplyDefaults(v1::JobSpec& spec
   };
 
   text(spec.project(), "project", "default", spec.mutable_project());
-  if (spec.data().sequence_length() == 0) {
+  if (!spec.data().has_sequence_length()) {
     spec.mutable_data()->set_sequence_length(4096);
     filled.emplace_back("data.sequence_length", "4096");
   }

@@ -38,7 +38,7 @@ void CheckModel(const v1::JobSpec& spec, Environment& environment, FieldChecks& 
 
 void CheckAgainstModel(const v1::JobSpec& spec, const ModelShape& model, FieldChecks& checks) {
   // The default of sequence_length counts too: the user must hear that it does not suit the model.
-  const bool unset = spec.data().sequence_length() == 0;
+  const bool unset = !spec.data().has_sequence_length();
   const int64_t length = unset ? 4096 : spec.data().sequence_length();
   if (length > model.max_position_embeddings) {
     checks.Add("data.sequence_length",

@@ -100,7 +100,7 @@ void CheckDataFile(const std::string& field, const std::string& value, FieldChec
 void CheckData(const v1::DataSpec& data, FieldChecks& checks) {
   CheckDataFile("data.train", data.train(), checks);
   if (!data.eval().empty()) CheckDataFile("data.eval", data.eval(), checks);
-  if (data.sequence_length() != 0) {
+  if (data.has_sequence_length()) {
     checks.CheckInteger("data.sequence_length", data.sequence_length(), kMinSequenceLength,
                         kMaxSequenceLength);
   }

@@ -53,6 +53,11 @@ std::string Refusal(const std::string& text) {
   return std::string(spec.status().message());
 }
 
+TEST(SpecFileTest, ALengthOfZeroIsToldToTheCoordinatorWhichRefusesIt) {
+  EXPECT_TRUE(Parse("data: {sequence_length: 0}").data().has_sequence_length());
+  EXPECT_FALSE(Parse("data: {train: /data/t.jsonl}").data().has_sequence_length());
+}
+
 TEST(SpecFileTest, ReadsEveryKindOfField) {
   const v1::JobSpec spec = Parse(kSpec);
   EXPECT_EQ(spec.name(), "foldoc-qa");

@@ -49,6 +49,26 @@ class JobStoreTest : public testing::Test {
   std::string directory_, path_;
 };
 
+TEST(JobBookTest, AnAttemptThatRunsIsSeenAtTheJobsStep) {
+  MemoryJobStore store;
+  const SystemClock clock;
+  JobBook book(store, clock);
+  store::v1::JobRecord record;
+  record.mutable_job()->set_uid("u1");
+  record.mutable_job()->add_attempts()->set_last_step(40);
+  record.mutable_job()->add_attempts();
+  record.mutable_launch();
+  book.Add(record);
+  book.live("u1").progress.set_step(1513);
+  EXPECT_EQ(book.View(*book.Find("u1")).attempts(0).last_step(), 40);
+  EXPECT_EQ(book.View(*book.Find("u1")).attempts(1).last_step(), 1513);
+  // An ended attempt keeps its own; the next one is not launched yet.
+  store::v1::JobRecord& ended = book.Edit("u1");
+  ended.mutable_job()->mutable_attempts(1)->set_last_step(1600);
+  ended.clear_launch();
+  EXPECT_EQ(book.View(ended).attempts(1).last_step(), 1600);
+}
+
 TEST_F(JobStoreTest, KeepsEverythingAcrossAnOpen) {
   std::string store_id;
   {

@@ -25,6 +25,13 @@ std::string Body(const std::string& page) {
   return page.substr(begin, page.rfind("<script>") - begin);
 }
 
+std::string CardOf(const std::string& page, const std::string& title) {
+  const size_t begin = page.find("<h2>" + title + "</h2>");
+  EXPECT_NE(begin, std::string::npos) << title;
+  return begin == std::string::npos ? ""
+                                    : page.substr(begin, page.find("</section>", begin) - begin);
+}
+
 // The first tag that is closed in the wrong place, or empty.
 std::string FirstUnbalancedTag(const std::string& html) {
   std::vector<std::string> open;
@@ -129,6 +136,26 @@ TEST(HtmlReportTest, NumbersThatAreNotFiniteNeverReachTheDrawing) {
   input.samples[2].set_grad_norm(-std::numeric_limits<double>::infinity());
   input.samples[3].set_step_seconds(std::nan(""));
   EXPECT_FALSE(std::regex_search(Body(RenderHtmlReport(input)), std::regex("[\"LM: ]-?(nan|inf)")));
+}
+
+TEST(HtmlReportTest, SkippedStepsAreDrawnAsFarAsTheyAreFinite) {
+  ReportInput input = DemoReport();
+  input.samples.resize(4);
+  for (auto& sample : input.samples) {
+    sample.set_skipped(true);
+    sample.set_loss(std::nan(""));
+    sample.set_grad_norm(std::numeric_limits<double>::infinity());
+    sample.clear_eval_loss();
+  }
+  input.job.mutable_progress()->clear_initial_eval_loss();
+  const std::string page = RenderHtmlReport(input);
+  EXPECT_THAT(page, Not(HasSubstr("No steps were reported.")));
+  for (const char* finite : {"Throughput", "Learning rate", "Expert balance", "Router entropy"}) {
+    EXPECT_THAT(CardOf(page, finite), HasSubstr("<svg")) << finite;
+  }
+  for (const char* not_finite : {"Loss", "Gradient norm"}) {
+    EXPECT_THAT(CardOf(page, not_finite), HasSubstr("No finite values.")) << not_finite;
+  }
 }
 
 TEST(LineChartTest, BreaksTheLineWhereAValueIsMissing) {

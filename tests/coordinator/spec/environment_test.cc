@@ -201,7 +201,7 @@ TEST_F(EnvironmentTest, RefusesSequencesLongerThanTheModelsAndExpertParallelThat
       ElementsAre(
           "data.sequence_length: is 513; must be at most the model's max_position_embeddings (512)",
           "mesh.expert_parallel: is 3; must divide the model's number of experts (8)"));
-  spec_.mutable_data()->set_sequence_length(0);
+  spec_.mutable_data()->clear_sequence_length();
   spec_.mutable_mesh()->set_expert_parallel(4);
   EXPECT_THAT(Violations(),
               ElementsAre("data.sequence_length: is 4096 by default; must be at most the model's "

@@ -84,6 +84,12 @@ TEST(ValidateSpecTest, ReportsEveryViolationAtOnceWithFieldValueAndFix) {
           "restart.max_attempts: is 0; must be 1 to 1000"));
 }
 
+TEST(ValidateSpecTest, ASequenceLengthOfZeroIsNoDefault) {
+  v1::JobSpec spec = GoodSpec();
+  spec.mutable_data()->set_sequence_length(0);
+  EXPECT_THAT(Violations(spec), ElementsAre("data.sequence_length: is 0; must be 8 to 1048576"));
+}
+
 TEST(ValidateSpecTest, NamesEveryFieldThatIsMissing) {
   EXPECT_THAT(
       Violations(v1::JobSpec()),

@@ -147,11 +147,11 @@ class Cluster:
             raise AssertionError(f"switchyard {arguments}: {done.stderr}\n{self.logs()}")
         return done.stdout
 
-    def submit(self, name, steps=12, interval=6, device="cpu", ranks=4):
-        """Submits a job of the tiny model and returns it."""
+    def submit(self, name, steps=12, interval=6, device="cpu", ranks=4, model="tiny"):
+        """Submits a job of a tiny model and returns it."""
         spec = {
             "name": name,
-            "model": "/models/tiny",
+            "model": f"/models/{model}",
             "data": {"train": "/data/train.jsonl", "sequence_length": 64},
             "training": {"steps": steps, "global_batch_sequences": 8, "learning_rate": 3e-3},
             "mesh": {"device": device, "ranks": ranks, "expert_parallel": 2},
@@ -230,6 +230,7 @@ def main():
         kubernetes_scenes.install(cluster)
         inputs.write_data(files / "data" / "train.jsonl", 300, seed=1)
         inputs.write_model(files / "models" / "tiny", files / "data" / "train.jsonl")
+        inputs.write_model(files / "models" / "for-gpus", files / "data" / "train.jsonl", head_dim=32)
         subprocess.run(["chmod", "-R", "a+rX", files], check=True)
         kubernetes_scenes.play(cluster)
         say("== all is well")

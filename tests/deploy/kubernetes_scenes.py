@@ -289,7 +289,7 @@ def gpus(cluster):
     cluster.run("kubectl -n switchyard rollout status statefulset/switchyard-coordinator --timeout=120s")
     wait(cluster.answers, 60, cluster.logs)
     cluster.kubectl("uncordon", "gpu-1")
-    cluster.submit("gpus", device="cuda", ranks=8)
+    cluster.submit("gpus", device="cuda", ranks=8, model="for-gpus")
 
     def bound():
         pods = [pod for pod in cluster.api.list("pods") if "switchyard.dev/job-uid" in pod["metadata"]["labels"]]
@@ -311,7 +311,9 @@ def only_what_the_role_says(cluster):
     by_itself = cluster.plane.audit()
     asked = {(verb, resource) for verb, resource, namespace, _ in by_itself if namespace == NAMESPACE}
     elsewhere = {(verb, resource) for verb, resource, namespace, _ in by_itself if namespace != NAMESPACE}
-    assert all(code != 403 for *_, code in by_itself), by_itself
+    # An API server that comes back may refuse what is granted until it has read its roles.
+    refused = {(verb, resource) for verb, resource, _, code in by_itself if code == 403}
+    assert refused <= granted, f"asked for and not granted: {refused - granted}"
     assert asked == granted, f"granted and never used: {granted - asked}; used and not granted: {asked - granted}"
     assert elsewhere <= {("create", "selfsubjectaccessreviews"), ("get", "/version")}, elsewhere
     say(f"   {len(by_itself)} requests: {', '.join(f'{verb} {resource}' for verb, resource in sorted(asked))}")

@@ -36,7 +36,7 @@ def write_data(path, examples, seed):
     path.write_text("".join(lines))
 
 
-def write_model(directory, data, seed=0):
+def write_model(directory, data, seed=0, head_dim=16):
     """Writes a Qwen3-MoE of 2 layers, 8 experts and hidden size 64 with a tokenizer trained on `data`."""
     tokenizer = make_demo_model.train_tokenizer(make_demo_model.read_texts(data), 384, 256)
     config = Qwen3MoeConfig(
@@ -47,7 +47,7 @@ def write_model(directory, data, seed=0):
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        head_dim=16,
+        head_dim=head_dim,
         num_experts=8,
         num_experts_per_tok=2,
         norm_topk_prob=True,

@@ -150,6 +150,8 @@ def crashed_api_server(cluster):
         cluster.api.create("configmaps", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "something-new"}})
         cluster.plane.stop_api_server()
         cluster.plane.start_api_server()
+        # One that has not read its roles yet would answer 403, and there would be no watch.
+        wait(lambda: not cluster.as_coordinator().forbidden("GET", path_of("jobs")), 60, cluster.logs)
     finally:
         cluster.proxy.release()
     wait(lambda: len(cluster.said("kubernetes.listed_again")) >= 2, 60, cluster.logs)

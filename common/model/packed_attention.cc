@@ -22,6 +22,14 @@ DocumentClass ClassOfDocuments(int64_t documents, int64_t longest, int64_t seque
           std::min(sequence_length, Doubled(kShortestLength, longest))};
 }
 
+DocumentClass ClassOfDocuments(std::span<const int32_t> offsets, int64_t sequence_length) {
+  int64_t longest = 0;
+  for (size_t i = 1; i < offsets.size(); ++i) {
+    longest = std::max<int64_t>(longest, offsets[i] - offsets[i - 1]);
+  }
+  return ClassOfDocuments(static_cast<int64_t>(offsets.size()) - 1, longest, sequence_length);
+}
+
 int64_t DeterministicScratchBytes(const DocumentClass& documents, int64_t num_heads) {
   int64_t bytes = 2;
   for (int64_t factor : {documents.documents, num_heads, documents.length, documents.length}) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 namespace switchyard {
 
@@ -19,6 +20,8 @@ struct DocumentClass {
 // too), the longest of `longest` tokens, cut from sequences of `sequence_length`. Both sizes are
 // powers of two, but that no length is above `sequence_length`.
 DocumentClass ClassOfDocuments(int64_t documents, int64_t longest, int64_t sequence_length);
+// The same of documents that begin at `offsets`; the last entry is the end of the micro-batch.
+DocumentClass ClassOfDocuments(std::span<const int32_t> offsets, int64_t sequence_length);
 // Scratch of the class in bytes; kTooManyBytes instead of an overflow.
 int64_t DeterministicScratchBytes(const DocumentClass& documents, int64_t num_heads);
 

@@ -2,7 +2,7 @@
 
 #include <ATen/ops/empty.h>
 
-#include <algorithm>
+#include <span>
 #include <string>
 
 #include "common/model/packed_attention.h"
@@ -25,18 +25,12 @@ bool WholeSequences(const Batch& host) {
 // What a plan holds: doubled until it is enough, so that a run needs few plans. Documents that are
 // not there cost little time, but scratch memory where the backward is deterministic.
 DocumentClass DocumentsOf(const Batch& host, bool deterministic) {
-  const int64_t documents = host.document_offset.numel() - 1;
-  if (!deterministic) {
-    int64_t capacity = 64 * host.num_sequences;
-    while (capacity < documents) capacity *= 2;
-    return {capacity, host.sequence_length};
-  }
-  const int32_t* offset = host.document_offset.const_data_ptr<int32_t>();
-  int64_t longest = 0;
-  for (int64_t i = 0; i < documents; ++i) {
-    longest = std::max<int64_t>(longest, offset[i + 1] - offset[i]);
-  }
-  return ClassOfDocuments(documents, longest, host.sequence_length);
+  const std::span<const int32_t> offsets(host.document_offset.const_data_ptr<int32_t>(),
+                                         static_cast<size_t>(host.document_offset.numel()));
+  if (deterministic) return ClassOfDocuments(offsets, host.sequence_length);
+  int64_t capacity = 64 * host.num_sequences;
+  while (capacity < static_cast<int64_t>(offsets.size()) - 1) capacity *= 2;
+  return {capacity, host.sequence_length};
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
 #include "worker/trainer/data/attention_scratch.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "worker/trainer/data/batch_builder.h"
@@ -15,12 +14,7 @@ AttentionScratch LargestAttentionScratch(const TokenShards& data, BatchOrder& or
       const std::vector<int64_t> sequences = order.MicroBatch(step - 1, index, rank);
       const std::vector<int32_t> offsets = DocumentOffsets(data, sequences);
       if (offsets.size() == sequences.size() + 1) continue;  // each sequence is one document
-      int64_t longest = 0;
-      for (size_t i = 1; i < offsets.size(); ++i) {
-        longest = std::max<int64_t>(longest, offsets[i] - offsets[i - 1]);
-      }
-      const DocumentClass documents = ClassOfDocuments(static_cast<int64_t>(offsets.size()) - 1,
-                                                       longest, data.sequence_length());
+      const DocumentClass documents = ClassOfDocuments(offsets, data.sequence_length());
       const int64_t bytes = DeterministicScratchBytes(documents, num_heads);
       if (bytes > largest.bytes) largest = {bytes, documents, step};
     }

@@ -53,7 +53,13 @@ class LocalTest : public CliTest {
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(server.port()));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(bind(taken.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+    // The kernel may still be closing the socket of a coordinator that was killed just now.
+    int bound = -1;
+    for (int i = 0; i < 5000 && bound != 0; ++i) {
+      bound = bind(taken.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address));
+      if (bound != 0) usleep(1000);
+    }
+    EXPECT_EQ(bound, 0);
     EXPECT_EQ(listen(taken.get(), 1), 0);
     return taken;
   }

@@ -5,13 +5,17 @@
 //
 // One line per measurement: median of the repetitions, the ranks' average, and GB/s of rows that
 // leave one.
+#include <ATen/cuda/CUDAContext.h>
+#include <ATen/cuda/CUDAEvent.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/topk.h>
 #include <ATen/ops/zeros.h>
+#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 
@@ -25,6 +29,7 @@
 
 #include "common/model/cuda_dispatch_window.h"
 #include "common/model/rank_memory.h"
+#include "kernels/grouped_gemm.h"
 #include "tests/trainer/cuda/gpu_ranks.h"
 #include "worker/trainer/cuda/nccl_dispatcher.h"
 #include "worker/trainer/cuda/window_dispatcher.h"
@@ -147,6 +152,95 @@ void HostAndPlan(PeerWindow& window, const at::Tensor& expert, const at::Tensor&
                 host.count() / 100);
 }
 
+// Exchanges of the backward beside products that nothing waits for yet: the gradient of attention's
+// projections behind DispatchGradient, that of the experts' down projections behind
+// CombineGradient. `blocks` 0: one after the other, with the whole GPU each.
+void BesideProducts(PeerWindow& window, int64_t tokens, bool say, const at::Tensor& x,
+                    const at::Tensor& expert, const at::Tensor& weight, Communicator& ranks) {
+  constexpr int64_t kQkv = 5120, kFfn = 768;
+  const DispatchWindowShape shape = {2, tokens, kHidden, kTopK, 2};
+  const auto bf16 = x.options();
+  const int sms = at::cuda::getCurrentDeviceProperties()->multiProcessorCount;
+  const at::Tensor grad_qkv = at::randn({tokens, kQkv}, bf16);
+  at::Tensor grad_projection = at::empty({kQkv, kHidden}, bf16);
+  for (const ExchangeBlocks& blocks :
+       {ExchangeBlocks{16, 48, 66, 0}, ExchangeBlocks{16, 32, 66, 64},
+        ExchangeBlocks{12, 24, 66, 48}, ExchangeBlocks{8, 16, 66, 32},
+        ExchangeBlocks{8, 12, 66, 24}, ExchangeBlocks{6, 8, 66, 16}}) {
+    const auto dispatcher = MakeCudaWindowDispatcher(window, kExperts, shape, blocks);
+    Arena saved("saved", ExchangeRoutingBytes(shape, kExperts, tokens), x.device());
+    at::Tensor rows = at::zeros({dispatcher->MaxRows(tokens), kHidden}, bf16);
+    at::Tensor y = at::empty_like(x), grad_TK = at::empty_like(weight);
+    const at::Tensor grad_R = at::rand({rows.size(0)}, weight.options());
+    const at::Tensor hidden = at::randn({rows.size(0), kFfn}, bf16);
+    at::Tensor grad_down = at::empty({kExperts / 2, kHidden, kFfn}, bf16);
+    const Routing routing = dispatcher->Dispatch(x, expert, weight, saved, rows);
+    kernels::GroupedGemmShape product = {kernels::GroupedProduct::kWeightGradient,
+                                         kernels::GroupedOutput::kBfloat16, kExperts / 2, kHidden,
+                                         kFfn};
+    const at::Tensor scratch =
+        at::empty({kernels::GroupedGemmWorkspaceBytes(product)}, bf16.dtype(at::kByte));
+    kernels::GroupedGemm gemm;
+    gemm.Build(product, scratch.data_ptr());
+    kernels::PrepareGroupedGemmsParams prepare = {};
+    const auto data = [](const at::Tensor& t) { return static_cast<nv_bfloat16*>(t.data_ptr()); };
+    prepare.calls[0] = {&gemm, data(rows), data(hidden), grad_down.data_ptr()};
+    prepare.num_calls = 1;
+    prepare.offset_L1 = routing.expert_offset_L1.const_data_ptr<int32_t>();
+    prepare.max_rows = rows.size(0);
+    const c10::cuda::CUDAStream main = c10::cuda::getCurrentCUDAStream();
+    PrepareGroupedGemms(prepare, main);
+
+    const bool serial = blocks.max_blocks == 0;
+    const int left = serial ? 0 : sms - blocks.max_blocks;
+    const auto exchange_rows = [&] { dispatcher->DispatchGradient(x, routing, rows); };
+    const auto exchange_back = [&] {
+      dispatcher->CombineGradient(rows, grad_R, routing, y, grad_TK);
+    };
+    const auto dense = [&] { at::mm_out(grad_projection, grad_qkv.t(), x); };
+    const auto dense_limited = [&] {
+      const cublasHandle_t handle = at::cuda::getCurrentCUDABlasHandle();
+      cublasSetSmCountTarget(handle, left);
+      dense();
+      cublasSetSmCountTarget(handle, 0);
+    };
+    const auto grouped = [&] { gemm.Run(main, left); };
+    c10::cuda::CUDAStream side = c10::cuda::getStreamFromPool(/*isHighPriority=*/true);
+    at::cuda::CUDAEvent before, after;
+    const auto beside = [&](const std::function<void()>& exchange,
+                            const std::function<void()>& products) {
+      if (serial) {
+        exchange();
+        return products();
+      }
+      before.record(main);
+      before.block(side);
+      {
+        const c10::cuda::CUDAStreamGuard guard(side);
+        exchange();
+      }
+      after.record(side);
+      products();
+      after.block(main);
+    };
+    ranks.Barrier();
+    const std::vector<double> us = Clock(5).Run({
+        [&] { beside(exchange_rows, dense); },
+        [&] { beside(exchange_rows, dense_limited); },
+        dense,
+        [&] { beside(exchange_back, grouped); },
+        grouped,
+    });
+    if (say)
+      std::printf(
+          "  %3d blocks: gradient rows + dense dW %6.1f us, limited %6.1f (dW alone %6.1f); back + "
+          "dW down %6.1f (dW alone, limited %6.1f)\n",
+          blocks.max_blocks, us[0], us[1], us[2], us[3], us[4]);
+    std::fflush(stdout);
+    ranks.Barrier();
+  }
+}
+
 void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
   const at::Device device(at::kCUDA, static_cast<c10::DeviceIndex>(rank));
   const DispatchWindowShape shape = {2, tokens, kHidden, kTopK, 2};
@@ -185,10 +279,11 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
   const auto run = [&](const char* name, ExchangeDispatcher& dispatcher) {
     Arena saved("saved", ExchangeRoutingBytes(shape, kExperts, tokens), device);
     at::Tensor rows = at::empty({dispatcher.MaxRows(tokens), kHidden}, bf16), y = at::empty_like(x);
+    at::Tensor rows_again = at::empty_like(rows);
     at::Tensor grad_R = at::rand({rows.size(0)}, bf16.dtype(at::kFloat));
     at::Tensor grad_TK = at::empty_like(weight);
     Routing routing;
-    std::vector<double> us = Clock(5).Run({
+    std::vector<double> us = Clock(6).Run({
         [&] {
           saved.Reset();
           routing = dispatcher.Dispatch(x, expert, weight, saved, rows);
@@ -197,19 +292,22 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
         [&] { dispatcher.Redispatch(x, routing, rows); },
         [&] { dispatcher.DispatchGradient(x, routing, rows); },
         [&] { dispatcher.CombineGradient(rows, grad_R, routing, y, grad_TK); },
+        [&] { dispatcher.RedispatchWithGradient(x, x, routing, rows, rows_again); },
     });
     groups.Check();
     if (say)
       std::printf(
           "  %-24s dispatch %6.1f (%5.1f GB/s) combine %6.1f (%5.1f) redispatch %6.1f "
-          "gradients %6.1f %6.1f us\n",
-          name, us[0], bytes / us[0] / 1e3, us[1], bytes / us[1] / 1e3, us[2], us[3], us[4]);
+          "gradients %6.1f %6.1f redispatch with gradient %6.1f us\n",
+          name, us[0], bytes / us[0] / 1e3, us[1], bytes / us[1] / 1e3, us[2], us[3], us[4], us[5]);
     std::fflush(stdout);
   };
   for (const ExchangeBlocks& blocks :
-       {ExchangeBlocks{12, 40, 0}, ExchangeBlocks{20, 40, 0}, ExchangeBlocks{16, 32, 0},
-        ExchangeBlocks{16, 48, 0}, ExchangeBlocks{24, 52, 0}, ExchangeBlocks{32, 56, 0},
-        ExchangeBlocks{16, 48, 32}, ExchangeBlocks{16, 48, 64}}) {
+       {ExchangeBlocks{16, 48, 66, 0}, ExchangeBlocks{20, 40, 66, 0}, ExchangeBlocks{24, 52, 66, 0},
+        ExchangeBlocks{16, 48, 40, 0}, ExchangeBlocks{16, 48, 52, 0}, ExchangeBlocks{16, 48, 76, 0},
+        ExchangeBlocks{16, 48, 88, 0}, ExchangeBlocks{16, 48, 66, 64},
+        ExchangeBlocks{12, 24, 66, 48}, ExchangeBlocks{8, 16, 66, 32},
+        ExchangeBlocks{8, 12, 66, 24}, ExchangeBlocks{6, 8, 66, 16}}) {
     char name[64];
     std::snprintf(name, sizeof(name), "window %d/%d of %d", blocks.rows_send, blocks.back_send,
                   blocks.max_blocks);
@@ -217,6 +315,7 @@ void Measure(int64_t tokens, int rank, CudaMeshGroups& groups) {
     run(name, *dispatcher);
     groups.ep->Barrier();
   }
+  BesideProducts(*groups.window, tokens, say, x, expert, weight, *groups.ep);
   const auto nccl = MakeNcclDispatcher(*groups.ep, kExperts, shape);
   run("NCCL", *nccl);
   groups.window.reset();

@@ -1,3 +1,7 @@
+#include <cuda_pipeline_primitives.h>
+
+#include <algorithm>
+
 #include "kernels/device/dependent_launch.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
@@ -6,8 +10,15 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int kBlocks = 132 * 4;
+constexpr int kMultiprocessors = 132;
+constexpr int kMaxBlocksPerMultiprocessor = 4;
 constexpr int kMaxThreads = kMaxHeadsWidth / 16;
+constexpr int kStages = 3;  // tokens of a block in shared memory
+constexpr int kForwardPieces = 2,
+              kBackwardPieces = 4;  // 16-byte pieces of a token that a thread reads
+// Of a thread: four and three blocks a multiprocessor with Qwen3's 36 heads of 128.
+constexpr int kForwardRegisters = 56, kBackwardRegisters = 72;
+constexpr int kRegistersPerMultiprocessor = 65'536;
 
 // C / 16 lanes hold a head: lane l has elements 8l .. 8l+7 of each half, so that a rotation stays
 // in a lane. A block has one group of lanes for each head of a token and walks over tokens, so that
@@ -27,6 +38,11 @@ struct Group {
   __device__ void Load(const nv_bfloat16* p, float (&low)[kVec], float (&high)[kVec]) const {
     Load8(p + lane * kVec, low);
     Load8(p + kHalf + lane * kVec, high);
+  }
+  // To this thread's places `to` and `to + blockDim.x` in shared memory.
+  __device__ void Copy(const nv_bfloat16* p, uint4* to) const {
+    __pipeline_memcpy_async(to, p + lane * kVec, sizeof(uint4));
+    __pipeline_memcpy_async(to + blockDim.x, p + kHalf + lane * kVec, sizeof(uint4));
   }
   __device__ void Store(nv_bfloat16* p, const float (&low)[kVec], const float (&high)[kVec]) const {
     Store8(p + lane * kVec, low);
@@ -56,18 +72,40 @@ struct Group {
   bool is_query;
 };
 
+// Tokens to come are on their way to shared memory while this one is worked on: a thread copies
+// for itself and waits for its own copies alone. Positions are read a token ahead, so that no
+// table row waits for one.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kMaxThreads) ForwardKernel(QkNormRopeForwardParams p) {
+  extern __shared__ uint4 ring[];  // [kStages, kForwardPieces, threads]
   WaitForPrevious();
   const Group<kHeadDim> group(p.num_heads, p.num_kv_heads);
   const int heads = p.num_heads + p.num_kv_heads;
+  const auto place = [&](int stage) {
+    return ring + stage * kForwardPieces * blockDim.x + threadIdx.x;
+  };
+  const auto copy = [&](int64_t token, int stage) {
+    if (token < p.num_tokens) {
+      group.Copy(p.qkv_T + (token * (heads + p.num_kv_heads) + group.head) * kHeadDim,
+                 place(stage));
+    }
+    __pipeline_commit();
+  };
+  int64_t token = blockIdx.x;
+#pragma unroll
+  for (int s = 0; s < kStages - 1; ++s) copy(token + s * gridDim.x, s);
+  int32_t next_position = token < p.num_tokens ? p.position_T[token] : 0;
   float gamma_low[kVec], gamma_high[kVec];
   group.Load(group.is_query ? p.q_gamma_C : p.k_gamma_C, gamma_low, gamma_high);
-  for (int64_t token = blockIdx.x; token < p.num_tokens; token += gridDim.x) {
-    float low[kVec], high[kVec];
+  for (int stage = 0; token < p.num_tokens; token += gridDim.x) {
     float2 angle[kVec];
-    group.Load(p.qkv_T + (token * (heads + p.num_kv_heads) + group.head) * kHeadDim, low, high);
-    group.LoadAngles(p.rope_table, p.position_T[token], angle);
+    group.LoadAngles(p.rope_table, next_position, angle);
+    if (token + gridDim.x < p.num_tokens) next_position = p.position_T[token + gridDim.x];
+    copy(token + (kStages - 1) * gridDim.x, stage == 0 ? kStages - 1 : stage - 1);
+    __pipeline_wait_prior(kStages - 1);
+    float low[kVec], high[kVec];
+    Unpack8(*place(stage), low);
+    Unpack8(place(stage)[blockDim.x], high);
     const float rstd = group.Rstd(low, high, p.eps);
 #pragma unroll
     for (int j = 0; j < kVec; ++j) {
@@ -77,25 +115,48 @@ __global__ void __launch_bounds__(kMaxThreads) ForwardKernel(QkNormRopeForwardPa
       high[j] = b * angle[j].x + a * angle[j].y;
     }
     if (group.active) group.Store(p.qk_T + (token * heads + group.head) * kHeadDim, low, high);
+    stage = stage == kStages - 1 ? 0 : stage + 1;
   }
 }
 
 // Sums of dgamma: row b of `partial` [blocks, 2C] has block b's query part, then its key part.
 template <int kHeadDim>
-__global__ void __launch_bounds__(kMaxThreads)
+__global__ void __maxnreg__(kBackwardRegisters)
     BackwardKernel(QkNormRopeBackwardParams p, float* partial) {
+  extern __shared__ uint4 ring[];  // [kStages, kBackwardPieces, threads]; at the end [heads, C]
   WaitForPrevious();
   const Group<kHeadDim> group(p.num_heads, p.num_kv_heads);
   const int heads = p.num_heads + p.num_kv_heads;
-  float gamma_low[kVec], gamma_high[kVec], sum_low[kVec] = {}, sum_high[kVec] = {};
-  group.Load(group.is_query ? p.q_gamma_C : p.k_gamma_C, gamma_low, gamma_high);
-  for (int64_t token = blockIdx.x; token < p.num_tokens; token += gridDim.x) {
-    const int64_t at = (token * (heads + p.num_kv_heads) + group.head) * kHeadDim;
-    float low[kVec], high[kVec], grad_low[kVec], grad_high[kVec];
+  const auto place = [&](int stage) {
+    return ring + stage * kBackwardPieces * blockDim.x + threadIdx.x;
+  };
+  const auto copy = [&](int64_t token, int stage) {
+    if (token < p.num_tokens) {
+      group.Copy(p.qkv_T + (token * (heads + p.num_kv_heads) + group.head) * kHeadDim,
+                 place(stage));
+      group.Copy(p.grad_qk_T + (token * heads + group.head) * kHeadDim,
+                 place(stage) + 2 * blockDim.x);
+    }
+    __pipeline_commit();
+  };
+  int64_t token = blockIdx.x;
+#pragma unroll
+  for (int s = 0; s < kStages - 1; ++s) copy(token + s * gridDim.x, s);
+  int32_t next_position = token < p.num_tokens ? p.position_T[token] : 0;
+  float sum_low[kVec] = {}, sum_high[kVec] = {};
+  for (int stage = 0; token < p.num_tokens; token += gridDim.x) {
     float2 angle[kVec];
-    group.Load(p.qkv_T + at, low, high);
-    group.Load(p.grad_qk_T + (token * heads + group.head) * kHeadDim, grad_low, grad_high);
-    group.LoadAngles(p.rope_table, p.position_T[token], angle);
+    group.LoadAngles(p.rope_table, next_position, angle);
+    if (token + gridDim.x < p.num_tokens) next_position = p.position_T[token + gridDim.x];
+    copy(token + (kStages - 1) * gridDim.x, stage == 0 ? kStages - 1 : stage - 1);
+    __pipeline_wait_prior(kStages - 1);
+    float low[kVec], high[kVec], grad_low[kVec], grad_high[kVec];
+    Unpack8(*place(stage), low);
+    Unpack8(place(stage)[blockDim.x], high);
+    Unpack8(place(stage)[2 * blockDim.x], grad_low);
+    Unpack8(place(stage)[3 * blockDim.x], grad_high);
+    float gamma_low[kVec], gamma_high[kVec];  // from L1 each time: registers are scarcer
+    group.Load(group.is_query ? p.q_gamma_C : p.k_gamma_C, gamma_low, gamma_high);
     const float rstd = group.Rstd(low, high, p.eps);
     float dot = 0.0f;
 #pragma unroll
@@ -117,9 +178,14 @@ __global__ void __launch_bounds__(kMaxThreads)
       grad_low[j] = rstd * (grad_low[j] - low[j] * mean);
       grad_high[j] = rstd * (grad_high[j] - high[j] * mean);
     }
-    if (group.active) group.Store(p.grad_qkv_T + at, grad_low, grad_high);
+    if (group.active) {
+      const int64_t at = (token * (heads + p.num_kv_heads) + group.head) * kHeadDim;
+      group.Store(p.grad_qkv_T + at, grad_low, grad_high);
+    }
+    stage = stage == kStages - 1 ? 0 : stage + 1;
   }
-  extern __shared__ float tile[];  // [heads, C]
+  float* const tile = reinterpret_cast<float*>(ring);
+  __syncthreads();
   if (group.active) {
     Store8(tile + group.head * kHeadDim + group.lane * kVec, sum_low);
     Store8(tile + group.head * kHeadDim + Group<kHeadDim>::kHalf + group.lane * kVec, sum_high);
@@ -136,8 +202,9 @@ __global__ void __launch_bounds__(kMaxThreads)
 }
 
 // Columns 0 .. C-1 of a row of `partial` are for the query gamma, C .. 2C-1 for the key gamma.
-__global__ void SumGammaKernel(const float* partial, int blocks, int head_dim, nv_bfloat16* q_out,
-                               nv_bfloat16* k_out) {
+__global__ void __launch_bounds__(kSumColumnThreads)
+    SumGammaKernel(const float* partial, int blocks, int head_dim, nv_bfloat16* q_out,
+                   nv_bfloat16* k_out) {
   WaitForPrevious();
   float sum;
   const int column = SumColumn(partial, blocks, 2 * head_dim, sum);
@@ -163,15 +230,20 @@ bool Valid(const Params& p) {
          Threads(p.num_heads + p.num_kv_heads, p.head_dim) <= kMaxThreads;
 }
 
-template <int kHeadDim>
-cudaError_t LaunchBackward(const QkNormRopeBackwardParams& p, float* partial, cudaStream_t stream) {
-  const int heads = p.num_heads + p.num_kv_heads;
-  const int shared_bytes = heads * kHeadDim * static_cast<int>(sizeof(float));
-  const cudaError_t error = cudaFuncSetAttribute(
-      BackwardKernel<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+// All blocks are resident at once: a second wave would begin with an idle memory.
+int Blocks(int threads, int registers) {
+  return kMultiprocessors * std::clamp(kRegistersPerMultiprocessor / (threads * registers), 1,
+                                       kMaxBlocksPerMultiprocessor);
+}
+
+template <typename... Params, typename... Args>
+cudaError_t Launch(void (*kernel)(Params...), int blocks, int threads, int pieces,
+                   cudaStream_t stream, Args... args) {
+  const int shared_bytes = threads * kStages * pieces * static_cast<int>(sizeof(uint4));
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error != cudaSuccess) return error;
-  return LaunchBehind(BackwardKernel<kHeadDim>, dim3(kBlocks), dim3(Threads(heads, kHeadDim)),
-                      shared_bytes, stream, p, partial);
+  return LaunchBehind(kernel, dim3(blocks), dim3(threads), shared_bytes, stream, args...);
 }
 
 }  // namespace
@@ -183,23 +255,27 @@ cudaError_t QkNormRopeForward(const QkNormRopeForwardParams& p, cudaStream_t str
   const auto kernel = p.head_dim == 128  ? ForwardKernel<128>
                       : p.head_dim == 64 ? ForwardKernel<64>
                                          : ForwardKernel<32>;
-  return LaunchBehind(kernel, dim3(kBlocks), dim3(threads), 0, stream, p);
+  return Launch(kernel, Blocks(threads, kForwardRegisters), threads, kForwardPieces, stream, p);
 }
 
 int64_t QkNormRopeBackwardWorkspaceBytes(int32_t head_dim) {
-  return static_cast<int64_t>(kBlocks) * 2 * head_dim * sizeof(float);
+  return static_cast<int64_t>(kMultiprocessors) * kMaxBlocksPerMultiprocessor * 2 * head_dim *
+         sizeof(float);
 }
 
 cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& p, void* workspace,
                                cudaStream_t stream) {
   if (!Valid(p)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
-  const cudaError_t error = p.head_dim == 128  ? LaunchBackward<128>(p, partial, stream)
-                            : p.head_dim == 64 ? LaunchBackward<64>(p, partial, stream)
-                                               : LaunchBackward<32>(p, partial, stream);
+  const int threads = Threads(p.num_heads + p.num_kv_heads, p.head_dim);
+  const int blocks = Blocks(threads, kBackwardRegisters);
+  const auto kernel = p.head_dim == 128  ? BackwardKernel<128>
+                      : p.head_dim == 64 ? BackwardKernel<64>
+                                         : BackwardKernel<32>;
+  const cudaError_t error = Launch(kernel, blocks, threads, kBackwardPieces, stream, p, partial);
   if (error != cudaSuccess) return error;
-  return LaunchBehind(SumGammaKernel, dim3(2 * p.head_dim / 32), dim3(kSumColumnThreads), 0, stream,
-                      partial, kBlocks, p.head_dim, p.grad_q_gamma_C, p.grad_k_gamma_C);
+  return LaunchBehind(SumGammaKernel, dim3(2 * p.head_dim / kSumColumns), dim3(kSumColumnThreads),
+                      0, stream, partial, blocks, p.head_dim, p.grad_q_gamma_C, p.grad_k_gamma_C);
 }
 
 cudaError_t FillRopeTable(float2* table, int32_t positions, int32_t head_dim, double theta,

@@ -1,3 +1,5 @@
+#include <cuda_pipeline_primitives.h>
+
 #include <algorithm>
 
 #include "kernels/device/dependent_launch.cuh"
@@ -11,8 +13,20 @@ namespace {
 constexpr int kMaxVectorsPerThread = 2;
 constexpr int kMaxThreads = 512;
 static_assert(kMaxRmsNormHidden == kMaxThreads * kMaxVectorsPerThread * kVec);
-constexpr int kBackwardBlocks =
-    528;  // four a multiprocessor; the rows of a block are summed in registers
+
+// Of the backward: a block a multiprocessor, with as many rows at once as it has threads for.
+constexpr int kBackwardBlocks = 132;
+constexpr int kMaxBackwardThreads = kMaxRmsNormHidden / kVec;
+constexpr int kMaxGroups = 8;  // rows at once; each has a named barrier
+constexpr int kStages = 3;     // rows of a group in shared memory
+constexpr int kPieces = 3;     // x, dy, residual gradient
+// The sums of dgamma fit where the rows were.
+static_assert(kStages * kPieces * sizeof(uint4) >= kVec * sizeof(float));
+
+// Waits for all threads of the group; barrier 0 is the block's.
+__device__ __forceinline__ void GroupBarrier(int group, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(group + 1), "r"(threads) : "memory");
+}
 
 // One block a token; each thread keeps its part of the row in registers between the two passes.
 __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwardParams p) {
@@ -42,70 +56,92 @@ __global__ void __launch_bounds__(kMaxThreads) RmsNormForwardKernel(RmsNormForwa
   }
 }
 
-// Block b takes tokens b, b + gridDim.x, ...; its sum for dgamma goes to row b of `partial`. All of
-// a row's loads are issued before the reduction, which would otherwise stand between them.
-template <int kVectors>
-__global__ void __launch_bounds__(kMaxThreads)
-    RmsNormBackwardKernel(RmsNormBackwardParams p, float* partial) {
+// A row belongs to a group of `row_threads` threads, a vector a thread; group g of block b takes
+// tokens b + gridDim.x * (g + k * groups). The rows to come are on their way to shared memory while
+// this one is reduced: a thread copies for itself and waits for its own copies alone. The sums for
+// dgamma of a block's groups go to row b of `partial`.
+__global__ void __launch_bounds__(kMaxBackwardThreads, 1)
+    RmsNormBackwardKernel(RmsNormBackwardParams p, int row_threads, float* partial) {
+  extern __shared__ uint4 ring[];  // [kStages, kPieces, threads]; after the last row [groups, D]
+  __shared__ float2 warp_sums[2][kMaxBackwardThreads / 32];
   WaitForPrevious();
-  const int vectors = p.hidden / kVec;
+  const int threads = blockDim.x, groups = threads / row_threads;
+  const int group = threadIdx.x / row_threads, vector = threadIdx.x % row_threads;
+  const int warps = row_threads / 32, lane = threadIdx.x % 32;
+  const bool active = vector < p.hidden / kVec;
   const bool has_residual = p.residual_gradient_TD != nullptr;
-  float gamma[kVectors][kVec] = {}, grad_gamma[kVectors][kVec] = {};
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    const int vector = threadIdx.x + i * blockDim.x;
-    if (vector < vectors) Load8(p.gamma_D + vector * kVec, gamma[i]);
-  }
-  for (int64_t token = blockIdx.x; token < p.num_tokens; token += gridDim.x) {
-    const int64_t row = token * p.hidden;
-    float n[kVectors][kVec] = {}, g[kVectors][kVec] = {}, residual[kVectors][kVec] = {};
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int vector = threadIdx.x + i * blockDim.x;
-      if (vector >= vectors) continue;
-      Load8(p.x_TD + row + vector * kVec, n[i]);
-      Load8(p.grad_y_TD + row + vector * kVec, g[i]);
-      if (has_residual) Load8(p.residual_gradient_TD + row + vector * kVec, residual[i]);
+  const int64_t step = static_cast<int64_t>(groups) * gridDim.x;
+  const auto place = [&](int stage, int piece) {
+    return ring + (stage * kPieces + piece) * threads + threadIdx.x;
+  };
+  const auto copy = [&](int64_t token, int stage) {
+    if (active && token < p.num_tokens) {
+      const int64_t at = token * p.hidden + vector * kVec;
+      __pipeline_memcpy_async(place(stage, 0), p.x_TD + at, sizeof(uint4));
+      __pipeline_memcpy_async(place(stage, 1), p.grad_y_TD + at, sizeof(uint4));
+      if (has_residual)
+        __pipeline_memcpy_async(place(stage, 2), p.residual_gradient_TD + at, sizeof(uint4));
     }
-    float2 sums = {0.0f, 0.0f};  // of x^2 and of dy gamma x
+    __pipeline_commit();
+  };
+
+  int64_t token = blockIdx.x + static_cast<int64_t>(group) * gridDim.x;
 #pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
+  for (int s = 0; s < kStages - 1; ++s) copy(token + s * step, s);
+  float gamma[kVec] = {}, grad_gamma[kVec] = {};
+  if (active) Load8(p.gamma_D + vector * kVec, gamma);
+  int stage = 0, parity = 0;
+  for (; token < p.num_tokens; token += step) {
+    copy(token + (kStages - 1) * step, stage == 0 ? kStages - 1 : stage - 1);
+    __pipeline_wait_prior(kStages - 1);
+    float2 sums = {0.0f, 0.0f};  // of x^2 and of dy gamma x
+    if (active) {
+      float x[kVec], g[kVec];
+      Unpack8(*place(stage, 0), x);
+      Unpack8(*place(stage, 1), g);
 #pragma unroll
       for (int j = 0; j < kVec; ++j) {
-        sums.x += n[i][j] * n[i][j];
-        sums.y += g[i][j] * gamma[i][j] * n[i][j];
+        sums.x += x[j] * x[j];
+        sums.y += g[j] * gamma[j] * x[j];
       }
     }
-    sums = BlockSum(sums);
+    sums = {WarpSum(sums.x), WarpSum(sums.y)};
+    if (lane == 0) warp_sums[parity][threadIdx.x / 32] = sums;
+    GroupBarrier(group, row_threads);
+    sums = lane < warps ? warp_sums[parity][group * warps + lane] : float2{0.0f, 0.0f};
+    sums = {WarpSum(sums.x), WarpSum(sums.y)};
     const float rstd = rsqrtf(sums.x / p.hidden + p.eps);
     const float mean = sums.y * rstd / p.hidden;
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
+    if (active) {  // from shared memory again: registers are scarcer
+      float n[kVec], g[kVec], residual[kVec] = {};
+      Unpack8(*place(stage, 0), n);
+      Unpack8(*place(stage, 1), g);
+      if (has_residual) Unpack8(*place(stage, 2), residual);
 #pragma unroll
       for (int j = 0; j < kVec; ++j) {
-        n[i][j] *= rstd;
-        grad_gamma[i][j] += g[i][j] * n[i][j];
-        g[i][j] *= gamma[i][j];
+        n[j] *= rstd;
+        grad_gamma[j] += g[j] * n[j];
+        g[j] = rstd * (g[j] * gamma[j] - n[j] * mean) + residual[j];
       }
+      Store8(p.grad_x_TD + token * p.hidden + vector * kVec, g);
     }
-#pragma unroll
-    for (int i = 0; i < kVectors; ++i) {
-      const int vector = threadIdx.x + i * blockDim.x;
-      if (vector >= vectors) continue;
-#pragma unroll
-      for (int j = 0; j < kVec; ++j) g[i][j] = rstd * (g[i][j] - n[i][j] * mean) + residual[i][j];
-      Store8(p.grad_x_TD + row + vector * kVec, g[i]);
-    }
+    stage = stage == kStages - 1 ? 0 : stage + 1;
+    parity ^= 1;
   }
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    const int vector = threadIdx.x + i * blockDim.x;
-    if (vector >= vectors) continue;
-    Store8(partial + static_cast<int64_t>(blockIdx.x) * p.hidden + vector * kVec, grad_gamma[i]);
+
+  float* const tile = reinterpret_cast<float*>(ring);
+  __syncthreads();
+  if (active) Store8(tile + group * p.hidden + vector * kVec, grad_gamma);
+  __syncthreads();
+  for (int column = threadIdx.x; column < p.hidden; column += threads) {
+    float sum = 0.0f;
+    for (int g = 0; g < groups; ++g) sum += tile[g * p.hidden + column];
+    partial[static_cast<int64_t>(blockIdx.x) * p.hidden + column] = sum;
   }
 }
 
-__global__ void SumRowsKernel(const float* partial, int rows, int columns, nv_bfloat16* out) {
+__global__ void __launch_bounds__(kSumColumnThreads)
+    SumRowsKernel(const float* partial, int rows, int columns, nv_bfloat16* out) {
   WaitForPrevious();
   float sum;
   const int column = SumColumn(partial, rows, columns, sum);
@@ -139,14 +175,17 @@ int64_t RmsNormBackwardWorkspaceBytes(int32_t hidden) {
 cudaError_t RmsNormBackward(const RmsNormBackwardParams& p, void* workspace, cudaStream_t stream) {
   if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
-  const int vectors = p.hidden / kVec;
-  const bool one = vectors <= kMaxThreads;  // vector a thread
-  const cudaError_t error =
-      LaunchBehind(one ? RmsNormBackwardKernel<1> : RmsNormBackwardKernel<2>, dim3(kBackwardBlocks),
-                   dim3(one ? (vectors + 31) / 32 * 32 : kMaxThreads), 0, stream, p, partial);
+  const int row_threads = (p.hidden / kVec + 31) / 32 * 32;
+  const int threads = row_threads * std::min(kMaxGroups, kMaxBackwardThreads / row_threads);
+  const int shared_bytes = threads * kStages * kPieces * static_cast<int>(sizeof(uint4));
+  cudaError_t error = cudaFuncSetAttribute(
+      RmsNormBackwardKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
   if (error != cudaSuccess) return error;
-  return LaunchBehind(SumRowsKernel, dim3((p.hidden + 31) / 32), dim3(kSumColumnThreads), 0, stream,
-                      partial, kBackwardBlocks, p.hidden, p.grad_gamma_D);
+  error = LaunchBehind(RmsNormBackwardKernel, dim3(kBackwardBlocks), dim3(threads), shared_bytes,
+                       stream, p, row_threads, partial);
+  if (error != cudaSuccess) return error;
+  return LaunchBehind(SumRowsKernel, dim3(p.hidden / kSumColumns), dim3(kSumColumnThreads), 0,
+                      stream, partial, kBackwardBlocks, p.hidden, p.grad_gamma_D);
 }
 
 }  // namespace switchyard::kernels

@@ -56,25 +56,46 @@ __device__ __forceinline__ float BlockMax(float v) {
   return WarpMax(v);
 }
 
-// Sums column `32 * blockIdx.x + warp` of partial [rows, columns] in a fixed order, with coalesced
-// reads. Launch with kSumColumnThreads threads. Returns the column in the one lane that has its
-// sum, else -1.
-inline constexpr int kSumColumnThreads = 1024;
+// Sums kSumColumns columns of partial [rows, columns] a block, in a fixed order; columns a multiple
+// of kSumColumns. The loads of 512 rows are in flight at once: the sum takes little more than one
+// latency. Launch columns / kSumColumns blocks of kSumColumnThreads. Returns the column in the one
+// thread that has its sum, else -1.
+inline constexpr int kSumColumns = 8;  // a sector of each row
+inline constexpr int kSumColumnThreads = 256;
 __device__ __forceinline__ int SumColumn(const float* partial, int rows, int columns, float& sum) {
-  __shared__ float tile[32][33];
-  const int lane = threadIdx.x % 32, group = threadIdx.x / 32;
-  const int column = blockIdx.x * 32 + lane;
-  sum = 0.0f;
-  if (column < columns) {
-#pragma unroll 8
-    for (int row = group; row < rows; row += 32)
-      sum += partial[static_cast<int64_t>(row) * columns + column];
+  constexpr int kPer = 4;  // columns of a thread: one 16-byte load
+  constexpr int kAcross = kSumColumns / kPer, kRows = kSumColumnThreads / kAcross, kLoads = 4;
+  __shared__ float tile[kSumColumnThreads / 32][kSumColumns];
+  const int part = threadIdx.x % kAcross, first = threadIdx.x / kAcross;
+  const float* from = partial + blockIdx.x * kSumColumns + part * kPer;
+  float4 total = {};
+  for (int row = first; row < rows; row += kRows * kLoads) {
+    float4 v[kLoads];
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      const int64_t at = row + i * kRows;
+      v[i] = at < rows ? *reinterpret_cast<const float4*>(from + at * columns) : float4{};
+    }
+#pragma unroll
+    for (int i = 0; i < kLoads; ++i) {
+      total.x += v[i].x, total.y += v[i].y, total.z += v[i].z, total.w += v[i].w;
+    }
   }
-  tile[group][lane] = sum;
+#pragma unroll
+  for (int offset = 16; offset >= kAcross; offset /= 2) {
+    total.x += __shfl_xor_sync(~0u, total.x, offset);
+    total.y += __shfl_xor_sync(~0u, total.y, offset);
+    total.z += __shfl_xor_sync(~0u, total.z, offset);
+    total.w += __shfl_xor_sync(~0u, total.w, offset);
+  }
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  if (lane < kAcross) *reinterpret_cast<float4*>(&tile[warp][lane * kPer]) = total;
   __syncthreads();
-  sum = WarpSum(tile[lane][group]);
-  const int out = blockIdx.x * 32 + group;
-  return lane == 0 && out < columns ? out : -1;
+  if (threadIdx.x >= kSumColumns) return -1;
+  sum = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kSumColumnThreads / 32; ++w) sum += tile[w][threadIdx.x];
+  return blockIdx.x * kSumColumns + threadIdx.x;
 }
 
 }  // namespace switchyard::kernels

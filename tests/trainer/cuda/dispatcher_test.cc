@@ -152,15 +152,14 @@ Round Enqueue(const Case& c, TokenDispatcher& dispatcher, Inputs in, Arena& save
   r.y = at::full({c.tokens, c.hidden}, 7, options);
   dispatcher.Combine(Weighted(r.rows, r.routing), r.routing, r.in.grad_TD, r.y);
   r.rows_again = at::full({max_rows, c.hidden}, 7, options);
-  r.grad_rows = at::full({max_rows, c.hidden}, 7, options);
   if (dispatch_again != nullptr) {  // a layer that did not save its routing
     r.routing = dispatcher.Dispatch(r.in.x_TD, r.in.expert_TK, r.in.weight_TK, *dispatch_again,
                                     r.rows_again);
-    dispatcher.DispatchGradient(r.in.grad_TD, r.routing, r.grad_rows);
   } else {
-    dispatcher.RedispatchWithGradient(r.in.x_TD, r.in.grad_TD, r.routing, r.rows_again,
-                                      r.grad_rows);
+    dispatcher.Redispatch(r.in.x_TD, r.routing, r.rows_again);
   }
+  r.grad_rows = at::full({max_rows, c.hidden}, 7, options);
+  dispatcher.DispatchGradient(r.in.grad_TD, r.routing, r.grad_rows);
   r.grad_x = at::full({c.tokens, c.hidden}, 7, options);
   r.grad_weight = at::full({c.tokens, c.top_k}, 7, options.dtype(at::kFloat));
   const at::Tensor sums = Weighted(r.grad_rows, r.routing), grad_R = at::mul(r.routing.weight_R, 2);

@@ -1,9 +1,7 @@
 #include "worker/trainer/cuda/exchange_dispatcher.h"
 
-#include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 #include <c10/util/Exception.h>
-#include <c10/util/ScopeExit.h>
 
 #include <algorithm>
 #include <utility>
@@ -63,11 +61,7 @@ void CheckLaunch(cudaError_t error, const char* kernel) {
 ExchangeDispatcher::ExchangeDispatcher(int rank, int64_t num_experts,
                                        const DispatchWindowShape& shape,
                                        const ExchangeBlocks& blocks)
-    : blocks_(blocks),
-      rank_(rank),
-      num_experts_(num_experts),
-      shape_(shape),
-      beside_(c10::cuda::getStreamFromPool(/*isHighPriority=*/true)) {
+    : blocks_(blocks), rank_(rank), num_experts_(num_experts), shape_(shape) {
   TORCH_CHECK(size() >= 2 && size() <= kernels::kMaxExchangeRanks, "expert_parallel is ", size(),
               "; GPUs exchange tokens among 2 to ", kernels::kMaxExchangeRanks, " ranks");
   TORCH_CHECK(num_experts % size() == 0 && num_experts <= kernels::kMaxExchangeExperts, num_experts,
@@ -84,17 +78,10 @@ ExchangeDispatcher::ExchangeDispatcher(int rank, int64_t num_experts,
   CheckLaunch(cudaGetDevice(&device), "cudaGetDevice");
   CheckLaunch(cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, device),
               "cudaDeviceGetAttribute");
-  for (cudaEvent_t* event : {&before_, &after_}) {
-    CheckLaunch(cudaEventCreateWithFlags(event, cudaEventDisableTiming), "cudaEventCreate");
-  }
   plan_.num_experts = static_cast<int32_t>(num_experts);
   plan_.top_k = rows_.top_k = back_.top_k = static_cast<int32_t>(shape.experts_per_token);
   rows_.hidden = back_.hidden = static_cast<int32_t>(shape.hidden_size);
   rows_.num_local_experts = static_cast<int32_t>(num_experts / size());
-}
-
-ExchangeDispatcher::~ExchangeDispatcher() {
-  for (cudaEvent_t event : {before_, after_}) cudaEventDestroy(event);
 }
 
 int64_t ExchangeDispatcher::MaxRows(int64_t num_tokens) const {
@@ -179,30 +166,6 @@ void ExchangeDispatcher::DispatchGradient(const at::Tensor& grad_y_TD, const Rou
 
 void ExchangeDispatcher::Redispatch(const at::Tensor& x_TD, const Routing& routing,
                                     at::Tensor rows_RD) {
-  BringAgain(x_TD, routing, multiprocessors_, rows_RD);
-}
-
-// The one is bound by memory, the other by the link.
-void ExchangeDispatcher::RedispatchWithGradient(const at::Tensor& x_TD, const at::Tensor& grad_y_TD,
-                                                const Routing& routing, at::Tensor rows_RD,
-                                                at::Tensor grad_rows_RD) {
-  const c10::cuda::CUDAStream here = c10::cuda::getCurrentCUDAStream();
-  CheckLaunch(cudaEventRecord(before_, here), "cudaEventRecord");
-  CheckLaunch(cudaStreamWaitEvent(beside_, before_), "cudaStreamWaitEvent");
-  const int again = std::min(blocks_.again, std::max(1, multiprocessors_ - 2));
-  {
-    const c10::cuda::CUDAStreamGuard guard(beside_);
-    BringAgain(x_TD, routing, again, rows_RD);
-  }
-  limit_ = multiprocessors_ - again;
-  const auto unlimited = c10::make_scope_exit([this] { limit_ = 0; });
-  DispatchGradient(grad_y_TD, routing, grad_rows_RD);
-  CheckLaunch(cudaEventRecord(after_, beside_), "cudaEventRecord");
-  CheckLaunch(cudaStreamWaitEvent(here, after_), "cudaStreamWaitEvent");
-}
-
-void ExchangeDispatcher::BringAgain(const at::Tensor& x_TD, const Routing& routing, int blocks,
-                                    at::Tensor rows_RD) {
   CheckTokens(x_TD);
   CheckTokens(rows_RD);
   const int64_t tokens = x_TD.size(0);
@@ -222,7 +185,7 @@ void ExchangeDispatcher::BringAgain(const at::Tensor& x_TD, const Routing& routi
     rows.rows_from[source] =
         Data<Bf16>(routing.private_tensors[kKept]) + i++ * tokens * shape_.hidden_size;
   }
-  rows.receive_blocks = blocks;
+  rows.receive_blocks = multiprocessors_;
   CheckLaunch(ExchangeRows(rows, c10::cuda::getCurrentCUDAStream()), "ExchangeRows");
 }
 

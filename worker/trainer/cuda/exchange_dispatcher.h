@@ -3,9 +3,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
-#include <c10/cuda/CUDAStream.h>
 
-#include <algorithm>
 #include <cstdint>
 
 #include "common/model/dispatch_window.h"
@@ -18,7 +16,6 @@ namespace switchyard::trainer {
 struct ExchangeBlocks {
   int rows_send = 16;  // that push rows: 12 nearly fill the link
   int back_send = 48;  // that sum and push rows
-  int again = 66;      // that bring rows once more while others exchange those of the gradient
   int max_blocks = 0;  // of one exchange in all; 0: as many as multiprocessors. Fewer leave
                        // multiprocessors to GEMMs that run beside it
 };
@@ -29,12 +26,7 @@ class ExchangeDispatcher : public TokenDispatcher {
  public:
   Routing Dispatch(const at::Tensor& x_TD, const at::Tensor& expert_TK, const at::Tensor& weight_TK,
                    Arena& saved, at::Tensor rows_RD) override;
-  ~ExchangeDispatcher() override;
-
   void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) override;
-  void RedispatchWithGradient(const at::Tensor& x_TD, const at::Tensor& grad_y_TD,
-                              const Routing& routing, at::Tensor rows_RD,
-                              at::Tensor grad_rows_RD) override;
   void Combine(const at::Tensor& rows_RD, const Routing& routing, const at::Tensor& residual_TD,
                at::Tensor y_TD) override;
   void DispatchGradient(const at::Tensor& grad_y_TD, const Routing& routing,
@@ -73,7 +65,6 @@ class ExchangeDispatcher : public TokenDispatcher {
  private:
   void CheckTokens(const at::Tensor& x_TD) const;
   void SendRows(const at::Tensor& x_TD, const Routing& routing, bool build, at::Tensor rows_RD);
-  void BringAgain(const at::Tensor& x_TD, const Routing& routing, int blocks, at::Tensor rows_RD);
   void SendBack(const at::Tensor& rows_RD, const at::Tensor* grad_weight_R, const Routing& routing,
                 const at::Tensor* residual_TD, at::Tensor y_TD, at::Tensor* grad_weight_TK);
 
@@ -81,9 +72,6 @@ class ExchangeDispatcher : public TokenDispatcher {
   int64_t num_experts_;
   DispatchWindowShape shape_;
   int multiprocessors_ = 0;
-  int limit_ = 0;  // of the blocks of the exchange that is enqueued; 0 for none
-  c10::cuda::CUDAStream beside_;
-  cudaEvent_t before_ = nullptr, after_ = nullptr;
 };
 
 // Throws c10::Error when the launch failed.
@@ -91,8 +79,7 @@ void CheckLaunch(cudaError_t error, const char* kernel);
 
 template <typename Params>
 void ExchangeDispatcher::SetBlocks(Params& params, int send) const {
-  int all = blocks_.max_blocks > 0 ? blocks_.max_blocks : multiprocessors_;
-  if (limit_ > 0) all = std::min(all, limit_);
+  const int all = blocks_.max_blocks > 0 ? blocks_.max_blocks : multiprocessors_;
   params.send_blocks = all > 2 * send ? send : (all > 1 ? all / 2 : 1);
   params.receive_blocks = all - params.send_blocks > 0 ? all - params.send_blocks : 1;
 }

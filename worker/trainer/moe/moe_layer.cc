@@ -66,11 +66,8 @@ void MoeLayer::Backward(StepContext& context, const at::Tensor& h_TD, at::Tensor
   if (!context.saved.layer) routing = Dispatch(context, context.workspace, normed, rows);
   {
     const PhaseScope phase(context.phases, StepPhase::kDispatch);
-    if (context.saved.layer && !saved) {
-      dispatcher.RedispatchWithGradient(normed, grad_TD, routing, rows, grad_rows);
-    } else {
-      dispatcher.DispatchGradient(grad_TD, routing, grad_rows);
-    }
+    if (context.saved.layer && !saved) dispatcher.Redispatch(normed, routing, rows);
+    dispatcher.DispatchGradient(grad_TD, routing, grad_rows);
   }
   experts_.Backward(context, routing, rows, grad_rows, grad_weight_R);
   {

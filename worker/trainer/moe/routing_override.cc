@@ -31,11 +31,6 @@ class RoutingOverride final : public TokenDispatcher {
                         at::Tensor grad_rows_RD) override {
     dispatcher_->DispatchGradient(grad_y_TD, routing, grad_rows_RD);
   }
-  void RedispatchWithGradient(const at::Tensor& x_TD, const at::Tensor& grad_y_TD,
-                              const Routing& routing, at::Tensor rows_RD,
-                              at::Tensor grad_rows_RD) override {
-    dispatcher_->RedispatchWithGradient(x_TD, grad_y_TD, routing, rows_RD, grad_rows_RD);
-  }
   void CombineGradient(const at::Tensor& grad_rows_RD, const at::Tensor& grad_weight_R,
                        const Routing& routing, at::Tensor grad_x_TD,
                        at::Tensor grad_weight_TK) override {

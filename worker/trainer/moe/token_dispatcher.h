@@ -8,10 +8,10 @@
 // windows. State between the calls is the returned Routing, never a member.
 //
 // Order of calls of one MoE layer: Dispatch, Combine | DispatchGradient, CombineGradient. A layer
-// that did not save the rows has them brought once more before its backward, by Redispatch
-// (RedispatchWithGradient does both); one that did not save the routing either calls Dispatch
-// again. All ranks of the ep group make the same calls. On CUDA nothing waits for the device: calls
-// are enqueued on the current stream, and the number of rows stays there.
+// that did not save the rows has them brought once more before its backward, by Redispatch; one
+// that did not save the routing either calls Dispatch again. All ranks of the ep group make the
+// same calls. On CUDA nothing waits for the device: calls are enqueued on the current stream, and
+// the number of rows stays there.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -46,13 +46,6 @@ class TokenDispatcher {
                            const at::Tensor& weight_TK, Arena& saved, at::Tensor rows_RD) = 0;
   // The rows of that Dispatch once more; x_TD as then.
   virtual void Redispatch(const at::Tensor& x_TD, const Routing& routing, at::Tensor rows_RD) = 0;
-  // Redispatch and DispatchGradient, at the same time where that is faster.
-  virtual void RedispatchWithGradient(const at::Tensor& x_TD, const at::Tensor& grad_y_TD,
-                                      const Routing& routing, at::Tensor rows_RD,
-                                      at::Tensor grad_rows_RD) {
-    Redispatch(x_TD, routing, rows_RD);
-    DispatchGradient(grad_y_TD, routing, grad_rows_RD);
-  }
   // y_TD = residual_TD + sum over each token's rows of rows_RD (already weighted), added in float32
   // and rounded once. Padding tokens get the residual. y_TD may be residual_TD.
   virtual void Combine(const at::Tensor& rows_RD, const Routing& routing,

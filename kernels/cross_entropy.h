@@ -19,7 +19,7 @@ struct CrossEntropyParams {
   float scale;              // 1 / targets of the global batch
 };
 
-// Reads and writes T * V * 2 bytes once each; the second read of a row comes from L2.
+// Reads and writes T * V * 2 bytes once each; of a row longer than 155,648 the rest is read again.
 // Deterministic.
 cudaError_t CrossEntropyInPlace(const CrossEntropyParams& params, cudaStream_t stream);
 

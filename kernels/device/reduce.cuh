@@ -33,29 +33,6 @@ __device__ __forceinline__ float BlockSum(float v) {
   return WarpSum(v);
 }
 
-// Two sums at once.
-__device__ __forceinline__ float2 BlockSum(float2 v) {
-  __shared__ float2 partial[32];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  v = {WarpSum(v.x), WarpSum(v.y)};
-  __syncthreads();
-  if (lane == 0) partial[warp] = v;
-  __syncthreads();
-  v = lane < static_cast<int>(blockDim.x / 32) ? partial[lane] : float2{0.0f, 0.0f};
-  return {WarpSum(v.x), WarpSum(v.y)};
-}
-
-__device__ __forceinline__ float BlockMax(float v) {
-  __shared__ float partial[32];
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  v = WarpMax(v);
-  __syncthreads();
-  if (lane == 0) partial[warp] = v;
-  __syncthreads();
-  v = lane < static_cast<int>(blockDim.x / 32) ? partial[lane] : -INFINITY;
-  return WarpMax(v);
-}
-
 // Sums kSumColumns columns of partial [rows, columns] a block, in a fixed order; columns a multiple
 // of kSumColumns. The loads of 512 rows are in flight at once: the sum takes little more than one
 // latency. Launch columns / kSumColumns blocks of kSumColumnThreads. Returns the column in the one

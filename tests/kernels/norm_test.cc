@@ -43,12 +43,25 @@ TEST_P(RmsNormTest, ForwardAndBackwardMatchTheReference) {
       cudaSuccess);
   EXPECT_LT(RelativeError(grad_x), kBf16Tolerance);
   EXPECT_LT(RelativeError(grad_gamma), kBf16Tolerance);
+
+  Buffer<nv_bfloat16>& input = with_residual ? residual : grad_y;
+  RmsNormBackwardParams in_place = backward([](auto& b) { return b.device(); });
+  in_place.grad_x_TD = input.device();
+  ASSERT_EQ(RmsNormBackward(in_place, workspace.device(), nullptr), cudaSuccess);
+  std::memcpy(input.host(), grad_x.Download().data(), n * sizeof(nv_bfloat16));
+  EXPECT_TRUE(SameBytes(input)) << "a gradient over its own input differs";
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsNormTest,
                          testing::Values(std::tuple{1, 8, false}, std::tuple{300, 64, true},
                                          std::tuple{517, 2048, true}, std::tuple{33, 4096, true},
-                                         std::tuple{5, 8192, false}, std::tuple{129, 1032, true}));
+                                         std::tuple{5, 8192, false}, std::tuple{129, 1032, true},
+                                         // Several rows a group, of which not all have the same.
+                                         std::tuple{4001, 64, false}, std::tuple{2717, 2048, true},
+                                         std::tuple{2717, 2048, false},
+                                         std::tuple{1301, 4096, true},
+                                         std::tuple{3333, 1032, false},
+                                         std::tuple{700, 8192, true}));
 
 TEST(RmsNormTest, RefusesAHiddenSizeThatIsNoMultipleOfEight) {
   RmsNormForwardParams p{};
@@ -131,7 +144,10 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
 INSTANTIATE_TEST_SUITE_P(Shapes, QkNormRopeTest,
                          testing::Values(std::tuple{1, 1, 1, 128}, std::tuple{300, 6, 3, 32},
                                          std::tuple{257, 32, 4, 128}, std::tuple{1000, 6, 2, 64},
-                                         std::tuple{77, 5, 5, 64}));
+                                         std::tuple{77, 5, 5, 64},
+                                         // Several tokens a block, of which not all have the same.
+                                         std::tuple{2717, 32, 4, 128}, std::tuple{2717, 6, 2, 64},
+                                         std::tuple{1999, 24, 8, 32}, std::tuple{701, 72, 8, 128}));
 
 }  // namespace
 }  // namespace switchyard::kernels

@@ -2,7 +2,9 @@
 
 #include <cudnn_frontend.h>
 
+#include <algorithm>
 #include <cmath>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -254,6 +256,16 @@ std::string Problem(const AttentionOptions& o) {
     return "sequence_length and num_tokens must be positive";
   if (o.max_documents == 0 && o.num_tokens % o.sequence_length != 0) {
     return "num_tokens must be a multiple of sequence_length";
+  }
+  if (o.max_documents > 0) {
+    const int64_t row = std::max(
+        int64_t{o.num_heads} * o.head_dim,
+        o.num_heads / o.num_kv_heads * std::max<int64_t>(o.grad_key_stride, o.grad_value_stride));
+    if (o.num_tokens > ((int64_t{1} << 32) - 1) / (4 * row)) {
+      return "num_tokens is " + std::to_string(o.num_tokens) +
+             ", too many for cuDNN's 32-bit offsets: packed documents of this shape take at most " +
+             std::to_string(((int64_t{1} << 32) - 1) / (4 * row));
+    }
   }
   for (const int64_t stride : {o.query_stride, o.key_stride, o.value_stride, o.out_stride,
                                o.grad_key_stride, o.grad_value_stride}) {

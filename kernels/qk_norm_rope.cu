@@ -15,7 +15,7 @@ constexpr int kMaxBlocksPerMultiprocessor = 4;
 constexpr int kMaxThreads = kMaxHeadsWidth / 16;
 constexpr int kStages = 3;  // tokens of a block in shared memory
 constexpr int kForwardPieces = 2,
-              kBackwardPieces = 4;  // 16-byte pieces of a token that a thread reads
+              kBackwardPieces = 5;  // 16-byte pieces of a token that a thread reads
 // Of a thread: four and three blocks a multiprocessor with Qwen3's 36 heads of 128.
 constexpr int kForwardRegisters = 56, kBackwardRegisters = 72;
 constexpr int kRegistersPerMultiprocessor = 65'536;
@@ -127,15 +127,24 @@ __global__ void __maxnreg__(kBackwardRegisters)
   WaitForPrevious();
   const Group<kHeadDim> group(p.num_heads, p.num_kv_heads);
   const int heads = p.num_heads + p.num_kv_heads;
+  const int64_t width = static_cast<int64_t>(heads + p.num_kv_heads) * kHeadDim;
+  const int value_width = p.num_kv_heads * kHeadDim;
+  const bool has_value = static_cast<int>(threadIdx.x) * kVec < value_width;  // it is passed on
   const auto place = [&](int stage) {
     return ring + stage * kBackwardPieces * blockDim.x + threadIdx.x;
   };
   const auto copy = [&](int64_t token, int stage) {
     if (token < p.num_tokens) {
-      group.Copy(p.qkv_T + (token * (heads + p.num_kv_heads) + group.head) * kHeadDim,
-                 place(stage));
-      group.Copy(p.grad_qk_T + (token * heads + group.head) * kHeadDim,
+      group.Copy(p.qkv_T + token * width + group.head * kHeadDim, place(stage));
+      group.Copy(group.is_query
+                     ? p.grad_query_T + token * p.grad_query_stride + group.head * kHeadDim
+                     : p.grad_key_T + token * value_width + (group.head - p.num_heads) * kHeadDim,
                  place(stage) + 2 * blockDim.x);
+      if (has_value) {
+        __pipeline_memcpy_async(place(stage) + 4 * blockDim.x,
+                                p.grad_value_T + token * value_width + threadIdx.x * kVec,
+                                sizeof(uint4));
+      }
     }
     __pipeline_commit();
   };
@@ -178,9 +187,10 @@ __global__ void __maxnreg__(kBackwardRegisters)
       grad_low[j] = rstd * (grad_low[j] - low[j] * mean);
       grad_high[j] = rstd * (grad_high[j] - high[j] * mean);
     }
-    if (group.active) {
-      const int64_t at = (token * (heads + p.num_kv_heads) + group.head) * kHeadDim;
-      group.Store(p.grad_qkv_T + at, grad_low, grad_high);
+    nv_bfloat16* const out = p.grad_qkv_T + token * width;
+    if (group.active) group.Store(out + group.head * kHeadDim, grad_low, grad_high);
+    if (has_value) {
+      reinterpret_cast<uint4*>(out + heads * kHeadDim)[threadIdx.x] = place(stage)[4 * blockDim.x];
     }
     stage = stage == kStages - 1 ? 0 : stage + 1;
   }
@@ -265,7 +275,9 @@ int64_t QkNormRopeBackwardWorkspaceBytes(int32_t head_dim) {
 
 cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& p, void* workspace,
                                cudaStream_t stream) {
-  if (!Valid(p)) return cudaErrorInvalidValue;
+  if (!Valid(p) || p.num_heads < p.num_kv_heads || p.grad_query_stride % kVec != 0) {
+    return cudaErrorInvalidValue;
+  }
   float* partial = static_cast<float*>(workspace);
   const int threads = Threads(p.num_heads + p.num_kv_heads, p.head_dim);
   const int blocks = Blocks(threads, kBackwardRegisters);

@@ -39,11 +39,15 @@ struct QkNormRopeBackwardParams {
   const nv_bfloat16* k_gamma_C;
   const int32_t* position_T;
   const float2* rope_table;
-  const nv_bfloat16* grad_qk_T;  // [T, (H + G) * C]
-  nv_bfloat16* grad_qkv_T;       // [T, (H + 2G) * C]: the q and k parts are written
-  nv_bfloat16* grad_q_gamma_C;   // [C], overwritten
-  nv_bfloat16* grad_k_gamma_C;   // [C], overwritten
+  // Gradients as attention's library wants to write them, 16-byte aligned.
+  const nv_bfloat16* grad_query_T;  // [T, H * C], rows grad_query_stride apart
+  const nv_bfloat16* grad_key_T;    // [T, G * C]
+  const nv_bfloat16* grad_value_T;  // [T, G * C]: copied
+  nv_bfloat16* grad_qkv_T;          // [T, (H + 2G) * C]
+  nv_bfloat16* grad_q_gamma_C;      // [C], overwritten
+  nv_bfloat16* grad_k_gamma_C;      // [C], overwritten
   int64_t num_tokens;
+  int32_t grad_query_stride;  // a multiple of 8
   int32_t num_heads;
   int32_t num_kv_heads;
   int32_t head_dim;
@@ -51,7 +55,7 @@ struct QkNormRopeBackwardParams {
 };
 
 int64_t QkNormRopeBackwardWorkspaceBytes(int32_t head_dim);
-// Moves 6 * T * (H + G) * C bytes. Deterministic.
+// Moves T * (6 * (H + G) + 4 * G) * C bytes. Deterministic.
 cudaError_t QkNormRopeBackward(const QkNormRopeBackwardParams& params, void* workspace,
                                cudaStream_t stream);
 

@@ -1,5 +1,7 @@
 #include "common/model/cuda_limits.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -27,6 +29,21 @@ class Problems {
 };
 
 }  // namespace
+
+int64_t MaxCudaTokens(const ModelShape& shape) {
+  return ((int64_t{1} << 32) - 1) / (4 * std::max<int64_t>(1, shape.num_heads * shape.head_dim));
+}
+
+std::string CudaTokensProblem(const ModelShape& shape, int64_t micro_batch_sequences,
+                              int64_t sequence_length) {
+  const int64_t most = MaxCudaTokens(shape);
+  if (sequence_length <= most / micro_batch_sequences) return "";
+  return absl::StrFormat(
+      "data.sequence_length is %d and training.micro_batch_sequences %d; on a GPU a micro-batch of "
+      "this model has at most %d tokens; lower %s",
+      sequence_length, micro_batch_sequences, most,
+      sequence_length <= most ? "training.micro_batch_sequences" : "data.sequence_length");
+}
 
 std::vector<std::string> CudaShapeProblems(const ModelShape& shape) {
   using Limits = CudaLimits;

@@ -20,6 +20,13 @@ struct CudaLimits {
   static constexpr int64_t kMaxExpertParallel = 8;
 };
 
+// Tokens of the largest micro-batch. cuDNN's gradient of packed documents has a float32 sum for
+// every query head that it addresses by 32-bit byte offsets; beyond them it is silently wrong.
+int64_t MaxCudaTokens(const ModelShape& shape);
+// What is wrong with a micro-batch, with the fields and the fix; empty when nothing is.
+std::string CudaTokensProblem(const ModelShape& shape, int64_t micro_batch_sequences,
+                              int64_t sequence_length);
+
 // Every violation of a shape as a sentence with the key of config.json, its value and the fix;
 // empty when a GPU can train it.
 std::vector<std::string> CudaShapeProblems(const ModelShape& shape);

@@ -118,13 +118,17 @@ Bytes SavedMoe(const Sizes& s) {
 
 Bytes SavedDense(const Sizes& s) { return If(s.saved.gate_up, Tensor({s.T, 2 * s.I}, s.element)); }
 
+Bytes AttentionScratch(const Sizes& s) { return Tensor({s.T, s.H * s.C}, kAttentionScratch); }
+
 Bytes AttentionBackward(const Sizes& s) {
   return Hidden(s) + If(!s.saved.layer, Qkv(s)) +       // normed input, its projections
          Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // q, k after norm and rope
          Tensor({s.T, s.H * s.C}, s.element) +          // gradient of the attention output
          Qkv(s) + Hidden(s) +                           // gradients of qkv and the normed input
-         If(s.cuda, Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // gradient of q, k
-                        Tensor({s.T, s.H * s.C}, kAttentionScratch));
+         If(s.cuda, Tensor({s.T, (s.H + s.G) * s.C}, s.element) +  // gradient of q
+                        Tensor({s.T, s.G * s.C}, s.element) +      // of k
+                        Tensor({s.T, s.G * s.C}, s.element) +      // and of v
+                        AttentionScratch(s));
 }
 
 Bytes MoeBackward(const Sizes& s) {
@@ -224,7 +228,8 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
   if (s.cuda && in.deterministic) {
     const DocumentClass planned =
         ClassOfDocuments(2 * in.micro_batch_sequences, in.sequence_length, in.sequence_length);
-    out.deterministic_scratch = DeterministicScratchBytes(planned, m.num_heads);
+    out.deterministic_scratch =
+        (Bytes{DeterministicScratchBytes(planned, m.num_heads)} + AttentionScratch(s)).value;
   }
   if (in.expert_parallel > 1) {
     const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +

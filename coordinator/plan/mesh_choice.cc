@@ -1,6 +1,7 @@
 #include "coordinator/plan/mesh_choice.h"
 
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <optional>
 #include <tuple>
@@ -39,7 +40,8 @@ std::vector<int> ExpertParallelSizes(const ResolvedJob& job, const ModelShape& m
   return sizes;
 }
 
-std::vector<int64_t> MicroBatches(const ResolvedJob& job, int64_t share) {
+// At most `most` tokens each, but that the smallest is always tried.
+std::vector<int64_t> MicroBatches(const ResolvedJob& job, int64_t share, int64_t most) {
   if (job.spec.training().has_micro_batch_sequences()) {
     return {std::max(1, job.spec.training().micro_batch_sequences())};
   }
@@ -50,6 +52,7 @@ std::vector<int64_t> MicroBatches(const ResolvedJob& job, int64_t share) {
     if (size * size != share) sizes.push_back(share / size);
   }
   std::sort(sizes.begin(), sizes.end());
+  while (sizes.size() > 1 && sizes.back() > most / job.sequence_length) sizes.pop_back();
   return sizes;
 }
 
@@ -172,11 +175,13 @@ int UsableSlots(const PlanInput& input, const ResolvedJob& job) {
 
 std::vector<Candidate> ListCandidates(const PlanInput& input, const ResolvedJob& job) {
   std::vector<Candidate> candidates;
+  const bool gpu = job.device_kind == DeviceKind::kCuda;
+  const int64_t tokens = gpu ? MaxCudaTokens(input.model) : std::numeric_limits<int64_t>::max();
   for (const int ranks : WorldSizes(job, UsableSlots(input, job))) {
     const int64_t share = CeilDivide(job.global_batch, ranks);
     for (const int expert_parallel : ExpertParallelSizes(job, input.model, ranks)) {
       const Site site = FindSite(input, job, ranks, expert_parallel);
-      for (const int64_t micro_batch : MicroBatches(job, share)) {
+      for (const int64_t micro_batch : MicroBatches(job, share, tokens)) {
         RankMemoryInput rank = RankInput(input, job, ranks, expert_parallel, micro_batch);
         for (const auto& activations : ActivationChoices(job, rank)) {
           rank.activations = activations;

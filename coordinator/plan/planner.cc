@@ -86,6 +86,13 @@ v1::Plan PlanAsAsked(const PlanInput& input) {
   }
   if (job.device_kind == DeviceKind::kCuda) {
     for (auto& problem : CudaShapeProblems(input.model)) plan.add_problems(std::move(problem));
+    if (!candidates.empty()) {
+      if (auto problem =
+              CudaTokensProblem(input.model, candidates.front().micro_batch, job.sequence_length);
+          !problem.empty()) {
+        plan.add_problems(std::move(problem));
+      }
+    }
   }
   if (auto problem = ExplainDisk(input, job, plan.checkpoint_bytes(), plan.disk_needed_bytes());
       !problem.empty()) {

@@ -152,6 +152,7 @@ struct Rope {
   explicit Rope(int64_t tokens)
       : qkv(Normal(tokens * (kHeads + 2 * kKvHeads) * kHeadDim)),
         qk(Normal(tokens * (kHeads + kKvHeads) * kHeadDim)),
+        grad_key(Normal(tokens * kKvHeads * kHeadDim)),
         grad_qkv(Normal(tokens * (kHeads + 2 * kKvHeads) * kHeadDim)),
         gamma(Normal(kHeadDim)),
         grad_gamma(Normal(2 * kHeadDim)),
@@ -161,7 +162,7 @@ struct Rope {
     position = Upload(positions);
     Check(FillRopeTable(table.get(), 4096, kHeadDim, 1e6, nullptr));
   }
-  DevicePtr<nv_bfloat16> qkv, qk, grad_qkv, gamma, grad_gamma;
+  DevicePtr<nv_bfloat16> qkv, qk, grad_key, grad_qkv, gamma, grad_gamma;
   DevicePtr<float2> table;
   DevicePtr<int32_t> position;
 };
@@ -179,6 +180,7 @@ void QkNormRopeForward(benchmark::State& state) {
 void QkNormRopeBackward(benchmark::State& state) {
   const int64_t tokens = state.range(0);
   Rope r(tokens);
+  auto value = Normal(tokens * kKvHeads * kHeadDim);
   auto workspace = Zeros<char>(QkNormRopeBackwardWorkspaceBytes(kHeadDim));
   const QkNormRopeBackwardParams p{r.qkv.get(),
                                    r.gamma.get(),
@@ -186,15 +188,18 @@ void QkNormRopeBackward(benchmark::State& state) {
                                    r.position.get(),
                                    r.table.get(),
                                    r.qk.get(),
+                                   r.grad_key.get(),
+                                   value.get(),
                                    r.grad_qkv.get(),
                                    r.grad_gamma.get(),
                                    r.grad_gamma.get() + kHeadDim,
                                    tokens,
+                                   (kHeads + kKvHeads) * kHeadDim,
                                    kHeads,
                                    kKvHeads,
                                    kHeadDim,
                                    1e-6f};
-  Run(state, 6.0 * tokens * (kHeads + kKvHeads) * kHeadDim,
+  Run(state, tokens * (6.0 * (kHeads + kKvHeads) + 4.0 * kKvHeads) * kHeadDim,
       [&] { return kernels::QkNormRopeBackward(p, workspace.get(), nullptr); });
 }
 

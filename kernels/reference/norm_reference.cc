@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <vector>
 
 #include "kernels/reference/bf16.h"
@@ -89,7 +90,9 @@ void QkNormRopeBackward(const QkNormRopeBackwardParams& p) {
       const Head head = LoadHead(p, t, h);
       const bool is_query = h < p.num_heads;
       const nv_bfloat16* gamma = is_query ? p.q_gamma_C : p.k_gamma_C;
-      const nv_bfloat16* in = p.grad_qk_T + (t * heads + h) * p.head_dim;
+      const nv_bfloat16* in =
+          is_query ? p.grad_query_T + t * p.grad_query_stride + h * p.head_dim
+                   : p.grad_key_T + (t * p.num_kv_heads + h - p.num_heads) * p.head_dim;
       double dot = 0;
       for (int i = 0; i < half; ++i) {
         const float2 angle = p.rope_table[static_cast<int64_t>(p.position_T[t]) * half + i];
@@ -107,6 +110,9 @@ void QkNormRopeBackward(const QkNormRopeBackwardParams& p) {
         out[i] = ToBf16(head.rstd * (grad[i] - head.n(i) * dot / p.head_dim));
       }
     }
+    const int64_t values = static_cast<int64_t>(p.num_kv_heads) * p.head_dim;
+    std::copy_n(p.grad_value_T + t * values, values,
+                p.grad_qkv_T + (t + 1) * (heads + p.num_kv_heads) * p.head_dim - values);
   }
   for (int i = 0; i < p.head_dim; ++i) {
     p.grad_q_gamma_C[i] = ToBf16(grad_gamma[0][i]);

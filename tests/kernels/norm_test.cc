@@ -78,13 +78,17 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
   const size_t qk_size = static_cast<size_t>(tokens) * (heads + kv_heads) * head_dim;
   constexpr int kPositions = 5000;
   Buffer<nv_bfloat16> qkv(qkv_size), q_gamma(head_dim), k_gamma(head_dim), qk(qk_size),
-      grad_qk(qk_size), grad_qkv(qkv_size), grad_q_gamma(head_dim), grad_k_gamma(head_dim);
+      grad_qk(qk_size), grad_key(static_cast<size_t>(tokens) * kv_heads * head_dim),
+      grad_value(grad_key.size()), grad_qkv(qkv_size), grad_q_gamma(head_dim),
+      grad_k_gamma(head_dim);
   Buffer<int32_t> position(tokens);
   Buffer<float2> table(static_cast<size_t>(kPositions) * head_dim / 2);
   FillNormal(qkv);
   FillNormal(q_gamma, 0.2, 1.0);
   FillNormal(k_gamma, 0.2, 1.0);
-  FillNormal(grad_qk);
+  FillNormal(grad_qk);  // rows as far apart as those of q: the key part is not read
+  FillNormal(grad_key);
+  FillNormal(grad_value);
   for (int t = 0; t < tokens; ++t) position[t] = (t * 37) % kPositions;
   position.Upload();
   ASSERT_EQ(FillRopeTable(table.device(), kPositions, head_dim, 1e6, nullptr), cudaSuccess);
@@ -117,10 +121,13 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
                                     pointer(position),
                                     pointer(table),
                                     pointer(grad_qk),
+                                    pointer(grad_key),
+                                    pointer(grad_value),
                                     pointer(grad_qkv),
                                     pointer(grad_q_gamma),
                                     pointer(grad_k_gamma),
                                     tokens,
+                                    (heads + kv_heads) * head_dim,
                                     heads,
                                     kv_heads,
                                     head_dim,
@@ -133,7 +140,6 @@ TEST_P(QkNormRopeTest, ForwardAndBackwardMatchTheReference) {
   EXPECT_LT(RelativeError(qk), kBf16Tolerance);
 
   Buffer<float> workspace(QkNormRopeBackwardWorkspaceBytes(head_dim) / sizeof(float));
-  FillNormal(grad_qkv);  // the value part must stay as it is
   reference::QkNormRopeBackward(backward(host));
   ASSERT_EQ(QkNormRopeBackward(backward(device), workspace.device(), nullptr), cudaSuccess);
   EXPECT_LT(RelativeError(grad_qkv), kBf16Tolerance);

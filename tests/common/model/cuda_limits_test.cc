@@ -63,5 +63,15 @@ TEST(CudaLimitsTest, OnlyLayersThatThereAreCount) {
                                                               "it must be a multiple of 8")));
 }
 
+TEST(CudaLimitsTest, AMicroBatchHasNoMoreTokensThanOffsetsReach) {
+  EXPECT_EQ(MaxCudaTokens(Qwen3()), 262'143);
+  EXPECT_EQ(CudaTokensProblem(Qwen3(), 7, 32'768), "");
+  EXPECT_EQ(CudaTokensProblem(Qwen3(), 8, 32'768),
+            "data.sequence_length is 32768 and training.micro_batch_sequences 8; on a GPU a "
+            "micro-batch of this model has at most 262143 tokens; lower "
+            "training.micro_batch_sequences");
+  EXPECT_THAT(CudaTokensProblem(Qwen3(), 1, 262'144), HasSubstr("lower data.sequence_length"));
+}
+
 }  // namespace
 }  // namespace switchyard

@@ -102,8 +102,10 @@ TEST(QkNormRopeTest, ForwardAndBackwardAgreeWithAutograd) {
   const at::Tensor grad_qkv = at::cat({grad, at::zeros({kTokens, kKeys * kDim})}, 1);
   const ops::WeightGradient grad_query = Destination(op.query_weight),
                             grad_key = Destination(op.key_weight);
-  ops::QkNormRopeBackward(op, qkv.detach(), grad_qkv.narrow(1, 0, (kHeads + kKeys) * kDim),
-                          grad_qkv, grad_query, grad_key);
+  const ops::QkvGradient columns = {
+      grad_qkv.narrow(1, 0, kHeads * kDim), grad_qkv.narrow(1, kHeads * kDim, kKeys * kDim),
+      grad_qkv.narrow(1, (kHeads + kKeys) * kDim, kKeys * kDim)};
+  ops::QkNormRopeBackward(op, qkv.detach(), columns, grad_qkv, grad_query, grad_key);
   EXPECT_LT(RelativeError(grad_qkv, qkv.grad()), kTolerance);
   EXPECT_LT(RelativeError(grad_query.value, query_weight.grad()), kTolerance);
   EXPECT_LT(RelativeError(grad_key.value, key_weight.grad()), kTolerance);

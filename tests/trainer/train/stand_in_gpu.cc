@@ -33,8 +33,9 @@ class Ops final : public ops::DeviceOps {
   void QkNormRopeForward(const ops::QkNormRope&, const Tensor&, const Tensor&) override {
     Refuse();
   }
-  void QkNormRopeBackward(const ops::QkNormRope&, const Tensor&, const Tensor&, const Tensor&,
-                          const ops::WeightGradient&, const ops::WeightGradient&) override {
+  void QkNormRopeBackward(const ops::QkNormRope&, const Tensor&, const ops::QkvGradient&,
+                          const Tensor&, const ops::WeightGradient&,
+                          const ops::WeightGradient&) override {
     Refuse();
   }
   void CausalAttention(const ops::AttentionShape&, const Tensor&, const Tensor&, const Tensor&,

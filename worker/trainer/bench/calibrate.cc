@@ -202,8 +202,8 @@ class Calibration {
     // Laid out as in model/attention.cc.
     const at::Tensor qkv = at::randn({tokens(), query + 2 * key}, bf());
     const at::Tensor qk = at::randn({tokens(), query + key}, bf());
-    const at::Tensor grad_qkv = at::empty_like(qkv);
-    const at::Tensor grad_qk = gpu() ? at::empty_like(qk) : grad_qkv.narrow(1, 0, query + key);
+    const at::Tensor grad_qk = at::empty_like(qk), grad_k = at::empty({tokens(), key}, bf()),
+                     grad_v = at::empty_like(grad_k);
     const at::Tensor out = at::empty({tokens(), query}, bf()), grad = at::randn_like(out);
     const at::Tensor log_sum_exp = at::empty({tokens(), shape_.num_heads}, bf().dtype(at::kFloat));
     const at::Tensor q = qk.narrow(1, 0, query), k = qk.narrow(1, query, key),
@@ -218,8 +218,7 @@ class Calibration {
                                             ops::CausalAttentionBackward(
                                                 attention, grad, q, k, v, out, log_sum_exp,
                                                 batch.document_offset, grad_qk.narrow(1, 0, query),
-                                                grad_qk.narrow(1, query, key),
-                                                grad_qkv.narrow(1, query + key, key));
+                                                grad_k, grad_v);
                                           }));
   }
 

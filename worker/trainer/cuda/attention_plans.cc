@@ -41,8 +41,9 @@ kernels::AttentionOptions AttentionLayout(const ops::AttentionShape& shape) {
   options.num_heads = static_cast<int32_t>(shape.num_heads);
   options.num_kv_heads = static_cast<int32_t>(shape.num_kv_heads);
   options.head_dim = static_cast<int32_t>(shape.head_dim);
-  options.query_stride = options.key_stride = options.grad_key_stride = query + key;
-  options.value_stride = options.grad_value_stride = query + 2 * key;
+  options.query_stride = options.key_stride = query + key;
+  options.value_stride = query + 2 * key;
+  options.grad_key_stride = options.grad_value_stride = key;
   options.out_stride = query;
   return options;
 }

@@ -126,14 +126,18 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
   }
 
   void QkNormRopeBackward(const ops::QkNormRope& op, const at::Tensor& qkv,
-                          const at::Tensor& grad_qk, const at::Tensor& grad_qkv,
+                          const ops::QkvGradient& grad, const at::Tensor& grad_qkv,
                           const ops::WeightGradient& grad_query_weight,
                           const ops::WeightGradient& grad_key_weight) override {
     const ArenaScope scope(*workspace_);
     kernels::QkNormRopeBackwardParams p{};
     p.qkv_T = Bf16(qkv), p.q_gamma_C = Bf16(op.query_weight), p.k_gamma_C = Bf16(op.key_weight);
     p.position_T = Data<int32_t>(row_of_token_), p.rope_table = RopeTable(op);
-    p.grad_qk_T = Bf16(grad_qk), p.grad_qkv_T = Bf16(grad_qkv);
+    TORCH_CHECK(grad.key.is_contiguous() && grad.value.is_contiguous(),
+                "on CUDA the gradients of keys and values are contiguous");
+    p.grad_query_T = Bf16(grad.query), p.grad_key_T = Bf16(grad.key);
+    p.grad_value_T = Bf16(grad.value), p.grad_qkv_T = Bf16(grad_qkv);
+    p.grad_query_stride = static_cast<int32_t>(grad.query.stride(0));
     const Gradient query(*this, grad_query_weight), key(*this, grad_key_weight);
     p.grad_q_gamma_C = query.data(), p.grad_k_gamma_C = key.data();
     p.num_tokens = qkv.size(0), p.num_heads = static_cast<int32_t>(op.num_heads);

@@ -83,6 +83,23 @@ void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_T
   Project(h_TD);
 }
 
+ops::QkvGradient Attention::PlaceGradient(StepContext& context, const at::Tensor& grad_qkv) const {
+  const int64_t tokens = grad_qkv.size(0);
+  const int64_t query = shape_.num_heads * shape_.head_dim;
+  const int64_t key = shape_.num_kv_heads * shape_.head_dim;
+  if (grad_qkv.is_cpu()) {
+    return {grad_qkv.narrow(1, 0, query), grad_qkv.narrow(1, query, key),
+            grad_qkv.narrow(1, query + key, key)};
+  }
+  // cuDNN wants rows of the queries' gradient as far apart as those of queries; those of keys and
+  // values it keeps for every query head, in memory that grows with the distance of their rows.
+  const auto take = [&](int64_t width) {
+    return context.workspace.Take({tokens, width}, context.dtype);
+  };
+  const at::Tensor queries = take(query + key), keys = take(key), values = take(key);
+  return {queries.narrow(1, 0, query), keys, values};
+}
+
 void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   const int64_t tokens = grad_TD.size(0);
   const int64_t query = shape_.num_heads * shape_.head_dim;
@@ -93,10 +110,7 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   at::Tensor grad_out = context.workspace.Take({tokens, query}, context.dtype);
   at::Tensor grad_qkv = context.workspace.Take({tokens, query + 2 * key}, context.dtype);
   at::Tensor grad_normed = context.workspace.Take(grad_TD.sizes(), context.dtype);
-  // cuDNN wants gradients where their rows are as far apart as those of queries and keys.
-  at::Tensor grad_qk = grad_TD.is_cpu()
-                           ? grad_qkv.narrow(1, 0, query + key)
-                           : context.workspace.Take({tokens, query + key}, context.dtype);
+  const ops::QkvGradient grad = PlaceGradient(context, grad_qkv);
 
   at::Tensor qkv = qkv_;
   const bool saved = qkv.defined();
@@ -113,9 +127,8 @@ void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
   if (context.beside_attention) context.beside_attention();
   ops::CausalAttentionBackward(shape_, grad_out, qk.narrow(1, 0, query), qk.narrow(1, query, key),
                                qkv.narrow(1, query + key, key), out_, log_sum_exp_,
-                               context.batch.document_offset, grad_qk.narrow(1, 0, query),
-                               grad_qk.narrow(1, query, key), grad_qkv.narrow(1, query + key, key));
-  ops::QkNormRopeBackward(norm_rope, qkv, grad_qk, grad_qkv, grad_query_norm_, grad_key_norm_);
+                               context.batch.document_offset, grad.query, grad.key, grad.value);
+  ops::QkNormRopeBackward(norm_rope, qkv, grad, grad_qkv, grad_query_norm_, grad_key_norm_);
 
   if (saved) ops::RmsNorm(x_TD_, input_norm_, eps_, normed);
   ops::WriteMatrixGradient(grad_qkv, normed, grad_qkv_proj_);

@@ -32,6 +32,8 @@ class Attention {
   ops::QkNormRope NormRope(const StepContext& context) const;
   // normed = norm(x), qkv = its projections.
   void ProjectInput(at::Tensor normed, at::Tensor qkv) const;
+  // Where the gradient of attention's arguments goes: in grad_qkv, or to tensors of the workspace.
+  ops::QkvGradient PlaceGradient(StepContext& context, const at::Tensor& grad_qkv) const;
 
   ops::AttentionShape shape_;
   double eps_;

@@ -77,7 +77,7 @@ class DeviceOps {
   virtual void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv,
                                  const at::Tensor& qk) = 0;
   virtual void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv,
-                                  const at::Tensor& grad_qk, const at::Tensor& grad_qkv,
+                                  const QkvGradient& grad, const at::Tensor& grad_qkv,
                                   const WeightGradient& grad_query_weight,
                                   const WeightGradient& grad_key_weight) = 0;
   // Documents are those of the batch uploaded last.

@@ -64,12 +64,11 @@ void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor q
   });
 }
 
-void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
+void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const QkvGradient& grad,
                         at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight) {
   if (!qkv.is_cpu()) {
-    return Device().QkNormRopeBackward(op, qkv, grad_qk, grad_qkv, grad_query_weight,
-                                       grad_key_weight);
+    return Device().QkNormRopeBackward(op, qkv, grad, grad_qkv, grad_query_weight, grad_key_weight);
   }
   const at::Tensor weight = HeadWeights(op);
   const int64_t half = op.head_dim / 2;
@@ -79,8 +78,8 @@ void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::T
   const at::Tensor partial =
       at::zeros({blocks, heads, op.head_dim}, qkv.options().dtype(at::kFloat));
   ForRowBlocks(qkv.device(), rows, width, [&](int64_t block, int64_t begin, int64_t end) {
-    const at::Tensor grad = Heads(op, grad_qkv, begin, end);
-    const at::Tensor grad_float = Heads(op, grad_qk, begin, end).to(at::kFloat);
+    const at::Tensor grad_heads = Heads(op, grad_qkv, begin, end);
+    const at::Tensor grad_float = grad_heads.to(at::kFloat);
     const at::Tensor p = grad_float.narrow(2, 0, half), q = grad_float.narrow(2, half, half);
     const at::Tensor cos = op.cos.slice(0, begin, end).unsqueeze(1);
     const at::Tensor sin = op.sin.slice(0, begin, end).unsqueeze(1);
@@ -95,7 +94,7 @@ void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::T
     at::sum_out(by_weight, turned.mul(normed), 0);
     const at::Tensor grad_normed = turned.mul_(weight);
     const at::Tensor mean = grad_normed.mul(normed).mean(-1, /*keepdim=*/true);
-    grad.copy_(grad_normed.addcmul(normed, mean, -1).mul_(inverse));
+    grad_heads.copy_(grad_normed.addcmul(normed, mean, -1).mul_(inverse));
   });
   const at::Tensor by_head = partial.sum(0);
   WriteGradient(by_head.narrow(0, 0, op.num_heads).sum(0), grad_query_weight);

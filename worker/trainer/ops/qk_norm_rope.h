@@ -27,10 +27,17 @@ void RotaryTables(const at::Tensor& position_T, double theta, at::Tensor cos, at
 // qk [T, (H + G) C] from qkv [T, (H + 2G) C].
 void QkNormRopeForward(const QkNormRope& op, const at::Tensor& qkv, at::Tensor qk);
 
-// grad_qk [T, (H + G) C] is the gradient of qk; the first H + G heads of grad_qkv [T, (H + 2G) C]
-// become the gradient of qkv's. On CPU grad_qk may be these heads of grad_qkv; on CUDA it is
-// contiguous, and cos and sin are planes of one [T, C / 2, 2] tensor.
-void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const at::Tensor& grad_qk,
+// Of attention's arguments. On CPU they are the columns of a [T, (H + 2G) C] tensor; on CUDA those
+// of keys and values are contiguous.
+struct QkvGradient {
+  at::Tensor query;  // [T, H C]
+  at::Tensor key;    // [T, G C]
+  at::Tensor value;  // [T, G C]
+};
+
+// grad_qkv [T, (H + 2G) C]: the gradient of qkv, from that of qk and of the values; on CPU it is
+// the tensor whose columns `grad` is. On CUDA cos and sin are planes of one [T, C / 2, 2] tensor.
+void QkNormRopeBackward(const QkNormRope& op, const at::Tensor& qkv, const QkvGradient& grad,
                         at::Tensor grad_qkv, const WeightGradient& grad_query_weight,
                         const WeightGradient& grad_key_weight);
 

@@ -22,6 +22,11 @@ namespace switchyard::trainer {
 void RefuseWhatNoGpuTrains(const RankOptions& options) {
   if (options.device != "cuda") return;
   std::vector<std::string> problems = CudaShapeProblems(options.shape);
+  if (std::string problem =
+          CudaTokensProblem(options.shape, options.micro_batch_sequences, options.sequence_length);
+      !problem.empty()) {
+    problems.push_back(std::move(problem));
+  }
   if (options.expert_parallel > CudaLimits::kMaxExpertParallel) {
     problems.push_back(absl::StrFormat("expert_parallel is %d; on GPUs it must be at most %d",
                                        options.expert_parallel, CudaLimits::kMaxExpertParallel));

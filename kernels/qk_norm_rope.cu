@@ -14,16 +14,16 @@ constexpr int kMultiprocessors = 132;
 constexpr int kMaxBlocksPerMultiprocessor = 4;
 constexpr int kMaxThreads = kMaxHeadsWidth / 16;
 constexpr int kStages = 3;  // tokens of a block in shared memory
-constexpr int kForwardPieces = 2,
-              kBackwardPieces = 5;  // 16-byte pieces of a token that a thread reads
+// 16-byte pieces of a token that a thread reads.
+constexpr int kForwardPieces = 2, kBackwardPieces = 5;
 // Of a thread: four and three blocks a multiprocessor with Qwen3's 36 heads of 128.
 constexpr int kForwardRegisters = 56, kBackwardRegisters = 72;
 constexpr int kRegistersPerMultiprocessor = 65'536;
 
 // C / 16 lanes hold a head: lane l has elements 8l .. 8l+7 of each half, so that a rotation stays
 // in a lane. A block has one group of lanes for each head of a token and walks over tokens, so that
-// a thread keeps its head's gamma. Groups beyond the last head work on head 0 without storing:
-// shuffles need whole warps.
+// a thread keeps its head and its sums for gamma. Groups beyond the last head work on head 0
+// without storing: shuffles need whole warps.
 template <int kHeadDim>
 struct Group {
   static constexpr int kLanes = kHeadDim / 16;
@@ -249,11 +249,11 @@ int Blocks(int threads, int registers) {
 template <typename... Params, typename... Args>
 cudaError_t Launch(void (*kernel)(Params...), int blocks, int threads, int pieces,
                    cudaStream_t stream, Args... args) {
-  const int shared_bytes = threads * kStages * pieces * static_cast<int>(sizeof(uint4));
-  const cudaError_t error =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  const int bytes = kStages * pieces * static_cast<int>(sizeof(uint4));  // of a thread
+  const cudaError_t error = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kMaxThreads * bytes);
   if (error != cudaSuccess) return error;
-  return LaunchBehind(kernel, dim3(blocks), dim3(threads), shared_bytes, stream, args...);
+  return LaunchBehind(kernel, dim3(blocks), dim3(threads), threads * bytes, stream, args...);
 }
 
 }  // namespace

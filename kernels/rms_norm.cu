@@ -14,9 +14,11 @@ constexpr int kMaxVectorsPerThread = 2;
 constexpr int kMaxThreads = 512;
 static_assert(kMaxRmsNormHidden == kMaxThreads * kMaxVectorsPerThread * kVec);
 
-// Of the backward: a block a multiprocessor, with as many rows at once as it has threads for.
+// Of the backward: a block a multiprocessor, several rows at once if they are short. Registers are
+// left for the two small blocks that sum behind it, so that they wait in their places.
 constexpr int kBackwardBlocks = 132;
 constexpr int kMaxBackwardThreads = kMaxRmsNormHidden / kVec;
+constexpr int kGroupsThreads = 768;
 constexpr int kMaxGroups = 8;  // rows at once; each has a named barrier
 constexpr int kStages = 3;     // rows of a group in shared memory
 constexpr int kPieces = 3;     // x, dy, residual gradient
@@ -176,13 +178,14 @@ cudaError_t RmsNormBackward(const RmsNormBackwardParams& p, void* workspace, cud
   if (!Valid(p.hidden, p.num_tokens)) return cudaErrorInvalidValue;
   float* partial = static_cast<float*>(workspace);
   const int row_threads = (p.hidden / kVec + 31) / 32 * 32;
-  const int threads = row_threads * std::min(kMaxGroups, kMaxBackwardThreads / row_threads);
-  const int shared_bytes = threads * kStages * kPieces * static_cast<int>(sizeof(uint4));
-  cudaError_t error = cudaFuncSetAttribute(
-      RmsNormBackwardKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+  const int threads = row_threads * std::clamp(kGroupsThreads / row_threads, 1, kMaxGroups);
+  constexpr int kBytes = kStages * kPieces * sizeof(uint4);  // of a thread
+  cudaError_t error =
+      cudaFuncSetAttribute(RmsNormBackwardKernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           kMaxBackwardThreads * kBytes);
   if (error != cudaSuccess) return error;
-  error = LaunchBehind(RmsNormBackwardKernel, dim3(kBackwardBlocks), dim3(threads), shared_bytes,
-                       stream, p, row_threads, partial);
+  error = LaunchBehind(RmsNormBackwardKernel, dim3(kBackwardBlocks), dim3(threads),
+                       threads * kBytes, stream, p, row_threads, partial);
   if (error != cudaSuccess) return error;
   return LaunchBehind(SumRowsKernel, dim3(p.hidden / kSumColumns), dim3(kSumColumnThreads), 0,
                       stream, partial, kBackwardBlocks, p.hidden, p.grad_gamma_D);

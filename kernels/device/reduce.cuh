@@ -50,8 +50,10 @@ __device__ __forceinline__ int SumColumn(const float* partial, int rows, int col
     float4 v[kLoads];
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {
-      const int64_t at = row + i * kRows;
-      v[i] = at < rows ? *reinterpret_cast<const float4*>(from + at * columns) : float4{};
+      v[i] = float4{};
+      if (row + i * kRows < rows) {
+        v[i] = *reinterpret_cast<const float4*>(from + (row + i * kRows) * columns);
+      }
     }
 #pragma unroll
     for (int i = 0; i < kLoads; ++i) {

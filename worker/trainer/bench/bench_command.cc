@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <functional>
@@ -160,8 +161,20 @@ void PrintPhases(const StepTimes& times) {
   std::printf(" rest %.2f\n", rest * 1e3);
 }
 
-void Print(const BenchOptions& options, const ModelShape& shape, const StepTimes& times,
-           int threads, const Decoder& decoder, const DeviceMemory& before,
+// Tokens of the document that a token lies in, mean over the tokens: attention's operations go with
+// it, not with the length of sequences.
+int64_t MeanDocumentLength(const Batch& batch) {
+  const int32_t* offset = batch.document_offset.const_data_ptr<int32_t>();
+  const int64_t documents = batch.document_offset.numel() - 1;
+  double squares = 0;
+  for (int64_t i = 0; i < documents; ++i) {
+    squares += static_cast<double>(offset[i + 1] - offset[i]) * (offset[i + 1] - offset[i]);
+  }
+  return std::llround(squares / offset[documents]);
+}
+
+void Print(const BenchOptions& options, const ModelShape& shape, const Batch& batch,
+           const StepTimes& times, int threads, const Decoder& decoder, const DeviceMemory& before,
            const DeviceMemory& after) {
   constexpr double kGiB = 1024.0 * 1024 * 1024;
   const std::vector<double>& seconds = times.seconds;
@@ -183,7 +196,7 @@ void Print(const BenchOptions& options, const ModelShape& shape, const StepTimes
       static_cast<int>(seconds.size()), *fastest * 1e3, *slowest * 1e3);
   std::printf("throughput   %.0f tokens/s, %.0f a rank, %.1f TFLOP/s a rank\n", tokens / median,
               tokens / median / options.ranks,
-              tokens * shape.TrainingFlopsPerToken(options.sequence_length) / median / 1e12 /
+              tokens * shape.TrainingFlopsPerToken(MeanDocumentLength(batch)) / median / 1e12 /
                   options.ranks);
   PrintPhases(times);
   std::printf("arenas       %.2f GiB planned, %.2f used, activations %s\n",
@@ -290,7 +303,7 @@ RunEnd BenchRank(BenchOptions options, int rank, RankChannels& channels) {
     if (rank == 0) kernels = GpuBackend()->StopTrace(options.trace);
   }
   if (rank == 0) {
-    Print(options, connect.shape, times, threads, *context->decoder, before, after);
+    Print(options, connect.shape, batch, times, threads, *context->decoder, before, after);
   }
   std::printf("%s", kernels.c_str());
   return {ExitCode::kOk, "", options.warmup + options.steps};

@@ -17,6 +17,7 @@
 #include "worker/trainer/cuda/gpu_cpus.h"
 #include "worker/trainer/cuda/local_dispatcher.h"
 #include "worker/trainer/cuda/mesh_groups_cuda.h"
+#include "worker/trainer/cuda/nvtx_ranges.h"
 #include "worker/trainer/cuda/trace.h"
 #include "worker/trainer/train/device_backend.h"
 #include "worker/trainer/train/exit_code.h"
@@ -68,6 +69,7 @@ class CudaBackend final : public DeviceBackend {
     at::globalContext().lazyInitDevice(c10::DeviceType::CUDA);
     c10::cuda::setCurrentCUDAStream(c10::cuda::getStreamFromPool(/*isHighPriority=*/false));
     at::globalContext().setAllowBF16ReductionCuBLAS(false);  // sums of split products in float32
+    cuda::ShowRangesToProfilers();
     ops_ = cuda::MakeCudaOps({use.deterministic});
     ops::InstallDeviceOps(ops_.get());
     return at::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));

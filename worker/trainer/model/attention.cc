@@ -2,6 +2,7 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/mm.h>
+#include <ATen/record_function.h>
 
 #include "absl/strings/str_cat.h"
 #include "worker/trainer/ops/device_products.h"
@@ -62,6 +63,7 @@ void Attention::Project(at::Tensor h_TD) const {
 
 void Attention::Forward(StepContext& context, Arena& slot, const at::Tensor& x_TD,
                         at::Tensor h_TD) {
+  RECORD_USER_SCOPE("attention");
   const int64_t tokens = x_TD.size(0);
   const int64_t query = shape_.num_heads * shape_.head_dim;
   const int64_t key = shape_.num_kv_heads * shape_.head_dim;
@@ -101,6 +103,7 @@ ops::QkvGradient Attention::PlaceGradient(StepContext& context, const at::Tensor
 }
 
 void Attention::Backward(StepContext& context, at::Tensor grad_TD) {
+  RECORD_USER_SCOPE("attention backward");
   const int64_t tokens = grad_TD.size(0);
   const int64_t query = shape_.num_heads * shape_.head_dim;
   const int64_t key = shape_.num_kv_heads * shape_.head_dim;

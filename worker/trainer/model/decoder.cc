@@ -216,8 +216,11 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
     aux_loss = entropy = at::zeros({1}, x.options().dtype(at::kDouble));
   }
   const PhaseScope backward(phases, StepPhase::kBackward);
-  result.sums =
-      at::cat({p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
+  {
+    RECORD_USER_SCOPE("head");
+    result.sums = at::cat(
+        {p.head->ForwardBackward(context, x, scale.cross_entropy, grad), aux_loss, entropy});
+  }
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
     RECORD_USER_SCOPE("layer backward");
     if (final_gradients) {

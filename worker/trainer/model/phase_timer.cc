@@ -21,6 +21,8 @@ int64_t Marks(int64_t micro_batches, int64_t layers) {
 
 }  // namespace
 
+const char* PhaseName(StepPhase phase) { return kNames[static_cast<size_t>(phase)]; }
+
 PhaseTimer::PhaseTimer(at::Device device, int64_t micro_batches, int64_t moe_layers)
     : layers_(Marks(micro_batches, moe_layers) <= kMaxMarks) {
   const auto room = static_cast<size_t>(Marks(micro_batches, layers_ ? moe_layers : 0));
@@ -61,7 +63,7 @@ std::map<std::string, double> PhaseTimer::Seconds() const {
   if (overrun_) return seconds;
   for (size_t i = 0; i < phases_.size(); ++i) {
     if (phases_[i] == StepPhase::kOther) continue;
-    seconds[kNames[static_cast<size_t>(phases_[i])]] += marks_[i + 1].SecondsSince(marks_[i]);
+    seconds[PhaseName(phases_[i])] += marks_[i + 1].SecondsSince(marks_[i]);
   }
   return seconds;
 }

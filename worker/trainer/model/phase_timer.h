@@ -8,6 +8,7 @@
 // waits for it.
 #pragma once
 
+#include <ATen/record_function.h>
 #include <c10/core/Device.h>
 
 #include <cstdint>
@@ -61,11 +62,19 @@ class PhaseTimer {
   std::vector<StepPhase> phases_;  // of the step so far
 };
 
-// A phase until the end of a block; then the one before goes on. Nothing when `timer` is null.
+// As docs/protocol.md names it.
+const char* PhaseName(StepPhase phase);
+
+// A phase until the end of a block; then the one before goes on. Also a range of traces and
+// profilers, which is all of it when `timer` is null.
 class PhaseScope {
  public:
   PhaseScope(PhaseTimer* timer, StepPhase phase)
-      : timer_(timer), before_(timer == nullptr ? StepPhase::kOther : timer->Enter(phase)) {}
+      : range_(at::RecordScope::USER_SCOPE),
+        timer_(timer),
+        before_(timer == nullptr ? StepPhase::kOther : timer->Enter(phase)) {
+    if (range_.isActive()) range_.before(PhaseName(phase));
+  }
   ~PhaseScope() {
     if (timer_ != nullptr) timer_->Enter(before_);
   }
@@ -73,6 +82,7 @@ class PhaseScope {
   PhaseScope& operator=(const PhaseScope&) = delete;
 
  private:
+  at::RecordFunction range_;
   PhaseTimer* timer_;
   StepPhase before_;
 };

@@ -1,5 +1,7 @@
 #include "worker/trainer/moe/moe_layer.h"
 
+#include <ATen/record_function.h>
+
 #include <array>
 
 #include "absl/strings/str_cat.h"
@@ -36,7 +38,10 @@ void MoeLayer::Forward(StepContext& context, Arena& slot, const at::Tensor& h_TD
   router_.Forward(context, slot, normed);
   const Routing routing = Dispatch(context, context.Keep(saved.layer, slot), normed, rows);
   routing_ = saved.layer ? routing : Routing();
-  experts_.Forward(context, slot, routing, rows, out);
+  {
+    RECORD_USER_SCOPE("experts");
+    experts_.Forward(context, slot, routing, rows, out);
+  }
   const PhaseScope phase(context.phases, StepPhase::kCombine);
   dispatcher.Combine(out, routing, h_TD, y_TD);
 }
@@ -69,7 +74,10 @@ void MoeLayer::Backward(StepContext& context, const at::Tensor& h_TD, at::Tensor
     if (context.saved.layer && !saved) dispatcher.Redispatch(normed, routing, rows);
     dispatcher.DispatchGradient(grad_TD, routing, grad_rows);
   }
-  experts_.Backward(context, routing, rows, grad_rows, grad_weight_R);
+  {
+    RECORD_USER_SCOPE("experts backward");
+    experts_.Backward(context, routing, rows, grad_rows, grad_weight_R);
+  }
   {
     const PhaseScope phase(context.phases, StepPhase::kCombine);
     dispatcher.CombineGradient(grad_rows, grad_weight_R, routing, grad_normed, grad_weight_TK);

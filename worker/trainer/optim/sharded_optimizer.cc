@@ -4,6 +4,7 @@
 #include <ATen/ops/isfinite.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 
 #include <algorithm>
 #include <cmath>
@@ -138,6 +139,7 @@ at::Tensor ShardedOptimizer::OwnShard(int block, const at::Tensor& flat) const {
 
 void ShardedOptimizer::ReduceLayer(int layer, const BlockGradients& gradients) {
   TORCH_CHECK(!on_cpu_, "gradients are reduced while the backward runs on a GPU only");
+  RECORD_USER_SCOPE("reduce beside backward");
   ops::Device().MarkBeside();
   ops::Device().Beside([&] {
     for (size_t b = 0; b < segments_.size(); ++b) {
@@ -164,6 +166,7 @@ void ShardedOptimizer::ReduceBlock(int block, const at::Tensor& gradient,
 }
 
 at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
+  RECORD_USER_SCOPE("reduce_gradients");
   if (!on_cpu_) ops::Device().JoinBeside();
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
@@ -204,6 +207,7 @@ std::vector<std::string> ShardedOptimizer::NonFiniteParameters(int64_t update,
 int64_t ShardedOptimizer::Update(const BlockGradients& gradients, double learning_rate,
                                  double max_norm, const at::Tensor& sum_of_squares,
                                  const at::Tensor& finite) {
+  RECORD_USER_SCOPE("update");
   const int64_t update = updates_++;
   if (!on_cpu_) {
     if (!device_scalars_.defined()) {

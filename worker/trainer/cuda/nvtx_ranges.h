@@ -1,0 +1,11 @@
+// The ranges of a step (at::RecordScope::USER_SCOPE: layers, phases, modules) as NVTX ranges, which
+// profilers that attach to the process show (Nsight Systems). Where none does, a range costs two
+// calls through a pointer.
+#pragma once
+
+namespace switchyard::trainer::cuda {
+
+// Once a process.
+void ShowRangesToProfilers();
+
+}  // namespace switchyard::trainer::cuda

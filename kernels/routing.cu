@@ -87,7 +87,6 @@ __global__ void AssignKernel(RoutingParams p, const int32_t* before) {
     const int row = p.expert_offset_L1[expert] +
                     before[static_cast<int64_t>(blockIdx.x) * p.num_local_experts + expert] + rank;
     p.row_of_choice_TK[choice] = row;
-    p.token_of_row_R[row] = static_cast<int32_t>(token);
     p.weight_of_row_R[row] = p.weight_TK[choice];
   }
 }
@@ -95,27 +94,30 @@ __global__ void AssignKernel(RoutingParams p, const int32_t* before) {
 constexpr int kRowThreads = 256;
 constexpr int kRowBlocks = 132 * 8;
 
-// One warp a row, several independent 16-byte loads in flight a lane.
-__global__ void __launch_bounds__(kRowThreads) GatherKernel(GatherRowsParams p) {
-  constexpr int kUnroll = 8;
+// One warp a (token, chunk of columns): it is read once and written to all of its rows.
+__global__ void __launch_bounds__(kRowThreads) ScatterKernel(ScatterRowsParams p) {
+  constexpr int kUnroll = 4;
   const int vectors = p.hidden / kVec, lane = threadIdx.x % 32;
-  const int64_t rows = *p.num_rows;
+  const int chunks = (vectors + 32 * kUnroll - 1) / (32 * kUnroll);
+  const int64_t units = p.num_tokens * chunks;
   const int64_t warps = static_cast<int64_t>(gridDim.x) * (kRowThreads / 32);
-  for (int64_t row = static_cast<int64_t>(blockIdx.x) * (kRowThreads / 32) + threadIdx.x / 32;
-       row < rows; row += warps) {
-    const uint4* from = reinterpret_cast<const uint4*>(
-        p.x_TD + static_cast<int64_t>(p.token_of_row_R[row]) * p.hidden);
-    uint4* to = reinterpret_cast<uint4*>(p.rows_RD + row * p.hidden);
-    for (int first = lane; first < vectors; first += 32 * kUnroll) {
-      uint4 v[kUnroll];
+  for (int64_t unit = static_cast<int64_t>(blockIdx.x) * (kRowThreads / 32) + threadIdx.x / 32;
+       unit < units; unit += warps) {
+    const int64_t token = unit / chunks;
+    const int first = static_cast<int>(unit % chunks) * 32 * kUnroll + lane;
+    const int32_t row = lane < p.top_k ? p.row_of_choice_TK[token * p.top_k + lane] : -1;
+    const uint4* from = reinterpret_cast<const uint4*>(p.x_TD + token * p.hidden);
+    uint4 v[kUnroll];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      if (first + 32 * u < vectors) v[u] = __ldg(from + first + 32 * u);
+    }
+    for (uint32_t choices = __ballot_sync(~0u, row >= 0); choices != 0; choices &= choices - 1) {
+      const int64_t to_row = __shfl_sync(~0u, row, __ffs(choices) - 1);
+      uint4* to = reinterpret_cast<uint4*>(p.rows_RD + to_row * p.hidden);
 #pragma unroll
       for (int u = 0; u < kUnroll; ++u) {
-        if (first + 32 * u < vectors) v[u] = __ldg(from + first + 32 * u);
-      }
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        if (first + 32 * u < vectors)
-          __stcs(to + first + 32 * u, v[u]);  // not read again soon: keep x in L2
+        if (first + 32 * u < vectors) __stcs(to + first + 32 * u, v[u]);
       }
     }
   }
@@ -171,10 +173,12 @@ cudaError_t BuildRouting(const RoutingParams& p, void* workspace, cudaStream_t s
   return cudaGetLastError();
 }
 
-cudaError_t GatherRows(const GatherRowsParams& p, cudaStream_t stream) {
-  if (p.hidden <= 0 || p.hidden % kVec != 0 || p.max_rows < 0) return cudaErrorInvalidValue;
-  if (p.max_rows == 0) return cudaSuccess;
-  GatherKernel<<<kRowBlocks, kRowThreads, 0, stream>>>(p);
+cudaError_t ScatterRows(const ScatterRowsParams& p, cudaStream_t stream) {
+  if (p.hidden <= 0 || p.hidden % kVec != 0 || p.num_tokens < 0 || p.top_k <= 0 || p.top_k > 32) {
+    return cudaErrorInvalidValue;
+  }
+  if (p.num_tokens == 0) return cudaSuccess;
+  ScatterKernel<<<kRowBlocks, kRowThreads, 0, stream>>>(p);
   return cudaGetLastError();
 }
 

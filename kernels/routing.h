@@ -17,7 +17,6 @@ struct RoutingParams {
   const float* weight_TK;     // [T, K]
   int32_t* expert_offset_L1;  // [L + 1]: exclusive prefix sum of rows; [L] = R
   int32_t* row_of_choice_TK;  // [T, K]: row, or -1
-  int32_t* token_of_row_R;    // [R]
   float* weight_of_row_R;     // [R]
   int64_t num_tokens;         // T
   int32_t first_expert;
@@ -28,16 +27,16 @@ struct RoutingParams {
 int64_t RoutingWorkspaceBytes(const RoutingParams& params);
 cudaError_t BuildRouting(const RoutingParams& params, void* workspace, cudaStream_t stream);
 
-// rows[r] = x[token_of_row[r]] for r < *num_rows. Moves 4 * R * D bytes.
-struct GatherRowsParams {
-  const nv_bfloat16* x_TD;        // [T, D], 16-byte aligned
-  const int32_t* token_of_row_R;  // [R]
-  nv_bfloat16* rows_RD;           // [max_rows, D]
-  const int32_t* num_rows;        // device: R
-  int64_t max_rows;
+// rows[row_of_choice[t][k]] = x[t] for choices that have a row. Moves 2 * (R + T) * D bytes.
+struct ScatterRowsParams {
+  const nv_bfloat16* x_TD;          // [T, D], 16-byte aligned
+  const int32_t* row_of_choice_TK;  // [T, K]
+  nv_bfloat16* rows_RD;             // [R, D]
+  int64_t num_tokens;
   int32_t hidden;  // D, multiple of 8
+  int32_t top_k;   // at most 32
 };
-cudaError_t GatherRows(const GatherRowsParams& params, cudaStream_t stream);
+cudaError_t ScatterRows(const ScatterRowsParams& params, cudaStream_t stream);
 
 // out[t][k] = value_R[row_of_choice[t][k]], 0 where that is -1: what belongs to rows, by choice.
 struct GatherChoicesParams {

@@ -97,7 +97,7 @@ Bytes SavedAttention(const Sizes& s) {
 Bytes Routing(const Sizes& s) {
   if (!s.cuda) return Tensor({s.row_capacity}, kInt64 + kFloat) + Tensor({s.T, s.K}, kInt64);
   const Bytes sorted = Tensor({s.L + 1}, kInt) + Tensor({s.max_rows}, kFloat);
-  if (s.ep == 1) return sorted + Tensor({s.max_rows}, kInt) + Tensor({s.T, s.K}, kInt);
+  if (s.ep == 1) return sorted + Tensor({s.T, s.K}, kInt);
   return sorted + Tensor({s.ep, s.T}, kInt) +  // slot of each token at each destination
          Tensor({s.T, s.K}, kInt) +            // destination of each choice
          Tensor({s.ep * s.T, s.K}, kInt) +     // row of each received choice

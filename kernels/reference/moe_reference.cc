@@ -124,7 +124,6 @@ void BuildRouting(const RoutingParams& p) {
     for (int64_t i = 0; i < p.num_tokens * p.top_k; ++i) {
       if (p.expert_TK[i] != p.first_expert + l) continue;
       p.row_of_choice_TK[i] = row;
-      p.token_of_row_R[row] = static_cast<int32_t>(i / p.top_k);
       p.weight_of_row_R[row++] = p.weight_TK[i];
     }
   }
@@ -135,10 +134,11 @@ void BuildRouting(const RoutingParams& p) {
   }
 }
 
-void GatherRows(const GatherRowsParams& p) {
-  for (int64_t r = 0; r < *p.num_rows; ++r) {
-    std::copy_n(p.x_TD + static_cast<int64_t>(p.token_of_row_R[r]) * p.hidden, p.hidden,
-                p.rows_RD + r * p.hidden);
+void ScatterRows(const ScatterRowsParams& p) {
+  for (int64_t i = 0; i < p.num_tokens * p.top_k; ++i) {
+    if (p.row_of_choice_TK[i] < 0) continue;
+    std::copy_n(p.x_TD + i / p.top_k * p.hidden, p.hidden,
+                p.rows_RD + static_cast<int64_t>(p.row_of_choice_TK[i]) * p.hidden);
   }
 }
 

@@ -28,7 +28,7 @@ void QkNormRopeBackward(const QkNormRopeBackwardParams& p);
 void RouterForward(const RouterForwardParams& p);
 void RouterBackward(const RouterBackwardParams& p);
 void BuildRouting(const RoutingParams& p);
-void GatherRows(const GatherRowsParams& p);
+void ScatterRows(const ScatterRowsParams& p);
 void GatherChoices(const GatherChoicesParams& p);
 void CombineRows(const CombineRowsParams& p);
 // Of one rank; all ranks plan, then all send, then all receive. Flags are not used.

@@ -29,7 +29,7 @@ from switchyard_data.progress import Progress, emit  # noqa: E402
 
 EX_DATAERR = 65
 EX_IOERR = 74
-FORMAT_VERSION = 2  # of reading, tokenisation and packing: a change of any must not reuse older shards
+FORMAT_VERSION = 3  # of reading, tokenisation and packing: a change of any must not reuse older shards
 TOKENIZER_FILES = ("token", "special_tokens", "added_tokens", "vocab", "merges", "chat_template")
 STALE_SECONDS = 3600
 

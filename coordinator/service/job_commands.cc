@@ -114,6 +114,25 @@ absl::Status WrongState(const v1::Job& job, const std::string& what) {
                     absl::StrFormat("%s is %s; %s", job.name(), StateName(job.state()), what));
 }
 
+// A job whose result is committed has nothing left to train: another attempt would end without one
+// of its own, since the name is taken.
+absl::Status CheckIsNoResult(const v1::Job& job, const store::v1::CheckpointRecord& final) {
+  const std::string& path = final.checkpoint().path();
+  switch (final.checkpoint().state()) {
+    case v1::CHECKPOINT_STATE_AVAILABLE:
+      return WrongState(job, absl::StrCat("its result is complete in ", path,
+                                          ": use that, or submit a job with another "
+                                          "checkpoint.output"));
+    case v1::CHECKPOINT_STATE_COMMITTED:
+      return WrongState(job, absl::StrFormat("its result is complete and is being put in place as "
+                                             "%s: an agent that sees %s renames it, start one if "
+                                             "none is connected",
+                                             path, final.stage_path()));
+    default:
+      return absl::OkStatus();
+  }
+}
+
 void Wish(CoreContext& core, const std::string& uid, v1::DesiredState desired, const char* event) {
   v1::Job& job = *core.book.Edit(uid).mutable_job();
   job.set_desired_state(desired);
@@ -238,12 +257,8 @@ absl::StatusOr<std::string> RetryJob(CoreContext& core, const std::string& name,
   if (job.state() != v1::JOB_STATE_FAILED && job.state() != v1::JOB_STATE_CANCELLED) {
     return WrongState(job, "only a failed or cancelled job can be retried");
   }
-  for (const auto& [key, checkpoint] : core.book.checkpoints(job.uid())) {
-    if (checkpoint.checkpoint().final() &&
-        checkpoint.checkpoint().state() == v1::CHECKPOINT_STATE_AVAILABLE) {
-      return WrongState(job,
-                        absl::StrCat("its result is complete in ", checkpoint.checkpoint().path()));
-    }
+  for (const auto& [key, record] : core.book.checkpoints(job.uid())) {
+    if (record.checkpoint().final()) SWITCHYARD_RETURN_IF_ERROR(CheckIsNoResult(job, record));
   }
   const std::string& output = job.spec().checkpoint().output();
   SWITCHYARD_RETURN_IF_ERROR(CheckOutputIsFree(

@@ -9,6 +9,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(SOURCE / "tools"))
 
+import prepare_data  # noqa: E402
+
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -28,6 +30,15 @@ LAST_THINKS = (
 )
 # Besides, says everything twice: where a turn begins and ends cannot be told.
 ECHOES = LAST_THINKS.replace("message['content'] +", "message['content'] + '/' + message['content'] +")
+
+# Takes a content that is a list of texts, each on a line of its own; PRINTS writes it as Python does.
+LISTS = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content if part.type == 'text' %}{{ part.text + '\n' }}{% endfor %}{% endif %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+PRINTS = CHATML.replace(" + message['content'] + ", " ~ message['content'] ~ ")
 
 # As Qwen3's: reasoning inside the content is rendered only behind the last question, and tool calls are.
 REASONS = (
@@ -87,3 +98,19 @@ def make_model(directory, template=CHATML, vocab_size=400, max_position_embeddin
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(model, tmp_path, capsys):
+    """Runs prepare_data on 64 tokens a sequence, or `length`; returns (exit code, result or error, standard error)."""
+
+    def call(train, *more, model_dir=model, length=64):
+        code = prepare_data.main(
+            ["--model", str(model_dir), "--train", str(train), "--sequence-length", str(length)]
+            + ["--output-dir", str(tmp_path / "out"), "--progress-json", *map(str, more)]
+        )
+        captured = capsys.readouterr()
+        last = json.loads(captured.out.strip().splitlines()[-1])
+        return code, last.get("result", last.get("error")), captured.err
+
+    return call

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from . import messages as chat
 from .errors import ExampleError, UserError
 
 # Contents that share neither beginning nor end, to see where a template puts a content.
@@ -47,7 +48,7 @@ class Renderer:
 
     def _example(self, example):
         if "messages" in example:
-            return self._chat(_messages(example["messages"], "messages"), 0, example.get("tools"))
+            return self._chat(chat.checked(example["messages"], "messages"), 0, example.get("tools"))
         if "prompt" in example or "completion" in example:
             return self._prompt(example)
         if "text" in example:
@@ -61,7 +62,7 @@ class Renderer:
                 raise ExampleError(f"{key} is missing")
         prompt, completion = example["prompt"], example["completion"]
         if isinstance(prompt, list) and isinstance(completion, list):
-            messages = _messages(prompt, "prompt") + _messages(completion, "completion")
+            messages = chat.checked(prompt, "prompt") + chat.checked(completion, "completion")
             return self._chat(messages, len(prompt), example.get("tools"))
         prompt, completion = _string(prompt, "prompt"), _string(completion, "completion")
         if not completion:
@@ -77,6 +78,7 @@ class Renderer:
         self._find_template()
         if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
             raise ExampleError("tools must be a list of objects")
+        messages = self._taken(messages, tools)
         if self.everything:
             return Rendered([Segment(self._render(messages, tools)[0], [])], False)
         if self.marks_turns:
@@ -89,6 +91,21 @@ class Renderer:
                 spans = [span for turn, span in zip(turns, spans) if turn >= first_trained]
             return Rendered([Segment(text, [tuple(span) for span in spans])], False)
         return self._by_prefixes(messages, trained, tools)
+
+    def _taken(self, messages, tools):
+        """`messages` with lists of texts joined to strings where the template does not render such a list."""
+        plain = [chat.joined(message) for message in messages]
+        probe = [{"type": "text", "text": text} for text in PROBES]
+
+        def takes_list(i):
+            try:
+                text, _ = self._render([*plain[:i], {**plain[i], "content": probe}, *plain[i + 1 :]], tools)
+            except ExampleError:
+                return False
+            # Python's notation of the list is no rendering of it.
+            return all(part in text for part in PROBES) and str(probe[0]) not in text
+
+        return [m if m is plain[i] or takes_list(i) else plain[i] for i, m in enumerate(messages)]
 
     def _by_prefixes(self, messages, trained, tools):
         text, _ = self._render(messages, tools)
@@ -135,8 +152,8 @@ class Renderer:
         if begin > end or not (text.startswith(before) and text.endswith(after)):
             return None
         kept = text[begin:end].strip()
-        calls = [] if "tool_calls" in shell else _names_of_calls(messages[i])
-        if not _may_be(kept, _text_of(messages[i].get("content")), calls):
+        calls = [] if "tool_calls" in shell else chat.names_of_calls(messages[i])
+        if not _may_be(kept, chat.text_of(messages[i]), calls):
             return None
         closing = with_content(PROBES[0], i + 1).partition(PROBES[0])[2]
         if not after.startswith(closing):
@@ -179,18 +196,6 @@ def _may_be(kept, content, calls):
     return content in kept or content.endswith(kept)
 
 
-def _names_of_calls(message):
-    calls = message.get("tool_calls")
-    functions = [call.get("function", call) for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    return [str(function.get("name", "")) for function in functions if isinstance(function, dict)]
-
-
-def _text_of(content):
-    if isinstance(content, list):
-        content = "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
-    return (content or "").strip()
-
-
 def _not_a_prefix(turn, begin, end, text):
     what, shorter, longer = ("the generation prompt", begin, end)
     if end.startswith(begin):
@@ -209,15 +214,4 @@ def _not_a_prefix(turn, begin, end, text):
 def _string(value, name):
     if not isinstance(value, str):
         raise ExampleError(f"{name} is not a string but a {type(value).__name__}")
-    return value
-
-
-def _messages(value, name):
-    if not isinstance(value, list):
-        raise ExampleError(f"{name} is not a list but a {type(value).__name__}")
-    for i, message in enumerate(value, 1):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise ExampleError(f"{name}: message {i} is not an object with a role")
-        if not isinstance(message.get("content", ""), (str, list, type(None))):
-            raise ExampleError(f"{name}: content of message {i} is not a string")
     return value

@@ -28,6 +28,14 @@ class JobFlowTest : public CoordinatorFixture {
       request.set_page_token(response.next_page_token());
     }
   }
+  v1::CheckpointState StateOf(const std::string& checkpoint) {
+    grpc::ClientContext context;
+    v1::GetCheckpointRequest request;
+    request.set_name(checkpoint);
+    v1::Checkpoint found;
+    (void)checkpoints_->GetCheckpoint(&context, request, &found);
+    return found.state();
+  }
   template <typename Request>
   grpc::Status Command(grpc::Status (v1::JobService::Stub::*method)(grpc::ClientContext*,
                                                                     const Request&, v1::Job*),
@@ -196,6 +204,29 @@ TEST_F(JobFlowTest, CancelAndDeleteLeaveNoProcess) {
   ASSERT_TRUE(jobs_->DeleteJob(&context, request, &response).ok());
   ASSERT_TRUE(Wait([&] { return Get(name).name().empty(); }));
   EXPECT_EQ(agent.LiveRanks(), 0);
+}
+
+TEST_F(JobFlowTest, AJobCancelledAfterItsResultWasSavedIsNotTrainedAgain) {
+  ScriptedAgent agent(server_->address(), "a", {.hold_publishing = true});
+  ASSERT_TRUE(WaitForNodes(1));
+  const std::string name = Create(Request("demo")).name();
+  const std::string result = name + "/checkpoints/final";
+  ASSERT_TRUE(Wait([&] { return StateOf(result) == v1::CHECKPOINT_STATE_COMMITTED; }));
+  v1::Job job;
+  ASSERT_TRUE(Command(&v1::JobService::Stub::CancelJob, name, &job).ok());
+  ASSERT_TRUE(WaitForState(name, v1::JOB_STATE_CANCELLED));
+  const grpc::Status early = Command(&v1::JobService::Stub::RetryJob, name, &job);
+  agent.Release();
+  agent.Reconnect(server_->address());
+  EXPECT_EQ(early.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(early.error_message(),
+              HasSubstr("is being put in place as " + root_ + "/out/demo/final"));
+
+  ASSERT_TRUE(Wait([&] { return StateOf(result) == v1::CHECKPOINT_STATE_AVAILABLE; }));
+  const grpc::Status late = Command(&v1::JobService::Stub::RetryJob, name, &job);
+  EXPECT_EQ(late.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(late.error_message(), HasSubstr("is complete in " + root_ + "/out/demo/final"));
+  EXPECT_EQ(agent.Starts(), (std::map<int64_t, int>{{1, 1}}));
 }
 
 TEST_F(JobFlowTest, QueuesAJobUntilSlotsAreFree) {

@@ -29,6 +29,7 @@ ScriptedAgent::~ScriptedAgent() {
 void ScriptedAgent::Release() {
   std::lock_guard lock(mutex_);
   script_.hold_before_step = 0;
+  script_.hold_publishing = false;
 }
 
 void ScriptedAgent::Reconnect(const std::string& address) {
@@ -193,6 +194,7 @@ void ScriptedAgent::Handle(const ConnectResponse& message) {
     attempt.status.set_epoch(stop.epoch());
     End(attempt, "KILLED", /*by_agent=*/true);
   } else if (message.has_publish_checkpoint()) {
+    if (script_.hold_publishing) return;
     const auto& publish = message.publish_checkpoint();
     published_.insert(publish.final_path());
     auto& done = *answer.mutable_checkpoint_published();

@@ -23,6 +23,7 @@ struct AgentScript {
   int64_t total_steps = 5;
   int64_t save_interval = 2;     // 0: only at the end
   int64_t hold_before_step = 0;  // steps stop before this one until Release; 0: never
+  bool hold_publishing = false;  // renames no checkpoint until Release and the coordinator's repeat
   int fail_in_attempt = 0;       // rank 0 is KILLED after step 1 of this attempt
   std::string exit_code = "KILLED";
   std::vector<std::string> probe_problems = {};

@@ -192,6 +192,20 @@ TEST_F(Certificates, WhatDoesNotFitTogetherIsSaidWithTheFix) {
   EXPECT_THAT(Message(CheckCertificateFiles(files, absl::Now()).status()), HasSubstr("chmod 600"));
 }
 
+TEST_F(Certificates, AreGoodByAnyAuthorityOfTheFile) {
+  ASSERT_EQ(CreateAuthority(dir_ / "other", 10, absl::Now()), absl::OkStatus());
+  ASSERT_EQ(IssueServer(dir_ / "other", {"x"}, 10, absl::Now()), absl::OkStatus());
+  const std::string one = dir_.Read("s/ca.crt");
+  const std::string other = dir_.Read("other/ca.crt");
+  for (const std::string& both : {one + other, other + one}) {
+    for (const char* name : {"s", "other"}) {
+      CertificateFiles files = CertificateFiles::In(dir_ / name);
+      files.authority = dir_.Write("both.crt", both);
+      EXPECT_EQ(CheckCertificateFiles(files, absl::Now()).status(), absl::OkStatus());
+    }
+  }
+}
+
 TEST_F(Certificates, NamesThatWouldSmuggleOthersInAreRefused) {
   for (const char* host : {"a,DNS:b", "a b", "", "http://a", "a:443"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(IssueServer(dir_ / "s", {host}, 90, absl::Now()))) << host;

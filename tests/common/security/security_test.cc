@@ -206,6 +206,26 @@ TEST_F(Certificates, AreGoodByAnyAuthorityOfTheFile) {
   }
 }
 
+TEST_F(Certificates, AllThatAFileHoldsAreLookedAt) {
+  const CertificateFiles files = CertificateFiles::In(dir_ / "s");
+  const std::string authority = dir_.Read("s/ca.crt");
+  const std::string certificate = dir_.Read("s/tls.crt");
+  const std::string broken =
+      "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
+  const std::string cut = certificate.substr(0, certificate.size() / 2);
+  for (const std::string& end : {broken, cut}) {
+    dir_.Write("s/tls.crt", certificate + end);
+    EXPECT_THAT(Message(CheckCertificateFiles(files, absl::Now()).status()),
+                HasSubstr("s/tls.crt holds what is no certificate in PEM form"));
+    dir_.Write("s/tls.crt", certificate + authority + "and a remark\n");
+    EXPECT_TRUE(CheckCertificateFiles(files, absl::Now()).ok());
+    dir_.Write("s/ca.crt", authority + end);
+    EXPECT_THAT(Message(CheckCertificateFiles(files, absl::Now()).status()),
+                HasSubstr("s/ca.crt holds what is no certificate in PEM form"));
+    dir_.Write("s/ca.crt", authority);
+  }
+}
+
 TEST_F(Certificates, NamesThatWouldSmuggleOthersInAreRefused) {
   for (const char* host : {"a,DNS:b", "a b", "", "http://a", "a:443"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(IssueServer(dir_ / "s", {host}, 90, absl::Now()))) << host;

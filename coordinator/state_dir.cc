@@ -1,16 +1,10 @@
 #include "coordinator/state_dir.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "common/log.h"
+#include "common/file_lock.h"
 #include "common/security/private_file.h"
 
 namespace switchyard::coordinator {
@@ -20,25 +14,18 @@ absl::StatusOr<StateDir> StateDir::Open(const std::string& path) {
     return absl::PermissionDeniedError(
         absl::StrCat("--state-dir ", path, " cannot be created: ", made.message()));
   }
-  if (security::IsOpenToOthers(path)) {
-    log::Warning("state_dir.open_to_others",
-                 {{"path", path},
-                  {"what",
-                   "every user of this machine can read jobs and logs there; chmod o-rwx "
-                   "it, or name one that does not exist yet"}});
-  }
-  const std::string lock_path = absl::StrCat(path, "/lock");
-  UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
-  if (!lock.valid()) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("--state-dir ", path, " cannot be written: ", std::strerror(errno)));
-  }
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+  security::WarnIfOpenToOthers("state_dir.open_to_others", path, "jobs and logs");
+  absl::StatusOr<UniqueFd> lock = TryLockFile(absl::StrCat(path, "/lock"), 0640);
+  if (absl::IsFailedPrecondition(lock.status())) {
     return absl::UnavailableError(
         absl::StrCat("--state-dir ", path,
                      " is in use by another coordinator; stop it or take another directory"));
   }
-  return StateDir(path, std::move(lock));
+  if (!lock.ok()) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("--state-dir ", path, " cannot be used: ", lock.status().message()));
+  }
+  return StateDir(path, *std::move(lock));
 }
 
 absl::Status StateDir::WriteFile(const std::string& name, const std::string& text) const {

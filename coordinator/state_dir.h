@@ -10,8 +10,8 @@ namespace switchyard::coordinator {
 
 class StateDir {
  public:
-  // PermissionDenied when it cannot be created or written, Unavailable when another coordinator
-  // holds it.
+  // PermissionDenied when it cannot be created, written or locked, Unavailable when another
+  // coordinator holds it.
   static absl::StatusOr<StateDir> Open(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -25,7 +25,7 @@ class StateDir {
   StateDir(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}
 
   std::string path_;
-  UniqueFd lock_;  // flock; released by the kernel when the process ends, however it ends
+  UniqueFd lock_;  // common/file_lock.h
 };
 
 }  // namespace switchyard::coordinator

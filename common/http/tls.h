@@ -4,14 +4,12 @@
 
 #include <openssl/ssl.h>
 
-#include <functional>
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "common/security/certificates.h"
+#include "common/security/certificate_watch.h"
 
 namespace switchyard::http {
 
@@ -21,6 +19,7 @@ struct SslDelete {
 };
 using SslPtr = std::unique_ptr<SSL, SslDelete>;
 
+// Not thread-safe.
 class TlsContext {
  public:
   // `require_client`: who connects must show a certificate of the authority. FailedPrecondition
@@ -28,23 +27,15 @@ class TlsContext {
   static absl::StatusOr<std::unique_ptr<TlsContext>> Create(const security::CertificateFiles& files,
                                                             bool require_client);
 
-  // A session on `fd`, which must not block, before its handshake. Takes new files when there are;
-  // when those cannot be used, it goes on with what it had.
-  SslPtr Start(int fd);
+  // A session on `fd`, which must not block, before its handshake, with the newest certificate that
+  // could be used (security/certificate_watch.h).
+  SslPtr Start(int fd, absl::Time now = absl::Now());
 
  private:
-  using ContextPtr = std::shared_ptr<SSL_CTX>;
-  TlsContext(security::CertificateFiles files, bool require_client)
-      : files_(std::move(files)), require_client_(require_client) {}
+  TlsContext() = default;
 
-  absl::StatusOr<ContextPtr> Load() const;
-
-  const security::CertificateFiles files_;
-  const bool require_client_;
-  absl::Mutex mutex_;
-  ContextPtr context_ ABSL_GUARDED_BY(mutex_);
-  std::string stamp_ ABSL_GUARDED_BY(mutex_);  // of the files that were read
-  absl::Time checked_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<SSL_CTX, SslDelete> context_;        // of what the watch took
+  std::unique_ptr<security::CertificateWatch> watch_;  // sets context_
 };
 
 }  // namespace switchyard::http

@@ -13,8 +13,7 @@ namespace {
 constexpr absl::Duration kInterval = absl::Seconds(1);
 constexpr int64_t kMaxFileBytes = 1 << 20;
 
-}  // namespace
-
+// Another text when one of the files was replaced or written.
 std::string StampOf(const CertificateFiles& files) {
   std::string stamp;
   for (const std::string& path : {files.authority, files.certificate, files.key}) {
@@ -26,9 +25,11 @@ std::string StampOf(const CertificateFiles& files) {
   return stamp;
 }
 
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<CertificateWatch>> CertificateWatch::Open(
-    const CertificateFiles& files, absl::Time now) {
-  std::unique_ptr<CertificateWatch> watch(new CertificateWatch(files));
+    const CertificateFiles& files, absl::Time now, Use use) {
+  std::unique_ptr<CertificateWatch> watch(new CertificateWatch(files, std::move(use)));
   absl::MutexLock lock(&watch->mutex_);
   watch->looked_ = now;
   if (const absl::Status status = watch->Take(StampOf(files), now); !status.ok())
@@ -47,6 +48,7 @@ absl::Status CertificateWatch::Take(const std::string& stamp, absl::Time now) {
     return absl::UnavailableError(
         absl::StrCat(files_.certificate, " and its key change this moment; start again"));
   }
+  if (use_) SWITCHYARD_RETURN_IF_ERROR(use_(*bytes));
   taken_ = std::move(bytes);
   stamp_ = stamp;
   complaint_.clear();

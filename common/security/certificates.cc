@@ -57,22 +57,19 @@ CertificateInfo InfoOf(X509* certificate) {
   return info;
 }
 
+// Of a file in which one is broken, or that has none. Takes OpenSSL's error of reading it.
+absl::Status NoCertificate(const std::string& path) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(path, " holds what is no certificate in PEM form: ", OpensslError()));
+}
+
 // Any of the certificates in `authority` may be the issuer.
 absl::Status CheckIssuer(const CertificateFiles& files, X509* certificate,
                          absl::string_view authority) {
   const OpensslPtr<X509_STORE> store(X509_STORE_new());
-  const OpensslPtr<BIO> in = BioOf(authority);
-  int count = 0;
-  while (const auto root =
-             OpensslPtr<X509>(PEM_read_bio_X509(in.get(), nullptr, nullptr, nullptr))) {
-    X509_STORE_add_cert(store.get(), root.get());
-    ++count;
-  }
-  ERR_clear_error();  // the end of the file is one
-  if (count == 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(files.authority, " holds no certificate in PEM form"));
-  }
+  const auto roots = CertificatesOf(authority);
+  if (roots.empty()) return NoCertificate(files.authority);
+  for (const auto& root : roots) X509_STORE_add_cert(store.get(), root.get());
   const OpensslPtr<X509_STORE_CTX> context(X509_STORE_CTX_new());
   X509_STORE_CTX_init(context.get(), store.get(), certificate, nullptr);
   X509_VERIFY_PARAM_set_flags(X509_STORE_CTX_get0_param(context.get()), X509_V_FLAG_PARTIAL_CHAIN);
@@ -108,22 +105,20 @@ absl::StatusOr<CertificateInfo> CheckCertificateFiles(const CertificateFiles& fi
                               ReadSmallFile(files.certificate, kMaxFileBytes));
   SWITCHYARD_RETURN_IF_ERROR(CheckPrivate(files.key));
   SWITCHYARD_ASSIGN_OR_RETURN(const std::string key_pem, ReadSmallFile(files.key, kMaxFileBytes));
-  const OpensslPtr<X509> certificate = CertificateOf(pem);
-  if (certificate == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(files.certificate, " holds no certificate in PEM form: ", OpensslError()));
-  }
+  const auto chain = CertificatesOf(pem);
+  if (chain.empty()) return NoCertificate(files.certificate);
+  X509* const certificate = chain.front().get();
   const OpensslPtr<EVP_PKEY> key = KeyOf(key_pem);
   if (key == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(
         files.key, " holds no private key in PEM form without passphrase: ", OpensslError()));
   }
-  if (X509_check_private_key(certificate.get(), key.get()) != 1) {
+  if (X509_check_private_key(certificate, key.get()) != 1) {
     ERR_clear_error();
     return absl::InvalidArgumentError(absl::StrCat(
         files.key, " is not the key of ", files.certificate, "; bring both from the same place"));
   }
-  CertificateInfo info = InfoOf(certificate.get());
+  CertificateInfo info = InfoOf(certificate);
   if (now < info.not_before || now > info.not_after) {
     return absl::InvalidArgumentError(absl::StrCat(
         files.certificate, " is good from ", absl::FormatTime(info.not_before, absl::UTCTimeZone()),
@@ -131,7 +126,7 @@ absl::StatusOr<CertificateInfo> CheckCertificateFiles(const CertificateFiles& fi
         ", not now; set the clock, or issue a new one (switchyard-coordinator issue-server, "
         "issue-agent)"));
   }
-  SWITCHYARD_RETURN_IF_ERROR(CheckIssuer(files, certificate.get(), authority));
+  SWITCHYARD_RETURN_IF_ERROR(CheckIssuer(files, certificate, authority));
   return info;
 }
 

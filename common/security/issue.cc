@@ -163,7 +163,9 @@ absl::Status CreateAuthority(const std::string& directory, int days, absl::Time 
   }
   const OpensslPtr<EVP_PKEY> key(EVP_EC_gen("P-256"));
   if (key == nullptr) return Failed("make a key");
-  const Wish wish{.common_name = "Switchyard certificate authority",
+  // A name that no other has: issuers are looked for by name, and a file may hold an old and a new.
+  const Wish wish{.common_name = absl::StrCat("Switchyard certificate authority ",
+                                              absl::BytesToHexString(RandomBytes(8))),
                   .extensions = {{NID_basic_constraints, "critical,CA:TRUE,pathlen:0"},
                                  {NID_key_usage, "critical,keyCertSign,cRLSign"},
                                  {NID_subject_key_identifier, "hash"}},

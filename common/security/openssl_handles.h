@@ -1,4 +1,4 @@
-// Owners of OpenSSL's objects, and its errors as text. For the .cc files of this room.
+// Owners of OpenSSL's objects, readers of PEM, and OpenSSL's errors as text. For .cc files alone.
 #pragma once
 
 #include <openssl/bio.h>
@@ -9,6 +9,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/string_view.h"
 
@@ -49,6 +51,24 @@ inline std::string TextOf(BIO* bio) {
 inline OpensslPtr<X509> CertificateOf(absl::string_view pem) {
   const auto no_passphrase = [](char*, int, int, void*) { return 0; };
   return OpensslPtr<X509>(PEM_read_bio_X509(BioOf(pem).get(), nullptr, no_passphrase, nullptr));
+}
+// All of `pem`, in its order; none when one of them is broken.
+inline std::vector<OpensslPtr<X509>> CertificatesOf(absl::string_view pem) {
+  const auto no_passphrase = [](char*, int, int, void*) { return 0; };
+  const OpensslPtr<BIO> in = BioOf(pem);
+  std::vector<OpensslPtr<X509>> certificates;
+  ERR_clear_error();
+  while (auto next =
+             OpensslPtr<X509>(PEM_read_bio_X509(in.get(), nullptr, no_passphrase, nullptr))) {
+    certificates.push_back(std::move(next));
+  }
+  // The end of the text is an error too, and not one to tell where there was something before it.
+  if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
+    certificates.clear();
+  } else if (!certificates.empty()) {
+    ERR_clear_error();
+  }
+  return certificates;
 }
 inline OpensslPtr<EVP_PKEY> KeyOf(absl::string_view pem) {
   const auto no_passphrase = [](char*, int, int, void*) { return 0; };

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/durable_file.h"
+#include "common/log.h"
 #include "common/status_macros.h"
 
 namespace switchyard::security {
@@ -67,10 +68,16 @@ absl::Status MakePrivateDirectory(const std::string& path) {
   return errno == EEXIST ? MakeDirectories(name) : FileError(errno, "create directory", name);
 }
 
-bool IsOpenToOthers(const std::string& directory) {
+void WarnIfOpenToOthers(const char* event, const std::string& directory, absl::string_view what) {
   struct stat info {};
-  return ::stat(directory.c_str(), &info) == 0 && info.st_uid == ::geteuid() &&
-         (info.st_mode & 0005) != 0;
+  if (::stat(directory.c_str(), &info) != 0 || info.st_uid != ::geteuid() ||
+      (info.st_mode & 0005) == 0) {
+    return;
+  }
+  log::Warning(event, {{"path", directory},
+                       {"what", absl::StrCat("every user of this machine can read ", what,
+                                             " there; chmod o-rwx it, or name one that does not "
+                                             "exist yet")}});
 }
 
 }  // namespace switchyard::security

@@ -27,7 +27,8 @@ absl::Status CheckPrivate(const std::string& path);
 // Creates a directory, with its parents where they are missing, that only this user may enter. One
 // that exists is left as it is: it may hold more than ours.
 absl::Status MakePrivateDirectory(const std::string& path);
-// Whether every user of this machine may enter a directory of ours.
-bool IsOpenToOthers(const std::string& directory);
+// Logs the warning `event` when every user of this machine may enter a directory of ours, in which
+// `what` is kept.
+void WarnIfOpenToOthers(const char* event, const std::string& directory, absl::string_view what);
 
 }  // namespace switchyard::security

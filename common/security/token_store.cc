@@ -1,7 +1,6 @@
 #include "common/security/token_store.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -11,6 +10,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/durable_file.h"
+#include "common/file_lock.h"
 #include "common/security/private_file.h"
 #include "common/security/token.h"
 #include "common/status_macros.h"
@@ -61,18 +61,6 @@ absl::Status CheckRequest(const NewTokenRequest& request, absl::Time now) {
         "expire_time: is ", TimeText(request.expire_time), ", which has passed; give a later one"));
   }
   return absl::OkStatus();
-}
-
-absl::StatusOr<UniqueFd> LockFor(const std::string& path) {
-  const std::string lock_path = path + ".lock";
-  UniqueFd lock(::open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
-  if (!lock.valid()) return FileError(errno, "open", lock_path);
-  int result;
-  do {
-    result = ::flock(lock.get(), LOCK_EX);
-  } while (result != 0 && errno == EINTR);
-  if (result != 0) return FileError(errno, "lock", lock_path);
-  return lock;
 }
 
 bool SameFile(const struct stat& a, const struct stat& b) {
@@ -201,7 +189,7 @@ absl::StatusOr<Caller> TokenStore::Verify(absl::string_view text, absl::Time now
 absl::StatusOr<CreatedToken> TokenStore::Create(const NewTokenRequest& request, absl::Time now) {
   SWITCHYARD_RETURN_IF_ERROR(CheckRequest(request, now));
   absl::MutexLock lock(&mutex_);
-  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd file_lock, LockFor(path_));
+  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd file_lock, LockFile(path_ + ".lock", 0600));
   SWITCHYARD_RETURN_IF_ERROR(Refresh());
   if (tokens_.size() >= kMaxTokens) {
     std::erase_if(tokens_, [&](const auto& entry) {
@@ -243,7 +231,7 @@ absl::StatusOr<std::vector<TokenRecord>> TokenStore::List() {
 
 absl::StatusOr<TokenRecord> TokenStore::Revoke(const std::string& id, absl::Time now) {
   absl::MutexLock lock(&mutex_);
-  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd file_lock, LockFor(path_));
+  SWITCHYARD_ASSIGN_OR_RETURN(const UniqueFd file_lock, LockFile(path_ + ".lock", 0600));
   SWITCHYARD_RETURN_IF_ERROR(Refresh());
   const auto it = tokens_.find(id);
   if (it == tokens_.end()) {

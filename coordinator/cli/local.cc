@@ -1,12 +1,8 @@
 // up and down: a coordinator and an agent on this machine, with nothing to configure.
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -15,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "common/file_lock.h"
 #include "common/rpc/credentials.h"
 #include "common/security/init.h"
 #include "common/security/private_file.h"
@@ -69,18 +66,17 @@ int DefaultCpuSlots() {
 
 absl::StatusOr<UniqueFd> Lock(const std::string& state_dir) {
   security::MakePrivateDirectory(state_dir).IgnoreError();  // the lock's error is the one to tell
-  UniqueFd fd(
-      open(absl::StrCat(state_dir, "/up.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!fd.valid()) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot write to the state directory ",
-                                                   state_dir, ": ", std::strerror(errno),
-                                                   "; choose another with --state-dir"));
-  }
-  if (flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+  absl::StatusOr<UniqueFd> lock = TryLockFile(absl::StrCat(state_dir, "/up.lock"), 0644);
+  if (absl::IsFailedPrecondition(lock.status())) {
     return absl::FailedPreconditionError(
         absl::StrCat("another `switchyard up` or `down` is at work in ", state_dir));
   }
-  return fd;
+  if (!lock.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("the state directory ", state_dir,
+                                                   " cannot be used: ", lock.status().message(),
+                                                   "; choose another with --state-dir"));
+  }
+  return lock;
 }
 
 // `switchyard up` or `down` for this state directory, as it is to be typed.

@@ -73,6 +73,28 @@ TEST_F(CertificateWatchTest, WhatFitsTogetherIsTakenAndNothingElse) {
   EXPECT_EQ(said, "");
 }
 
+TEST_F(CertificateWatchTest, WhatItsUserRefusesIsNotTakenAndSaidOnce) {
+  std::string used;
+  const auto use = [&used, refused = dir_.Read("next/tls.key")](const CertificateBytes& bytes) {
+    used = bytes.key;
+    return bytes.key == refused ? absl::InvalidArgumentError("too weak") : absl::OkStatus();
+  };
+  auto watch = CertificateWatch::Open(files_, now_, use);
+  ASSERT_TRUE(watch.ok()) << watch.status();
+  watch_ = *std::move(watch);
+  const auto first = watch_->Current(now_);
+  EXPECT_EQ(used, first->key);
+  Bring("tls.key");
+  Bring("tls.crt");
+  std::string said;
+  EXPECT_EQ(Look(&said), first);
+  EXPECT_EQ(used, dir_.Read("s/tls.key"));
+  EXPECT_THAT(said, HasSubstr("too weak"));
+  EXPECT_EQ(Look(&said), first);
+  EXPECT_EQ(said, "");
+  EXPECT_TRUE(absl::IsFailedPrecondition(CertificateWatch::Open(files_, now_, use).status()));
+}
+
 TEST_F(CertificateWatchTest, FilesThatCannotBeUsedAreNotWatched) {
   dir_.Write("s/tls.crt", "nonsense");
   EXPECT_TRUE(absl::IsFailedPrecondition(CertificateWatch::Open(files_, now_).status()));

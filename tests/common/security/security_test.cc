@@ -192,6 +192,40 @@ TEST_F(Certificates, WhatDoesNotFitTogetherIsSaidWithTheFix) {
   EXPECT_THAT(Message(CheckCertificateFiles(files, absl::Now()).status()), HasSubstr("chmod 600"));
 }
 
+TEST_F(Certificates, AreGoodByAnyAuthorityOfTheFile) {
+  ASSERT_EQ(CreateAuthority(dir_ / "other", 10, absl::Now()), absl::OkStatus());
+  ASSERT_EQ(IssueServer(dir_ / "other", {"x"}, 10, absl::Now()), absl::OkStatus());
+  const std::string one = dir_.Read("s/ca.crt");
+  const std::string other = dir_.Read("other/ca.crt");
+  for (const std::string& both : {one + other, other + one}) {
+    for (const char* name : {"s", "other"}) {
+      CertificateFiles files = CertificateFiles::In(dir_ / name);
+      files.authority = dir_.Write("both.crt", both);
+      EXPECT_EQ(CheckCertificateFiles(files, absl::Now()).status(), absl::OkStatus());
+    }
+  }
+}
+
+TEST_F(Certificates, AllThatAFileHoldsAreLookedAt) {
+  const CertificateFiles files = CertificateFiles::In(dir_ / "s");
+  const std::string authority = dir_.Read("s/ca.crt");
+  const std::string certificate = dir_.Read("s/tls.crt");
+  const std::string broken =
+      "-----BEGIN CERTIFICATE-----\nbm9uc2Vuc2U=\n-----END CERTIFICATE-----\n";
+  const std::string cut = certificate.substr(0, certificate.size() / 2);
+  for (const std::string& end : {broken, cut}) {
+    dir_.Write("s/tls.crt", certificate + end);
+    EXPECT_THAT(Message(CheckCertificateFiles(files, absl::Now()).status()),
+                HasSubstr("s/tls.crt holds what is no certificate in PEM form"));
+    dir_.Write("s/tls.crt", certificate + authority + "and a remark\n");
+    EXPECT_TRUE(CheckCertificateFiles(files, absl::Now()).ok());
+    dir_.Write("s/ca.crt", authority + end);
+    EXPECT_THAT(Message(CheckCertificateFiles(files, absl::Now()).status()),
+                HasSubstr("s/ca.crt holds what is no certificate in PEM form"));
+    dir_.Write("s/ca.crt", authority);
+  }
+}
+
 TEST_F(Certificates, NamesThatWouldSmuggleOthersInAreRefused) {
   for (const char* host : {"a,DNS:b", "a b", "", "http://a", "a:443"}) {
     EXPECT_TRUE(absl::IsInvalidArgument(IssueServer(dir_ / "s", {host}, 90, absl::Now()))) << host;

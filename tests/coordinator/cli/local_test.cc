@@ -5,6 +5,7 @@
 
 #include <csignal>
 
+#include "common/file_lock.h"
 #include "common/unique_fd.h"
 #include "coordinator/cli/up_record.h"
 #include "tests/coordinator/cli/cli_fixture.h"
@@ -89,6 +90,16 @@ TEST_F(LocalTest, ASecondUpIsRefusedAndHarmsNothing) {
   EXPECT_THAT(err, AllOf(HasSubstr("already up"),
                          HasSubstr("`switchyard down --state-dir " + State() + "`")));
   for (const Daemon& daemon : Recorded()) EXPECT_TRUE(IsRunning(daemon));
+}
+
+TEST_F(LocalTest, OneUpOrDownIsAtWorkInADirectory) {
+  std::filesystem::create_directory(State());
+  auto lock = TryLockFile(State() + "/up.lock", 0600);
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_EQ(Run({"down", "--state-dir", State()}), 2);
+  EXPECT_THAT(err, HasSubstr("another `switchyard up` or `down` is at work in " + State()));
+  lock->Reset();
+  EXPECT_EQ(Run({"down", "--state-dir", State()}), 0) << err;
 }
 
 TEST_F(LocalTest, UpTellsHowToStopWhatItStartedInItsStateDirectory) {

@@ -1,10 +1,5 @@
 // AgentHost::Create: everything that happens before slots are offered.
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <random>
 #include <set>
@@ -12,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/file_lock.h"
 #include "common/log.h"
 #include "common/rpc/credentials.h"
 #include "common/security/certificates.h"
@@ -36,22 +32,15 @@ absl::StatusOr<UniqueFd> LockWorkDir(const std::string& work_dir) {
           absl::StrCat("--work-dir ", work_dir, " cannot be created: ", made.message()));
     }
   }
-  if (security::IsOpenToOthers(work_dir)) {
-    log::Warning("work_dir.open_to_others",
-                 {{"path", work_dir},
-                  {"what",
-                   "every user of this machine can read results and prepared data there; "
-                   "chmod o-rwx it, or name one that does not exist yet"}});
-  }
-  const std::string path = absl::StrCat(work_dir, "/lock");
-  UniqueFd lock(open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0640));
-  if (!lock.valid()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--work-dir ", work_dir, " cannot be written: ", std::strerror(errno)));
-  }
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+  security::WarnIfOpenToOthers("work_dir.open_to_others", work_dir, "results and prepared data");
+  absl::StatusOr<UniqueFd> lock = TryLockFile(absl::StrCat(work_dir, "/lock"), 0640);
+  if (absl::IsFailedPrecondition(lock.status())) {
     return absl::FailedPreconditionError(absl::StrCat(
         "--work-dir ", work_dir, " is in use by another agent; give each agent its own"));
+  }
+  if (!lock.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--work-dir ", work_dir, " cannot be used: ", lock.status().message()));
   }
   return lock;
 }

@@ -1,10 +1,6 @@
 #include "worker/trainer/train/run_command.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -13,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "common/checkpoint_publish.h"
 #include "common/durable_file.h"
+#include "common/file_lock.h"
 #include "common/log.h"
 #include "common/status_macros.h"
 #include "common/trace.h"
@@ -126,19 +123,18 @@ absl::Status CheckOutput(const TrainerConfig& config) {
 }
 
 // Runs started by hand often share job_uid and epoch, and with them the names of what they write:
-// one at a time. The kernel releases the lock when this process ends, however it ends.
+// one at a time.
 absl::StatusOr<UniqueFd> LockOutput(const std::string& output) {
   SWITCHYARD_RETURN_IF_ERROR(MakeDirectories(output));
-  const std::string path = output + "/.run.lock";
-  UniqueFd lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
-  if (!lock.valid()) return FileError(errno, "open", path);
-  // A file system that knows no locks is no reason not to train.
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  absl::StatusOr<UniqueFd> lock = TryLockFile(output + "/.run.lock", 0644);
+  if (absl::IsFailedPrecondition(lock.status())) {
     return absl::FailedPreconditionError(
         absl::StrFormat("checkpoint.output \"%s\" is being written by another run; wait for it or "
                         "choose another directory",
                         output));
   }
+  // A file system that knows no locks is no reason not to train.
+  if (absl::IsUnimplemented(lock.status())) return UniqueFd();
   return lock;
 }
 

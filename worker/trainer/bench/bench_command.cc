@@ -211,7 +211,9 @@ void Print(const BenchOptions& options, const ModelShape& shape, const Batch& ba
   std::printf("memory       peak %.2f GiB of the allocator, %.2f of the GPU, plan %.2f\n",
               static_cast<double>(after.peak_bytes) / kGiB,
               static_cast<double>(after.used_bytes) / kGiB,
-              static_cast<double>(decoder.memory().Total()) / kGiB);
+              static_cast<double>(decoder.memory().Total() -
+                                  (options.optimizer == "none" ? decoder.memory().optimizer : 0)) /
+                  kGiB);
   // Two buffers bring micro-batches to the GPU: with several in a step the host may wait for one.
   std::printf("in a step    %d allocations of the driver, %d bytes more than before, %s\n",
               static_cast<int>(after.allocations - before.allocations),

@@ -261,10 +261,11 @@ std::string Problem(const AttentionOptions& o) {
     const int64_t row = std::max(
         int64_t{o.num_heads} * o.head_dim,
         o.num_heads / o.num_kv_heads * std::max<int64_t>(o.grad_key_stride, o.grad_value_stride));
-    if (o.num_tokens > ((int64_t{1} << 32) - 1) / (4 * row)) {
+    const int64_t most = ((int64_t{1} << 32) - 1) / (4 * row);
+    if (o.num_tokens > most) {
       return "num_tokens is " + std::to_string(o.num_tokens) +
              ", too many for cuDNN's 32-bit offsets: packed documents of this shape take at most " +
-             std::to_string(((int64_t{1} << 32) - 1) / (4 * row));
+             std::to_string(most);
     }
   }
   for (const int64_t stride : {o.query_stride, o.key_stride, o.value_stride, o.out_stride,

@@ -23,6 +23,7 @@ struct AttentionOptions {
   int64_t sequence_length = 0;
   // 0: sequences of sequence_length tokens. Otherwise at most so many documents, at places given by
   // AttentionDocuments at every call. One graph serves any packing; empty documents cost little.
+  // Then 4 x T x the widest of H x C and H / G x the gradients' strides stays below 2^32.
   int32_t max_documents = 0;
   // The same bytes from run to run in backward too: about an eighth slower, and a workspace of
   // about documents x H x sequence_length^2 x 2 bytes.

@@ -1,6 +1,7 @@
 #include "common/model/cuda_limits.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -31,7 +32,9 @@ class Problems {
 }  // namespace
 
 int64_t MaxCudaTokens(const ModelShape& shape) {
-  return ((int64_t{1} << 32) - 1) / (4 * std::max<int64_t>(1, shape.num_heads * shape.head_dim));
+  const int64_t query = std::max<int64_t>(1, shape.num_heads * shape.head_dim);
+  const int64_t qkv = query + 2 * shape.num_kv_heads * shape.head_dim;
+  return std::min(((int64_t{1} << 32) - 1) / (4 * query), int64_t{INT32_MAX} / qkv);
 }
 
 std::string CudaTokensProblem(const ModelShape& shape, int64_t micro_batch_sequences,

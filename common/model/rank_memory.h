@@ -71,6 +71,8 @@ struct RankMemory {
 // Planned scratch of attention's backward on a GPU, bytes an element of the attention output.
 // Measured for cuDNN 9.19: 8 for whole sequences, 13 for packed documents.
 inline constexpr int64_t kAttentionScratch = 14;
+// The deterministic backward's, beside DeterministicScratchBytes (packed_attention.h); measured: 8.
+inline constexpr int64_t kDeterministicAttentionScratch = 9;
 
 inline constexpr int64_t kTooManyBytes = int64_t{1} << 60;
 

@@ -126,7 +126,8 @@ absl::Status CheckIsNoResult(const v1::Job& job, const store::v1::CheckpointReco
     case v1::CHECKPOINT_STATE_COMMITTED:
       return WrongState(job, absl::StrFormat("its result is complete and is being put in place as "
                                              "%s: an agent that sees %s renames it, start one if "
-                                             "none is connected",
+                                             "none is connected, or submit a job with another "
+                                             "checkpoint.output",
                                              path, final.stage_path()));
     default:
       return absl::OkStatus();

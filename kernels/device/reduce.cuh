@@ -20,8 +20,8 @@ __device__ __forceinline__ float WarpMax(float v) {
   return v;
 }
 
-// Sum over the block; every thread gets it. blockDim.x a multiple of 32, at most 1024. Call again
-// only after all threads have used the result of the call before: it begins with a barrier.
+// Sum over the block; every thread gets it. blockDim.x a multiple of 32, at most 1024. May be
+// called again at once: it begins with a barrier.
 __device__ __forceinline__ float BlockSum(float v) {
   __shared__ float partial[32];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -42,7 +42,7 @@ inline constexpr int kSumColumnThreads = 256;
 __device__ __forceinline__ int SumColumn(const float* partial, int rows, int columns, float& sum) {
   constexpr int kPer = 4;  // columns of a thread: one 16-byte load
   constexpr int kAcross = kSumColumns / kPer, kRows = kSumColumnThreads / kAcross, kLoads = 4;
-  __shared__ float tile[kSumColumnThreads / 32][kSumColumns];
+  alignas(16) __shared__ float tile[kSumColumnThreads / 32][kSumColumns];
   const int part = threadIdx.x % kAcross, first = threadIdx.x / kAcross;
   const float* from = partial + blockIdx.x * kSumColumns + part * kPer;
   float4 total = {};

@@ -65,6 +65,9 @@ TEST(CudaLimitsTest, OnlyLayersThatThereAreCount) {
 
 TEST(CudaLimitsTest, AMicroBatchHasNoMoreTokensThanOffsetsReach) {
   EXPECT_EQ(MaxCudaTokens(Qwen3()), 262'143);
+  ModelShape all_keys = Qwen3();
+  all_keys.num_kv_heads = all_keys.num_heads = 16;
+  EXPECT_EQ(MaxCudaTokens(all_keys), INT32_MAX / (3 * 16 * 128));
   EXPECT_EQ(CudaTokensProblem(Qwen3(), 7, 32'768), "");
   EXPECT_EQ(CudaTokensProblem(Qwen3(), 8, 32'768),
             "data.sequence_length is 32768 and training.micro_batch_sequences 8; on a GPU a "

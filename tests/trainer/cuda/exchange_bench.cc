@@ -1,5 +1,5 @@
 // Rates of the exchanges between the GPUs of this machine, beside NCCL's all-to-all of the same
-// bytes.
+// bytes, and of those of the backward while weight gradients are computed.
 //
 //   exchange_bench [tokens ...]
 //

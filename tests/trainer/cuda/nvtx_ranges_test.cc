@@ -16,6 +16,7 @@ namespace {
 TEST(NvtxRangesTest, AProfilerSeesPhasesAndScopesNested) {
   ASSERT_EQ(setenv("NVTX_INJECTION64_PATH", SWITCHYARD_NVTX_TOOL, 1), 0);
   ShowRangesToProfilers();
+  ShowRangesToProfilers();  // changes nothing
   {
     const PhaseScope phase(nullptr, StepPhase::kBackward);
     RECORD_USER_SCOPE("layer backward");

@@ -199,7 +199,7 @@ class Calibration {
     const ops::AttentionShape attention = {shape_.num_heads, shape_.num_kv_heads, shape_.head_dim};
     const int64_t query = shape_.num_heads * shape_.head_dim;
     const int64_t key = shape_.num_kv_heads * shape_.head_dim;
-    // Laid out as in model/attention.cc.
+    // Laid out as in model/attention.cc on a GPU.
     const at::Tensor qkv = at::randn({tokens(), query + 2 * key}, bf());
     const at::Tensor qk = at::randn({tokens(), query + key}, bf());
     const at::Tensor grad_qk = at::empty_like(qk), grad_k = at::empty({tokens(), key}, bf()),

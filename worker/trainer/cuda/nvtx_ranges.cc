@@ -8,13 +8,15 @@
 namespace switchyard::trainer::cuda {
 
 void ShowRangesToProfilers() {
-  at::addGlobalCallback(at::RecordFunctionCallback(
-                            [](const at::RecordFunction& range) {
-                              nvtxRangePushA(range.name());
-                              return std::unique_ptr<at::ObserverContext>();
-                            },
-                            [](const at::RecordFunction&, at::ObserverContext*) { nvtxRangePop(); })
-                            .scopes({at::RecordScope::USER_SCOPE}));
+  static const at::CallbackHandle once = at::addGlobalCallback(
+      at::RecordFunctionCallback(
+          [](const at::RecordFunction& range) {
+            nvtxRangePushA(range.name());
+            return std::unique_ptr<at::ObserverContext>();
+          },
+          [](const at::RecordFunction&, at::ObserverContext*) { nvtxRangePop(); })
+          .scopes({at::RecordScope::USER_SCOPE}));
+  static_cast<void>(once);
 }
 
 }  // namespace switchyard::trainer::cuda

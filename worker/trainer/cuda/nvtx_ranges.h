@@ -5,7 +5,7 @@
 
 namespace switchyard::trainer::cuda {
 
-// Once a process.
+// From the first call on.
 void ShowRangesToProfilers();
 
 }  // namespace switchyard::trainer::cuda

@@ -1,5 +1,5 @@
-// Scratch memory that the deterministic attention of a run's packed documents wants on a GPU, known
-// from the data before the first step.
+// Scratch memory that the deterministic attention of a run's documents wants on a GPU, known from
+// the data before the first step.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct AttentionScratch {
   int64_t step = 0;  // 1-based
 };
 
-// Over the micro-batches of `rank` in steps 1 to `steps`. Zeros when none is packed.
+// Over the micro-batches of `rank` in steps 1 to `steps`.
 AttentionScratch LargestAttentionScratch(const TokenShards& data, BatchOrder& order, int64_t steps,
                                          int64_t rank, int64_t num_heads);
 

@@ -197,25 +197,26 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
   const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
   ArenaScope scope(p.workspace);
-  const PhaseScope phase(phases, StepPhase::kForward);
   StepContext context = p.Context(batch);
   context.phases = phases;
-  const at::Tensor x = p.Forward(context);
-  at::Tensor grad = p.workspace.Take(x.sizes(), p.dtype);
-
   MicroBatchResult result;
   result.targets = batch.num_targets;
   result.tokens = batch.num_tokens;
-  at::Tensor aux_loss, entropy;
-  if (p.options.shape.num_moe_layers() > 0) {
-    p.balance.Reduce(*p.options.communicators->world, batch.num_tokens, scale.aux);
-    aux_loss = p.balance.loss();
-    entropy = p.balance.router_entropy(batch.num_tokens);
-    result.tokens_per_expert = p.balance.tokens_per_expert();
-  } else {
-    aux_loss = entropy = at::zeros({1}, x.options().dtype(at::kDouble));
+  at::Tensor x, aux_loss, entropy;
+  {
+    const PhaseScope phase(phases, StepPhase::kForward);
+    x = p.Forward(context);
+    if (p.options.shape.num_moe_layers() > 0) {
+      p.balance.Reduce(*p.options.communicators->world, batch.num_tokens, scale.aux);
+      aux_loss = p.balance.loss();
+      entropy = p.balance.router_entropy(batch.num_tokens);
+      result.tokens_per_expert = p.balance.tokens_per_expert();
+    } else {
+      aux_loss = entropy = at::zeros({1}, x.options().dtype(at::kDouble));
+    }
   }
-  const PhaseScope backward(phases, StepPhase::kBackward);
+  at::Tensor grad = p.workspace.Take(x.sizes(), p.dtype);
+  const PhaseScope phase(phases, StepPhase::kBackward);
   {
     RECORD_USER_SCOPE("head");
     result.sums = at::cat(

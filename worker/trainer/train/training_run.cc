@@ -256,11 +256,12 @@ void TrainingRun::ReserveAttentionScratch() {
   if (context_->decoder->options().device.is_cpu() || !t.deterministic) return;
   const AttentionScratch largest =
       LargestAttentionScratch(*train_data_, *order_, t.total_steps, rank_, shape_.num_heads);
-  const int64_t in_arena = kAttentionScratch * t.micro_batch_sequences * config_.sequence_length *
-                           shape_.num_heads * shape_.head_dim;
-  if (largest.bytes <= in_arena) return;
+  const int64_t elements =
+      t.micro_batch_sequences * config_.sequence_length * shape_.num_heads * shape_.head_dim;
+  const int64_t wanted = largest.bytes + kDeterministicAttentionScratch * elements;
+  if (wanted <= kAttentionScratch * elements) return;  // it finds room in the arena
   try {
-    ops::Device().ReserveAttentionScratch(largest.bytes + in_arena);
+    ops::Device().ReserveAttentionScratch(wanted);
   } catch (const c10::OutOfMemoryError&) {
     throw TrainerError(
         ExitCode::kConfig,
@@ -269,7 +270,7 @@ void TrainingRun::ReserveAttentionScratch() {
                         "memory, which is not left on the GPU; set training.deterministic to "
                         "false, or lower data.sequence_length or training.micro_batch_sequences",
                         largest.step, largest.documents.documents, largest.documents.length,
-                        FormatBytes(static_cast<double>(largest.bytes))));
+                        FormatBytes(static_cast<double>(wanted))));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cfloat>
 
 #include "kernels/cross_entropy.h"
+#include "kernels/device/grid.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
 
@@ -16,7 +17,6 @@ namespace {
 // writes the gradient of a row and fills what becomes free with the next row, whose maximum and sum
 // follow a few slots behind: reading, writing and arithmetic overlap. A thread has its own places
 // in each slot and waits for its own copies alone.
-constexpr int kBlocks = 132;
 constexpr int kThreads = 1024;
 constexpr int kRegisterSlots = 5;
 constexpr int kSharedSlots = 14;
@@ -218,7 +218,7 @@ cudaError_t CrossEntropyInPlace(const CrossEntropyParams& p, cudaStream_t stream
   const cudaError_t error = cudaFuncSetAttribute(
       CrossEntropyKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (error != cudaSuccess) return error;
-  const auto blocks = static_cast<unsigned>(std::min<int64_t>(p.num_tokens, kBlocks));
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(p.num_tokens, kMultiprocessors));
   CrossEntropyKernel<<<blocks, kThreads, kSharedBytes, stream>>>(p);
   return cudaGetLastError();
 }

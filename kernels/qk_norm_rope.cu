@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/device/dependent_launch.cuh"
+#include "kernels/device/grid.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/qk_norm_rope.h"
@@ -10,7 +11,6 @@
 namespace switchyard::kernels {
 namespace {
 
-constexpr int kMultiprocessors = 132;
 constexpr int kMaxBlocksPerMultiprocessor = 4;
 constexpr int kMaxThreads = kMaxHeadsWidth / 16;
 constexpr int kStages = 3;  // tokens of a block in shared memory

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/device/dependent_launch.cuh"
+#include "kernels/device/grid.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/rms_norm.h"
@@ -16,7 +17,7 @@ static_assert(kMaxRmsNormHidden == kMaxThreads * kMaxVectorsPerThread * kVec);
 
 // Of the backward: a block a multiprocessor, several rows at once if they are short. Registers are
 // left for the two small blocks that sum behind it, so that they wait in their places.
-constexpr int kBackwardBlocks = 132;
+constexpr int kBackwardBlocks = kMultiprocessors;
 constexpr int kMaxBackwardThreads = kMaxRmsNormHidden / kVec;
 constexpr int kGroupsThreads = 768;
 constexpr int kMaxGroups = 8;  // rows at once; each has a named barrier

@@ -1,3 +1,4 @@
+#include "kernels/device/grid.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/routing.h"
 
@@ -92,7 +93,7 @@ __global__ void AssignKernel(RoutingParams p, const int32_t* before) {
 }
 
 constexpr int kRowThreads = 256;
-constexpr int kRowBlocks = 132 * 8;
+constexpr int kRowBlocks = kMultiprocessors * 8;
 
 // One warp a (token, chunk of columns): it is read once and written to all of its rows.
 __global__ void __launch_bounds__(kRowThreads) ScatterKernel(ScatterRowsParams p) {

@@ -1,3 +1,4 @@
+#include "kernels/device/grid.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/sum_of_squares.h"
 
@@ -5,7 +6,7 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kBlocks = 132 * 4;
+constexpr int kBlocks = kMultiprocessors * 4;
 constexpr int kUnroll = 4;  // independent loads in flight
 
 __device__ double BlockSumDouble(double v) {

@@ -1,4 +1,5 @@
 #include "kernels/device/dependent_launch.cuh"
+#include "kernels/device/grid.cuh"
 #include "kernels/device/reduce.cuh"
 #include "kernels/device/swiglu_math.cuh"
 #include "kernels/device/vec.cuh"
@@ -8,7 +9,7 @@ namespace switchyard::kernels {
 namespace {
 
 constexpr int kThreads = 256;  // eight warps, one row each at a time
-constexpr int kBlocks = 132 * 8;
+constexpr int kBlocks = kMultiprocessors * 8;
 constexpr int kUnroll = 3;  // vectors of gate and up in flight a lane; F = 768 is one round
 
 __global__ void __launch_bounds__(kThreads) SwigluForwardKernel(SwigluForwardParams p) {

@@ -12,9 +12,11 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
+#include "common/model/cuda_limits.h"
 #include "common/model/rank_memory.h"
 
 namespace switchyard::trainer::cuda {
@@ -106,6 +108,24 @@ TEST(AttentionPlansTest, MoreTokensThanOffsetsReachAreRefused) {
   EXPECT_EQ(error,
             "num_tokens is 262144, too many for cuDNN's 32-bit offsets: packed documents of this "
             "shape take at most 262143");
+}
+
+// What plans and jobs are held to, and what the kernels refuse: the same. Needs no GPU.
+TEST(AttentionPlansTest, PlansAllowWhatPackedAttentionTakesAndNoMore) {
+  for (const auto& [heads, kv_heads, head_dim] : {std::tuple{32, 4, 128}, std::tuple{16, 16, 128},
+                                                  std::tuple{8, 2, 64}, std::tuple{6, 3, 32}}) {
+    ModelShape shape;
+    shape.num_heads = heads, shape.num_kv_heads = kv_heads, shape.head_dim = head_dim;
+    kernels::AttentionOptions options = AttentionLayout({heads, kv_heads, head_dim});
+    options.sequence_length = 4096, options.max_documents = 64;
+    std::string error;
+    options.num_tokens = MaxCudaTokens(shape) + 1;
+    EXPECT_EQ(kernels::Attention::Create(options, &error), nullptr);
+    EXPECT_NE(error.find("32-bit offsets"), std::string::npos) << heads << ": " << error;
+    options.num_tokens = MaxCudaTokens(shape);
+    kernels::Attention::Create(options, &error);
+    EXPECT_EQ(error.find("32-bit offsets"), std::string::npos) << heads << ": " << error;
+  }
 }
 
 }  // namespace

@@ -7,9 +7,12 @@
 #include <ATen/ops/randn.h>
 #include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
+#include <ATen/record_function.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <memory>
+#include <string>
 
 #include "tests/trainer/model/golden.h"
 #include "worker/trainer/comm/single_communicator.h"
@@ -160,6 +163,33 @@ TEST(DecoderTest, Bfloat16StaysNearFloat32) {
     const int p = static_cast<int>(i);
     EXPECT_LT(RelativeError(sums.decoder->Gradient(p), half.decoder->Gradient(p)), 0.005) << i;
   }
+}
+
+// Ranges of traces and profilers as they begin and end.
+std::string& Ranges() {
+  static std::string ranges;
+  return ranges;
+}
+
+TEST(DecoderTest, ForwardAndBackwardAreRangesOneAfterTheOther) {
+  SingleRank rank(SmallShape(), Precision::kFloat32, 32);
+  rank.decoder->InitializeRandom(1);
+  Ranges().clear();
+  const at::CallbackHandle callback = at::addGlobalCallback(
+      at::RecordFunctionCallback(
+          [](const at::RecordFunction& range) {
+            Ranges() += std::string("(") + range.name();
+            return std::unique_ptr<at::ObserverContext>();
+          },
+          [](const at::RecordFunction&, at::ObserverContext*) { Ranges() += ")"; })
+          .scopes({at::RecordScope::USER_SCOPE}));
+  rank.decoder->ForwardBackward(RandomBatch(2, 16), {1, 0});
+  at::removeCallback(callback);
+  const std::string forward = "(layer forward(attention)(dispatch)(experts)(combine))";
+  const std::string backward =
+      "(layer backward(dispatch)(experts backward)(combine)(attention backward))";
+  EXPECT_EQ(Ranges(),
+            "(forward" + forward + forward + ")(backward(head)" + backward + backward + ")");
 }
 
 TEST(DecoderTest, ABatchThatDoesNotFitThePlanIsRefused) {

@@ -13,6 +13,7 @@ constexpr int64_t kAlignment = 64;  // of every tensor in an arena
 constexpr int64_t kFloat = 4;
 constexpr int64_t kInt = 4;
 constexpr int64_t kInt64 = 8;
+constexpr int64_t kSortScratch = 64;  // a token; kernels/embedding_gradient.h needs half of it
 
 // Bytes whose sums and products stop at kTooManyBytes.
 struct Bytes {
@@ -76,7 +77,7 @@ Sizes MakeSizes(const RankMemoryInput& in, ActivationMemory activations) {
   return s;
 }
 
-// Scratch of the other kernels: partial sums by block, and the sort of the embedding's gradient.
+// Scratch of the other kernels: partial sums by block.
 Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 
 Bytes If(bool condition, Bytes bytes) { return condition ? bytes : Bytes{}; }
@@ -157,6 +158,13 @@ Bytes Head(const Sizes& s, bool sum_in_float) {
   return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
 }
 
+// The order in which rows of the embedding's gradient are summed, and those of other ranks.
+Bytes EmbeddingBackward(const Sizes& s, int64_t ranks) {
+  const Bytes order = Tensor({ranks, s.T}, kInt);
+  return order + order + If(s.cuda, Tensor({ranks, s.T}, kSortScratch)) +
+         If(ranks > 1, Tensor({ranks, s.T, s.D}, s.element) + Tensor({ranks, s.T}, kInt64));
+}
+
 RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
   const Sizes s = MakeSizes(in, activations);
   const ModelShape& m = in.model;
@@ -167,6 +175,7 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
   out.activations = activations;
   out.row_capacity = s.row_capacity;
   out.logits_chunk_rows = s.chunk;
+  out.gathers_embedding_rows = GathersEmbeddingRows(in);
 
   // Parameters by block, as the registry lays them out.
   const int64_t edp = in.ranks / in.expert_parallel;
@@ -217,6 +226,7 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
   // Workspace: rotary tables and the residual gradient all along, then the largest phase.
   const bool sum_in_float = bfloat16 && !accumulates && s.T > s.chunk;
   Bytes phase = Max(AttentionBackward(s), Head(s, sum_in_float));
+  phase = Max(phase, EmbeddingBackward(s, out.gathers_embedding_rows ? in.ranks : 1));
   if (m.num_moe_layers() > 0) phase = Max(phase, MoeBackward(s));
   if (m.num_moe_layers() < m.num_layers) phase = Max(phase, DenseBackward(s));
   const Bytes table = Tensor({s.T, s.C / 2}, kFloat);
@@ -243,6 +253,13 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
 }
 
 }  // namespace
+
+bool GathersEmbeddingRows(const RankMemoryInput& in) {
+  const __int128 rows =
+      static_cast<__int128>(in.ranks) * in.micro_batch_sequences * in.sequence_length;
+  return in.ranks > 1 && in.gradient_accumulation == 1 && !in.model.tie_word_embeddings &&
+         2 * rows <= in.model.vocab_size;
+}
 
 int64_t RankMemory::Total() const {
   return (Bytes{parameters} + Bytes{gradients} + Bytes{optimizer} + Bytes{saved_activations} +

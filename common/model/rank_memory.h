@@ -66,7 +66,14 @@ struct RankMemory {
   int64_t row_capacity = 0;
   int64_t max_rows = 0;  // rows of the worst routing
   int64_t logits_chunk_rows = 0;
+  // Whether ranks exchange the rows that the embedding's gradient sums, and not the whole table.
+  bool gathers_embedding_rows = false;
 };
+
+// Of RankMemory. Without accumulation, and with a head of its own, the gradient of the embedding
+// has at most W * T rows that are not 0: gathering them moves (W - 1) * T rows to each rank, a
+// reduce-scatter (W - 1) / W * V. Chosen where it at least halves them.
+bool GathersEmbeddingRows(const RankMemoryInput& input);
 
 // Planned scratch of attention's backward on a GPU, bytes an element of the attention output.
 // Measured for cuDNN 9.19: 8 for whole sequences, 13 for packed documents.

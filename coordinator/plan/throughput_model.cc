@@ -82,6 +82,7 @@ double ExchangeSeconds(const RankMemoryInput& rank, const DeviceRates& rates) {
 }
 
 // Reduce-scatter of gradients and all-gather of parameters; gradients are float32 once accumulated.
+// Of the embedding's, only rows are sent where there are few (common/model/rank_memory.h).
 double ReductionSeconds(const ThroughputInput& input, double replicated, double experts) {
   const RankMemoryInput& rank = input.rank;
   const double speed = input.nodes > 1 ? input.rates.network_bytes_per_second
@@ -90,8 +91,15 @@ double ReductionSeconds(const ThroughputInput& input, double replicated, double 
   const auto world = static_cast<double>(rank.ranks);
   const double replicas = world / static_cast<double>(rank.expert_parallel);
   const double gradient = rank.gradient_accumulation > 1 ? 4 : ElementBytes(rank.precision);
-  return (replicated * share(world) + experts * share(replicas)) *
-         (gradient + ElementBytes(rank.precision)) / speed;
+  double bytes = (replicated * share(world) + experts * share(replicas)) *
+                 (gradient + ElementBytes(rank.precision));
+  if (GathersEmbeddingRows(rank)) {
+    const auto rows =
+        static_cast<double>(rank.micro_batch_sequences) * static_cast<double>(rank.sequence_length);
+    bytes += ((world - 1) * rows - share(world) * static_cast<double>(rank.model.vocab_size)) *
+             static_cast<double>(rank.model.hidden_size) * gradient;
+  }
+  return bytes / speed;
 }
 
 // What the host needs to enqueue a step. It runs ahead of the device, so a step takes the longer of

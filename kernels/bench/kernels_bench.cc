@@ -9,12 +9,14 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
 #include <map>
 #include <memory>
 #include <random>
+#include <set>
 #include <vector>
 
 #include "kernels/adamw.h"
@@ -311,19 +313,45 @@ void CrossEntropy(benchmark::State& state) {
   Run(state, 4.0 * tokens * kVocab, [&] { return CrossEntropyInPlace(p, nullptr); });
 }
 
+// Ids of a batch: any one as likely as another, or as words are, the i-th most frequent 1 / i.
+std::vector<int64_t> DrawIds(int64_t tokens, bool like_text) {
+  std::mt19937 rng(2);
+  std::uniform_real_distribution<double> uniform;
+  std::vector<int64_t> ids(tokens);
+  for (int64_t& id : ids) {
+    const double u = uniform(rng);
+    id = static_cast<int64_t>(like_text ? std::pow(kVocab, u) - 1 : u * kVocab);
+  }
+  return ids;
+}
+
+void SortTokens(benchmark::State& state) {
+  const int64_t tokens = state.range(0);
+  auto id = Upload(DrawIds(tokens, false));
+  auto sorted_id = Zeros<int32_t>(tokens), token = Zeros<int32_t>(tokens);
+  auto workspace = Zeros<char>(SortTokensWorkspaceBytes(tokens, kVocab));
+  const SortTokensParams p{id.get(), sorted_id.get(), token.get(), tokens, kVocab};
+  Run(state, 16.0 * tokens, [&] { return kernels::SortTokens(p, workspace.get(), nullptr); });
+}
+
+template <bool kLikeText>
 void EmbeddingGradient(benchmark::State& state) {
   const int64_t tokens = state.range(0);
-  std::vector<int64_t> ids(tokens);
-  std::mt19937 rng(2);
-  for (auto& id : ids) id = rng() % kVocab;
+  std::vector<int64_t> ids = DrawIds(tokens, kLikeText);
+  const auto distinct = static_cast<double>(std::set<int64_t>(ids.begin(), ids.end()).size());
   auto id = Upload(ids);
+  auto sorted_id = Zeros<int32_t>(tokens), token = Zeros<int32_t>(tokens);
+  auto workspace = Zeros<char>(SortTokensWorkspaceBytes(tokens, kVocab));
+  Check(kernels::SortTokens({id.get(), sorted_id.get(), token.get(), tokens, kVocab},
+                            workspace.get(), nullptr));
   auto grad = Normal(tokens * kHidden),
        table = Zeros<nv_bfloat16>(static_cast<int64_t>(kVocab) * kHidden);
-  auto workspace = Zeros<char>(EmbeddingGradientWorkspaceBytes(tokens, kVocab));
-  const EmbeddingGradientParams p{id.get(), grad.get(), table.get(), nullptr,
-                                  -1,       tokens,     kVocab,      kHidden};
-  Run(state, 6.0 * tokens * kHidden,
-      [&] { return kernels::EmbeddingGradient(p, workspace.get(), nullptr); });
+  EmbeddingGradientParams p{};
+  p.sorted_id_T = sorted_id.get(), p.token_T = token.get(), p.grad_y_TD = grad.get();
+  p.grad_table_VD = table.get(), p.end_element = static_cast<int64_t>(kVocab) * kHidden;
+  p.skipped_id = -1, p.num_tokens = tokens, p.hidden = kHidden;
+  Run(state, 2.0 * (static_cast<double>(tokens) + distinct) * kHidden,
+      [&] { return kernels::EmbeddingGradient(p, nullptr); });
 }
 
 void SumOfSquares(benchmark::State& state) {
@@ -369,7 +397,9 @@ SWITCHYARD_BENCH(CombineRows, ->Arg(4096)->Arg(16384));
 SWITCHYARD_BENCH(SwigluForward, ->Arg(32768)->Arg(131072));
 SWITCHYARD_BENCH(SwigluBackward, ->Arg(32768)->Arg(131072));
 SWITCHYARD_BENCH(CrossEntropy, ->Arg(4096));
-SWITCHYARD_BENCH(EmbeddingGradient, ->Arg(4096)->Arg(16384));
+SWITCHYARD_BENCH(SortTokens, ->Arg(4096)->Arg(32768));
+SWITCHYARD_BENCH(EmbeddingGradient<false>, ->Arg(4096)->Arg(16384)->Arg(32768));
+SWITCHYARD_BENCH(EmbeddingGradient<true>, ->Arg(4096)->Arg(16384)->Arg(32768));
 SWITCHYARD_BENCH(SumOfSquares, ->Arg(300'000'000));
 SWITCHYARD_BENCH(Adamw<false>, ->Arg(300'000'000));
 SWITCHYARD_BENCH(Adamw<true>, ->Arg(300'000'000));

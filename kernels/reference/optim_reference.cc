@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "kernels/device/adamw_math.cuh"
@@ -79,18 +81,32 @@ void CrossEntropyInPlace(const CrossEntropyParams& p) {
   }
 }
 
+void SortTokens(const SortTokensParams& p) {
+  std::vector<int32_t> tokens(p.num_tokens);
+  std::iota(tokens.begin(), tokens.end(), 0);
+  std::stable_sort(tokens.begin(), tokens.end(),
+                   [&](int32_t a, int32_t b) { return p.id_T[a] < p.id_T[b]; });
+  for (int64_t i = 0; i < p.num_tokens; ++i) {
+    p.token_T[i] = tokens[i];
+    p.sorted_id_T[i] = static_cast<int32_t>(p.id_T[tokens[i]]);
+  }
+}
+
 void EmbeddingGradient(const EmbeddingGradientParams& p) {
-  std::vector<double> sum(p.hidden);
-  std::vector<std::vector<int64_t>> tokens(p.vocab);
-  for (int64_t t = 0; t < p.num_tokens; ++t) tokens[p.id_T[t]].push_back(t);
-  for (int v = 0; v < p.vocab; ++v) {
-    if (tokens[v].empty() || v == p.skipped_id) continue;
+  for (int64_t first = 0, end = 0; first < p.num_tokens; first = end) {
+    const int64_t id = p.sorted_id_T[first];
+    while (end < p.num_tokens && p.sorted_id_T[end] == id) ++end;
+    if (id == p.skipped_id) continue;
     for (int d = 0; d < p.hidden; ++d) {
-      const int64_t at = static_cast<int64_t>(v) * p.hidden + d;
-      double total =
-          p.grad_table_VD != nullptr ? ToFloat(p.grad_table_VD[at]) : p.grad_table_float32_VD[at];
-      for (int64_t t : tokens[v]) total += ToFloat(p.grad_y_TD[t * p.hidden + d]);
-      if (p.grad_table_VD != nullptr) {
+      const int64_t at = id * p.hidden + d;
+      if (at < p.first_element || at >= p.end_element) continue;
+      const bool bf16 = p.grad_table_VD != nullptr;
+      double total = 0;
+      if (p.add) total = bf16 ? ToFloat(p.grad_table_VD[at]) : p.grad_table_float32_VD[at];
+      for (int64_t i = first; i < end; ++i) {
+        total += ToFloat(p.grad_y_TD[static_cast<int64_t>(p.token_T[i]) * p.hidden + d]);
+      }
+      if (bf16) {
         p.grad_table_VD[at] = ToBf16(total);
       } else {
         p.grad_table_float32_VD[at] = static_cast<float>(total);

@@ -39,6 +39,7 @@ void ExchangeBack(const ExchangeBackParams& p);
 void GroupedGemm(const GroupedGemmShape& shape, const GroupedGemmCall& call,
                  const int32_t* offset_L1, int64_t max_rows);
 void CrossEntropyInPlace(const CrossEntropyParams& p);
+void SortTokens(const SortTokensParams& p);
 void EmbeddingGradient(const EmbeddingGradientParams& p);
 void SumOfSquares(const SumOfSquaresParams& p);
 void AdamwExact(const AdamwParams& p);

@@ -215,37 +215,77 @@ INSTANTIATE_TEST_SUITE_P(Shapes, CrossEntropyTest,
                                          std::tuple{400, 40'968}, std::tuple{7, 151'936},
                                          std::tuple{270, 151'936}, std::tuple{135, 172'040}));
 
-TEST(EmbeddingGradientTest, AddsEachTokensRowOnceWhateverRepeats) {
+struct EmbeddingCase {
+  int tokens, vocab, hidden;
+  bool float32, add;
+  int64_t first_element, end_element;
+};
+
+class EmbeddingGradientTest : public testing::TestWithParam<EmbeddingCase> {};
+
+TEST_P(EmbeddingGradientTest, SumsEachTokensRowOnceWhateverRepeats) {
   SWITCHYARD_REQUIRE_GPU();
-  constexpr int kTokens = 3000, kVocab = 500, kHidden = 136;
-  Buffer<int64_t> id(kTokens);
-  Buffer<nv_bfloat16> grad_y(static_cast<size_t>(kTokens) * kHidden),
-      table(static_cast<size_t>(kVocab) * kHidden);
+  const EmbeddingCase& c = GetParam();
+  Buffer<int64_t> id(c.tokens);
+  Buffer<int32_t> sorted_id(c.tokens), token(c.tokens);
+  Buffer<nv_bfloat16> grad_y(static_cast<size_t>(c.tokens) * c.hidden),
+      table(static_cast<size_t>(c.vocab) * c.hidden);
   Buffer<float> table_float32(table.size());
   FillNormal(grad_y);
   FillNormal(table);
   FillNormal(table_float32);
-  for (int t = 0; t < kTokens; ++t) id[t] = t < 800 ? 17 : (t * 31) % kVocab;
-  id.Upload();
-  Buffer<char> workspace(EmbeddingGradientWorkspaceBytes(kTokens, kVocab));
-  for (const bool float32 : {false, true}) {
-    const auto params = [&](auto pointer) {
-      return EmbeddingGradientParams{
-          .id_T = pointer(id),
-          .grad_y_TD = pointer(grad_y),
-          .grad_table_VD = float32 ? nullptr : pointer(table),
-          .grad_table_float32_VD = float32 ? pointer(table_float32) : nullptr,
-          .skipped_id = 31,
-          .num_tokens = kTokens,
-          .vocab = kVocab,
-          .hidden = kHidden};
-    };
-    reference::EmbeddingGradient(params(host));
-    ASSERT_EQ(EmbeddingGradient(params(device), workspace.device(), nullptr), cudaSuccess);
+  // A long run, runs of every length about the one where blocks take over from warps, and single
+  // ones.
+  int next = 0;
+  for (int t = 0; t < c.tokens; ++t) {
+    if (t % 17 == 0) ++next;
+    id[t] = t % 4 == 1 ? 17 : (t % 17 < next % 17 ? next : t * 31) % c.vocab;
   }
+  id.Upload();
+  Buffer<char> workspace(SortTokensWorkspaceBytes(c.tokens, c.vocab));
+  const auto order = [&](auto pointer) {
+    return SortTokensParams{.id_T = pointer(id),
+                            .sorted_id_T = pointer(sorted_id),
+                            .token_T = pointer(token),
+                            .num_tokens = c.tokens,
+                            .vocab = c.vocab};
+  };
+  reference::SortTokens(order(host));
+  ASSERT_EQ(SortTokens(order(device), workspace.device(), nullptr), cudaSuccess);
+  EXPECT_TRUE(SameBytes(sorted_id));
+  EXPECT_TRUE(SameBytes(token));
+  const auto params = [&](auto pointer) {
+    return EmbeddingGradientParams{
+        .sorted_id_T = pointer(sorted_id),
+        .token_T = pointer(token),
+        .grad_y_TD = pointer(grad_y),
+        .grad_table_VD = c.float32 ? nullptr : pointer(table),
+        .grad_table_float32_VD = c.float32 ? pointer(table_float32) : nullptr,
+        .first_element = c.first_element,
+        .end_element = c.end_element,
+        .skipped_id = 31 % c.vocab,
+        .num_tokens = c.tokens,
+        .hidden = c.hidden,
+        .add = c.add};
+  };
+  reference::EmbeddingGradient(params(host));
+  ASSERT_EQ(EmbeddingGradient(params(device), nullptr), cudaSuccess);
   EXPECT_LT(RelativeError(table), kBf16Tolerance);
   EXPECT_LT(RelativeError(table_float32), kFloatTolerance);
 }
+
+// The third and fourth are the two parts of a table that is cut within a row.
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, EmbeddingGradientTest,
+    testing::Values(EmbeddingCase{3000, 500, 136, false, true, 0, 500 * 136},
+                    EmbeddingCase{3000, 500, 136, true, true, 0, 500 * 136},
+                    EmbeddingCase{3000, 500, 136, true, false, 0, 72 * 136 + 64},
+                    EmbeddingCase{3000, 500, 136, false, false, 72 * 136 + 64, 500 * 136},
+                    EmbeddingCase{5, 40, 8, false, false, 0, 40 * 8},
+                    EmbeddingCase{1, 1, 8, true, true, 0, 8},
+                    EmbeddingCase{0, 40, 8, false, false, 0, 40 * 8},
+                    EmbeddingCase{4096, 3000, 2048, false, false, 0, 3000 * 1024},
+                    EmbeddingCase{700, 64, 7176, false, true, 0, 64 * 7176}));
 
 }  // namespace
 }  // namespace switchyard::kernels

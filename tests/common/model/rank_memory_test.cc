@@ -52,6 +52,20 @@ TEST(RankMemoryTest, SlotsAndBuffersAddUpToTheCategories) {
                                 memory.logits);
 }
 
+TEST(RankMemoryTest, TheEmbeddingsRowsAreGatheredWhereThatAtLeastHalvesWhatIsSent) {
+  const auto gathers = [](const std::function<void(RankMemoryInput&)>& change) {
+    const RankMemory memory = With([&](auto& in) { in.ranks = 2, change(in); });
+    return memory.gathers_embedding_rows;
+  };
+  EXPECT_TRUE(gathers([](auto&) {}));  // 2 * 1024 rows of 8192
+  EXPECT_TRUE(gathers([](auto& in) { in.ranks = 4; }));
+  EXPECT_FALSE(gathers([](auto& in) { in.ranks = 8; }));
+  EXPECT_FALSE(gathers([](auto& in) { in.ranks = 1; }));
+  EXPECT_FALSE(gathers([](auto& in) { in.micro_batch_sequences = 9; }));
+  EXPECT_FALSE(gathers([](auto& in) { in.gradient_accumulation = 2; }));
+  EXPECT_FALSE(gathers([](auto& in) { in.model.tie_word_embeddings = true; }));
+}
+
 TEST(RankMemoryTest, ExpertParallelismDividesExpertsAndTheirMoments) {
   const RankMemory one = With([](auto& in) { in.ranks = 4; });
   const RankMemory four = With([](auto& in) { in.ranks = 4, in.expert_parallel = 4; });

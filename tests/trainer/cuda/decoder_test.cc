@@ -199,7 +199,7 @@ TEST_P(CudaStepTest, TwentyStepsWaitForNothingAllocateNothingAndRepeatToTheBit) 
       }
       sums = gpu->decoder
                  ->ForwardBackward(batch, {1.0 / 90, 0.001}, nullptr,
-                                   [&](int layer) { optimizer.ReduceLayer(layer, gradients); })
+                                   optimizer.ReduceWhenFinal(gradients))
                  .sums;
       const at::Tensor squares = optimizer.ReduceGradients(gradients);
       optimizer.Update(gradients, 1e-3, 1.0, squares, sums);

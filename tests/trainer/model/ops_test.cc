@@ -1,5 +1,6 @@
 // Every operation's backward against LibTorch's autograd of the plain formula, in float32.
 #include <ATen/ops/arange.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/cross_entropy_loss.h>
 #include <ATen/ops/full.h>
@@ -102,9 +103,9 @@ TEST(QkNormRopeTest, ForwardAndBackwardAgreeWithAutograd) {
   const at::Tensor grad_qkv = at::cat({grad, at::zeros({kTokens, kKeys * kDim})}, 1);
   const ops::WeightGradient grad_query = Destination(op.query_weight),
                             grad_key = Destination(op.key_weight);
-  const ops::QkvGradient columns = {
-      grad_qkv.narrow(1, 0, kHeads * kDim), grad_qkv.narrow(1, kHeads * kDim, kKeys * kDim),
-      grad_qkv.narrow(1, (kHeads + kKeys) * kDim, kKeys * kDim)};
+  const ops::QkvGradient columns = {grad_qkv.narrow(1, 0, kHeads * kDim),
+                                    grad_qkv.narrow(1, kHeads * kDim, kKeys * kDim),
+                                    grad_qkv.narrow(1, (kHeads + kKeys) * kDim, kKeys * kDim)};
   ops::QkNormRopeBackward(op, qkv.detach(), columns, grad_qkv, grad_query, grad_key);
   EXPECT_LT(RelativeError(grad_qkv, qkv.grad()), kTolerance);
   EXPECT_LT(RelativeError(grad_query.value, query_weight.grad()), kTolerance);
@@ -244,21 +245,51 @@ TEST(GroupedGemmTest, PiecesGiveWhatTheWholeListGivesAndEmptyExpertsGetZero) {
   }
 }
 
+ops::TokensById Sorted(const at::Tensor& id_T, int64_t vocab) {
+  const ops::TokensById order = {at::empty(id_T.sizes(), at::kInt),
+                                 at::empty(id_T.sizes(), at::kInt)};
+  ops::SortTokens(id_T, vocab, order);
+  return order;
+}
+
 TEST(RowsTest, EmbeddingGradientSumsEqualIdsAndSkipsPadding) {
   const at::Tensor id = at::tensor({3, 1, 3, 0, 3, 5, 0}, at::kLong), grad = at::randn({7, 9});
+  const ops::TokensById order = Sorted(id, 6);
+  EXPECT_TRUE(order.token_T.equal(at::tensor({3, 6, 1, 0, 2, 4, 5}, at::kInt)));
+  EXPECT_TRUE(order.id_T.equal(at::tensor({0, 0, 1, 3, 3, 3, 5}, at::kInt)));
   at::Tensor expected = at::ones({6, 9}).index_add_(0, id, grad);
   expected.select(0, 0).fill_(1);
-  const at::Tensor out = at::ones({6, 9});
-  ops::AddEmbeddingGradient(grad, id, /*skipped_id=*/0, {out, true, {}});
+  at::Tensor out = at::ones({6, 9});
+  ops::AddEmbeddingGradient({grad, id, /*skipped_id=*/0}, order, {out, 0, 54, /*add=*/true});
   EXPECT_LT(RelativeError(out, expected), kTolerance);
+
+  // Set and not added to; ids that do not occur, and the skipped one, stay.
+  expected = at::zeros({6, 9}).index_add_(0, id, grad);
+  for (int row : {0, 2, 4}) expected.select(0, row).fill_(1);
+  out = at::ones({6, 9});
+  ops::AddEmbeddingGradient({grad, id, /*skipped_id=*/0}, order, {out, 0, 54, /*add=*/false});
+  EXPECT_LT(RelativeError(out, expected), kTolerance);
+}
+
+TEST(RowsTest, PartsOfATableThatEndWithinARowAreTogetherTheWhole) {
+  const at::Tensor id = at::randint(40, {200}, at::kLong), grad = at::randn({200, 16});
+  const ops::TokensById order = Sorted(id, 40);
+  const at::Tensor whole = at::zeros({40, 16}), parts = at::zeros({40, 16});
+  ops::AddEmbeddingGradient({grad, id}, order, {whole, 0, 640, false});
+  for (int64_t first = 0; first < 640; first += 72) {
+    const int64_t end = std::min<int64_t>(first + 72, 640);
+    ops::AddEmbeddingGradient({grad, id}, order, {parts, first, end, false});
+  }
+  EXPECT_TRUE(parts.equal(whole));
+  EXPECT_LT(RelativeError(whole, at::zeros({40, 16}).index_add_(0, id, grad)), kTolerance);
 }
 
 TEST(RowsTest, Bfloat16SumsAreTakenInFloat32) {
   // Thousand small terms beside a large one vanish when every addition is rounded to bfloat16.
   at::Tensor grad = at::full({1001, 4}, 0.001, at::kBFloat16);
   grad[0].fill_(1);
-  const at::Tensor out = at::zeros({2, 4}, at::kBFloat16);
-  ops::AddEmbeddingGradient(grad, at::zeros({1001}, at::kLong), /*skipped_id=*/-1, {out, true, {}});
+  const at::Tensor out = at::zeros({2, 4}, at::kBFloat16), id = at::zeros({1001}, at::kLong);
+  ops::AddEmbeddingGradient({grad, id}, Sorted(id, 2), {out, 0, 8, true});
   EXPECT_NEAR(out[0][0].item<double>(), 2.0, 0.02);
 }
 

@@ -1,6 +1,7 @@
 #include "worker/trainer/optim/sharded_optimizer.h"
 
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/allclose.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
@@ -184,6 +185,41 @@ TEST_P(MeshesTest, ANonFiniteGradientOfOneRankIsSeenByAllAndNamed) {
         EXPECT_EQ(training.optimizer().NonFiniteParameters(update, training.Gradients()),
                   std::vector<std::string>{name});
       });
+}
+
+// Each rank's rows differ; ids occur on several ranks, and one is skipped.
+TEST_P(MeshesTest, TheEmbeddingsRowsGatheredGiveTheTableThatIsReduced) {
+  OnMesh(GetParam().first, GetParam().second,
+         [](const Mesh& mesh, int rank, MeshCommunicators& groups) {
+           constexpr int64_t kTokens = 24, kVocab = 37, kWidth = 16, kSkipped = 5;
+           Training whole(mesh, rank, groups, at::kFloat), rows(mesh, rank, groups, at::kFloat);
+           const at::Tensor t = at::arange(kTokens, at::kLong);
+           const at::Tensor id = (t * (7 + rank)).remainder(kVocab);
+           const at::Tensor grad =
+               (at::arange(kTokens * kWidth, at::kDouble) * 0.37 + rank).sin().view({kTokens, -1});
+           Arena workspace("workspace", int64_t{1} << 20, at::kCPU);
+
+           at::Tensor local = at::zeros({kVocab, kWidth}).index_add_(0, id, grad.to(at::kFloat));
+           local.select(0, kSkipped).zero_();
+           const int table = whole.registry().Find("model.embed_tokens.weight");
+           const Parameter& p = whole.registry().parameters()[table];
+           whole.Gradients()(p.block).narrow(0, p.offset, p.numel).copy_(local.reshape({-1}));
+           rows.gradients().narrow(0, 0, p.numel).fill_(1e9);  // of the step before
+
+           const BlockGradients gradients = rows.Gradients();
+           rows.optimizer().ReduceWhenFinal(gradients).of_embedding(
+               {grad.to(at::kFloat), id, kSkipped}, workspace);
+           const at::Tensor expected = whole.optimizer().ReduceGradients(whole.Gradients());
+           const at::Tensor squares = rows.optimizer().ReduceGradients(gradients);
+           EXPECT_NEAR(squares.item<double>(), expected.item<double>(),
+                       1e-6 * expected.item<double>());
+           const ParameterBlock& block = rows.registry().blocks()[p.block];
+           const auto own = [&](Training& training) {
+             const int64_t first = training.registry().shard_index(block) * block.shard_numel();
+             return training.Gradients()(p.block).narrow(0, first, block.shard_numel());
+           };
+           EXPECT_TRUE(at::allclose(own(rows), own(whole), 1e-6, 1e-6));
+         });
 }
 
 INSTANTIATE_TEST_SUITE_P(Meshes, MeshesTest,

@@ -77,8 +77,9 @@ class Ops final : public ops::DeviceOps {
   void CrossEntropyWithGradient(const Tensor&, const Tensor&, double, const Tensor&) override {
     Refuse();
   }
-  void AddEmbeddingGradient(const Tensor&, const Tensor&, int64_t,
-                            const ops::WeightGradient&) override {
+  void SortTokens(const Tensor&, int64_t, const ops::TokensById&) override { Refuse(); }
+  void AddEmbeddingGradient(const ops::EmbeddingRows&, const ops::TokensById&,
+                            const ops::TablePart&) override {
     Refuse();
   }
   void SumOfSquares(const Tensor&, const Tensor&) override { Refuse(); }

@@ -117,9 +117,8 @@ void EnqueueStep(const BenchOptions& options, RankContext& context, ShardedOptim
   decoder.ZeroGradients();
   for (int64_t i = 0; i < options.accumulation; ++i) {
     const bool last = i + 1 == options.accumulation;
-    std::function<void(int)> reduce;
-    if (last && optimizer != nullptr && options.device == "cuda")
-      reduce = [&](int layer) { optimizer->ReduceLayer(layer, gradients); };
+    FinalGradients reduce;
+    if (last && optimizer != nullptr) reduce = optimizer->ReduceWhenFinal(gradients);
     const LossScale scale = {1.0 / targets,
                              options.aux_loss_coef / static_cast<double>(options.accumulation)};
     sums = decoder.ForwardBackward(batch, scale, phases, reduce).sums;

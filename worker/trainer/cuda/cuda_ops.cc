@@ -261,19 +261,26 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
     Check(kernels::CrossEntropyInPlace(p, Stream()), "CrossEntropyInPlace");
   }
 
-  void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T, int64_t skipped_id,
-                            const ops::WeightGradient& destination) override {
-    const ArenaScope scope(*workspace_);
-    const bool bf16 = destination.value.scalar_type() == at::kBFloat16;
+  void SortTokens(const at::Tensor& id_T, int64_t vocab, const ops::TokensById& out) override {
+    const kernels::SortTokensParams p{Data<int64_t>(id_T), Data<int32_t>(out.id_T),
+                                      Data<int32_t>(out.token_T), id_T.numel(),
+                                      static_cast<int32_t>(vocab)};
+    void* scratch = Scratch(kernels::SortTokensWorkspaceBytes(p.num_tokens, p.vocab));
+    Check(kernels::SortTokens(p, scratch, Stream()), "SortTokens");
+  }
+
+  void AddEmbeddingGradient(const ops::EmbeddingRows& rows, const ops::TokensById& order,
+                            const ops::TablePart& part) override {
+    const bool bf16 = part.table_VD.scalar_type() == at::kBFloat16;
     kernels::EmbeddingGradientParams p{};
-    p.id_T = Data<int64_t>(id_T), p.grad_y_TD = Bf16(grad_TD);
-    p.grad_table_VD = bf16 ? Bf16(destination.value) : nullptr;
-    p.grad_table_float32_VD = bf16 ? nullptr : Data<float>(destination.value);
-    p.skipped_id = skipped_id, p.num_tokens = grad_TD.size(0);
-    p.vocab = static_cast<int32_t>(destination.value.size(0));
-    p.hidden = static_cast<int32_t>(grad_TD.size(1));
-    void* scratch = Scratch(kernels::EmbeddingGradientWorkspaceBytes(p.num_tokens, p.vocab));
-    Check(kernels::EmbeddingGradient(p, scratch, Stream()), "EmbeddingGradient");
+    p.sorted_id_T = Data<int32_t>(order.id_T), p.token_T = Data<int32_t>(order.token_T);
+    p.grad_y_TD = Bf16(rows.grad_TD);
+    p.grad_table_VD = bf16 ? Bf16(part.table_VD) : nullptr;
+    p.grad_table_float32_VD = bf16 ? nullptr : Data<float>(part.table_VD);
+    p.first_element = part.first_element, p.end_element = part.end_element;
+    p.skipped_id = rows.skipped_id, p.num_tokens = rows.grad_TD.size(0);
+    p.hidden = static_cast<int32_t>(rows.grad_TD.size(1)), p.add = part.add;
+    Check(kernels::EmbeddingGradient(p, Stream()), "EmbeddingGradient");
   }
 
   void SumOfSquares(const at::Tensor& flat, const at::Tensor& sum) override {

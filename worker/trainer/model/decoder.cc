@@ -120,6 +120,18 @@ struct Decoder::Parts {
     return x;
   }
 
+  void AddEmbeddingGradient(const ops::EmbeddingRows& rows, const FinalGradients& final_gradients) {
+    if (memory.gathers_embedding_rows && final_gradients.of_embedding) {
+      return final_gradients.of_embedding(rows, workspace);
+    }
+    // A tied head has written its share to the same place.
+    const bool add = gradients->accumulates() || options.shape.tie_word_embeddings;
+    const at::Tensor& table = grad_embedding.value;
+    ops::SumEmbeddingRows(rows, {table, 0, table.numel(), add}, workspace, [&] {
+      if (!add) table.zero_();
+    });
+  }
+
   void CheckBatch(const Batch& batch) const {
     const int64_t tokens = batch.num_sequences * batch.sequence_length;
     TORCH_CHECK(tokens > 0 && tokens <= options.max_sequences * options.max_sequence_length,
@@ -192,7 +204,7 @@ void Decoder::ZeroGradients() {
 
 MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossScale& scale,
                                           PhaseTimer* phases,
-                                          const std::function<void(int layer)>& final_gradients) {
+                                          const FinalGradients& final_gradients) {
   Parts& p = *parts_;
   const Batch batch = p.Enter(host_batch);
   const at::AutoDispatchBelowADInplaceOrView no_autograd;
@@ -224,19 +236,15 @@ MicroBatchResult Decoder::ForwardBackward(const Batch& host_batch, const LossSca
   }
   for (int i = static_cast<int>(p.layers.size()) - 1; i >= 0; --i) {
     RECORD_USER_SCOPE("layer backward");
-    if (final_gradients) {
+    if (final_gradients.of_layer) {
       const bool first = i + 1 == static_cast<int>(p.layers.size());
       const int ready = first ? kHeadLayer : i + 1;  // a tied head has no block of its own
-      context.beside_attention = [&final_gradients, ready] { final_gradients(ready); };
+      context.beside_attention = [&final_gradients, ready] { final_gradients.of_layer(ready); };
     }
     p.layers[i].Backward(context, grad);
     p.gradients->ZeroPadding(i);
   }
-  // A tied head has written its share to the same place.
-  if (!p.gradients->accumulates() && !p.options.shape.tie_word_embeddings) {
-    p.grad_embedding.value.zero_();
-  }
-  ops::AddEmbeddingGradient(grad, batch.input_id_T, p.options.shape.pad_token_id, p.grad_embedding);
+  p.AddEmbeddingGradient({grad, batch.input_id_T, p.options.shape.pad_token_id}, final_gradients);
   return result;
 }
 

@@ -9,7 +9,6 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "common/model/rank_memory.h"
 #include "worker/trainer/comm/communicator.h"
 #include "worker/trainer/data/batch.h"
+#include "worker/trainer/model/final_gradients.h"
 #include "worker/trainer/model/parameter_registry.h"
 #include "worker/trainer/model/phase_timer.h"
 #include "worker/trainer/moe/token_dispatcher.h"
@@ -99,12 +99,10 @@ class Decoder {
   // to the gradients: with accumulation to float32 sums, without it they are set. The sum of the
   // ranks' gradients is the gradient of the global loss. Activations take the place of the
   // gradients of the step before, so without accumulation those must be used up. `phases`, when
-  // given, is told of forward, backward, dispatch and combine. `final_gradients` is called with a
-  // layer whose gradients will not change any more in this micro-batch, while the backward of
-  // another runs and work beside it costs least; not for every layer.
+  // given, is told of forward, backward, dispatch and combine.
   MicroBatchResult ForwardBackward(const Batch& batch, const LossScale& scale,
                                    PhaseTimer* phases = nullptr,
-                                   const std::function<void(int layer)>& final_gradients = {});
+                                   const FinalGradients& final_gradients = {});
   // Cross-entropy only. Overwrites gradients when there is no accumulation.
   EvalResult Evaluate(const Batch& batch);
   // All logits [T, V] in the parameter dtype, newly allocated. Overwrites gradients like Evaluate.

@@ -19,6 +19,7 @@
 #include "worker/trainer/ops/attention.h"
 #include "worker/trainer/ops/qk_norm_rope.h"
 #include "worker/trainer/ops/router.h"
+#include "worker/trainer/ops/rows.h"
 #include "worker/trainer/ops/weight_gradient.h"
 
 namespace switchyard::trainer::ops {
@@ -117,8 +118,9 @@ class DeviceOps {
   // Rows with a negative target have loss 0 and gradient 0.
   virtual void CrossEntropyWithGradient(const at::Tensor& logits_NV, const at::Tensor& target_N,
                                         double scale, const at::Tensor& loss_N) = 0;
-  virtual void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T,
-                                    int64_t skipped_id, const WeightGradient& destination) = 0;
+  virtual void SortTokens(const at::Tensor& id_T, int64_t vocab, const TokensById& out) = 0;
+  virtual void AddEmbeddingGradient(const EmbeddingRows& rows, const TokensById& order,
+                                    const TablePart& part) = 0;
 
   // sum (float64 [1]) += squares of a flat bfloat16 or float32 tensor whose size is a multiple
   // of 8.

@@ -4,6 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <numeric>
 #include <vector>
 
 #include "worker/trainer/ops/device_ops.h"
@@ -40,47 +41,30 @@ void SumChosenRowsCpu(const at::Tensor& rows_RD, const at::Tensor& row_TK,
   });
 }
 
-// Tokens in order of their id, and where each run of equal ids starts.
-struct RunsById {
-  std::vector<int64_t> token;
-  std::vector<int64_t> start;  // one more than there are runs
-};
-
-RunsById SortById(const at::Tensor& id_T, int64_t skipped_id) {
-  const int64_t* id = id_T.const_data_ptr<int64_t>();
-  RunsById runs;
-  for (int64_t t = 0; t < id_T.numel(); ++t) {
-    if (id[t] != skipped_id) runs.token.push_back(t);
-  }
-  std::stable_sort(runs.token.begin(), runs.token.end(),
-                   [id](int64_t a, int64_t b) { return id[a] < id[b]; });
-  for (size_t i = 0; i < runs.token.size(); ++i) {
-    if (i == 0 || id[runs.token[i]] != id[runs.token[i - 1]]) {
-      runs.start.push_back(static_cast<int64_t>(i));
-    }
-  }
-  runs.start.push_back(static_cast<int64_t>(runs.token.size()));
-  return runs;
-}
-
 template <typename T, typename Out>
-void AddEmbeddingGradientCpu(const at::Tensor& grad_TD, const at::Tensor& id_T, int64_t skipped_id,
-                             at::Tensor& destination) {
-  const int64_t width = grad_TD.size(1);
-  const T* grad = grad_TD.const_data_ptr<T>();
-  const int64_t* id = id_T.const_data_ptr<int64_t>();
-  Out* out = destination.mutable_data_ptr<Out>();
-  const RunsById runs = SortById(id_T, skipped_id);
-  const int64_t count = static_cast<int64_t>(runs.start.size()) - 1;
-  at::parallel_for(0, count, kGrainRows, [&](int64_t begin, int64_t end) {
+void AddEmbeddingGradientCpu(const EmbeddingRows& rows, const TokensById& order,
+                             const TablePart& part) {
+  const int64_t width = rows.grad_TD.size(1), tokens = rows.grad_TD.size(0);
+  const T* grad = rows.grad_TD.const_data_ptr<T>();
+  const int32_t* id = order.id_T.const_data_ptr<int32_t>();
+  const int32_t* token = order.token_T.const_data_ptr<int32_t>();
+  Out* table = part.table_VD.mutable_data_ptr<Out>();
+  // A task takes the runs of equal ids that begin among its sorted positions.
+  at::parallel_for(0, tokens, kGrainRows, [&](int64_t begin, int64_t end) {
     std::vector<float> sum(width);
-    for (int64_t run = begin; run < end; ++run) {
-      Out* row = out + id[runs.token[runs.start[run]]] * width;
-      for (int64_t i = 0; i < width; ++i) sum[i] = static_cast<float>(row[i]);
-      for (int64_t i = runs.start[run]; i < runs.start[run + 1]; ++i) {
-        AddRow(grad + runs.token[i] * width, width, sum.data());
+    for (int64_t first = begin; first < end; ++first) {
+      if (id[first] == rows.skipped_id || (first > 0 && id[first - 1] == id[first])) continue;
+      const int64_t row = id[first] * width;
+      const int64_t from = std::clamp<int64_t>(part.first_element - row, 0, width);
+      const int64_t to = std::clamp<int64_t>(part.end_element - row, 0, width);
+      for (int64_t i = from; i < to; ++i) {
+        sum[i] = part.add ? static_cast<float>(table[row + i]) : 0.0f;
       }
-      for (int64_t i = 0; i < width; ++i) row[i] = static_cast<Out>(sum[i]);
+      for (int64_t t = first; t < tokens && id[t] == id[first]; ++t) {
+        const T* summand = grad + token[t] * width;
+        for (int64_t i = from; i < to; ++i) sum[i] += static_cast<float>(summand[i]);
+      }
+      for (int64_t i = from; i < to; ++i) table[row + i] = static_cast<Out>(sum[i]);
     }
   });
 }
@@ -94,18 +78,46 @@ void SumChosenRows(const at::Tensor& rows_RD, const at::Tensor& row_TK,
   });
 }
 
-void AddEmbeddingGradient(const at::Tensor& grad_TD, const at::Tensor& id_T, int64_t skipped_id,
-                          const WeightGradient& destination) {
-  at::Tensor out = destination.value;
-  if (!grad_TD.device().is_cpu()) {
-    Device().AddEmbeddingGradient(grad_TD, id_T, skipped_id, destination);
-  } else if (grad_TD.scalar_type() == at::kFloat) {
-    AddEmbeddingGradientCpu<float, float>(grad_TD, id_T, skipped_id, out);
-  } else if (out.scalar_type() == at::kFloat) {
-    AddEmbeddingGradientCpu<at::BFloat16, float>(grad_TD, id_T, skipped_id, out);
+void SortTokens(const at::Tensor& id_T, int64_t vocab, const TokensById& out) {
+  if (!id_T.is_cpu()) return Device().SortTokens(id_T, vocab, out);
+  const int64_t* id = id_T.const_data_ptr<int64_t>();
+  int32_t* token = out.token_T.mutable_data_ptr<int32_t>();
+  int32_t* sorted = out.id_T.mutable_data_ptr<int32_t>();
+  const int64_t tokens = id_T.numel();
+  std::iota(token, token + tokens, 0);
+  std::stable_sort(token, token + tokens, [id](int32_t a, int32_t b) { return id[a] < id[b]; });
+  for (int64_t i = 0; i < tokens; ++i) sorted[i] = static_cast<int32_t>(id[token[i]]);
+}
+
+void AddEmbeddingGradient(const EmbeddingRows& rows, const TokensById& order,
+                          const TablePart& part) {
+  if (!rows.grad_TD.is_cpu()) {
+    Device().AddEmbeddingGradient(rows, order, part);
+  } else if (rows.grad_TD.scalar_type() == at::kFloat) {
+    AddEmbeddingGradientCpu<float, float>(rows, order, part);
+  } else if (part.table_VD.scalar_type() == at::kFloat) {
+    AddEmbeddingGradientCpu<at::BFloat16, float>(rows, order, part);
   } else {
-    AddEmbeddingGradientCpu<at::BFloat16, at::BFloat16>(grad_TD, id_T, skipped_id, out);
+    AddEmbeddingGradientCpu<at::BFloat16, at::BFloat16>(rows, order, part);
   }
+}
+
+void SumEmbeddingRows(const EmbeddingRows& rows, const TablePart& part, Arena& workspace,
+                      const std::function<void()>& meanwhile) {
+  ArenaScope scope(workspace);
+  const TokensById order = {workspace.Take(rows.id_T.sizes(), at::kInt),
+                            workspace.Take(rows.id_T.sizes(), at::kInt)};
+  const auto sort = [&] { SortTokens(rows.id_T, part.table_VD.size(0), order); };
+  if (rows.id_T.is_cpu()) {
+    sort();
+    meanwhile();
+  } else {
+    Device().MarkBeside();
+    Device().Beside(sort);
+    meanwhile();
+    Device().JoinBeside();
+  }
+  AddEmbeddingGradient(rows, order, part);
 }
 
 }  // namespace switchyard::trainer::ops

@@ -137,32 +137,71 @@ at::Tensor ShardedOptimizer::OwnShard(int block, const at::Tensor& flat) const {
   return flat.narrow(0, parameters_.shard_index(b) * b.shard_numel(), b.shard_numel());
 }
 
+FinalGradients ShardedOptimizer::ReduceWhenFinal(const BlockGradients& gradients) {
+  FinalGradients final_gradients;
+  if (!on_cpu_) {
+    final_gradients.of_layer = [this, &gradients](int layer) { ReduceLayer(layer, gradients); };
+  }
+  final_gradients.of_embedding = [this, &gradients](const ops::EmbeddingRows& rows,
+                                                    Arena& workspace) {
+    ReduceEmbedding(rows, gradients, workspace);
+  };
+  return final_gradients;
+}
+
 void ShardedOptimizer::ReduceLayer(int layer, const BlockGradients& gradients) {
-  TORCH_CHECK(!on_cpu_, "gradients are reduced while the backward runs on a GPU only");
   RECORD_USER_SCOPE("reduce beside backward");
   ops::Device().MarkBeside();
   ops::Device().Beside([&] {
     for (size_t b = 0; b < segments_.size(); ++b) {
       if (parameters_.blocks()[b].layer != layer) continue;
-      ReduceBlock(static_cast<int>(b), gradients(static_cast<int>(b)), squares_);
+      ReduceBlock(static_cast<int>(b), gradients(static_cast<int>(b)));
       reduced_[b] = true;
     }
   });
 }
 
-void ShardedOptimizer::ReduceBlock(int block, const at::Tensor& gradient,
-                                   const at::Tensor& squares) {
+void ShardedOptimizer::ReduceEmbedding(const ops::EmbeddingRows& rows,
+                                       const BlockGradients& gradients, Arena& workspace) {
+  RECORD_USER_SCOPE("reduce embedding");
+  const Parameter& table = parameters_.parameters()[parameters_.Find("model.embed_tokens.weight")];
+  const ParameterBlock& block = parameters_.blocks()[table.block];
+  Communicator& group = GroupOf(block);
+  const at::Tensor gradient = gradients(table.block), own = OwnShard(table.block, gradient);
+  const int64_t first = std::min(parameters_.shard_index(block) * block.shard_numel(), table.numel);
+  const int64_t end = std::min(first + block.shard_numel(), table.numel);
+  ArenaScope scope(workspace);
+  const int64_t tokens = group.size() * rows.id_T.numel();
+  const ops::EmbeddingRows all = {
+      workspace.Take({tokens, rows.grad_TD.size(1)}, rows.grad_TD.scalar_type()),
+      workspace.Take({tokens}, at::kLong), rows.skipped_id};
+  if (!on_cpu_) ops::Device().JoinBeside();  // one stream at a time for the group
+  group.AllGather(rows.id_T, all.id_T);
+  const at::Tensor whole = gradient.narrow(0, table.offset, table.numel).view(table.shape);
+  ops::SumEmbeddingRows(all, {whole, first, end, /*add=*/false}, workspace, [&] {
+    group.AllGather(rows.grad_TD, all.grad_TD);
+    own.zero_();
+  });
+  AddSquares(table.block, own);
+  reduced_[table.block] = true;
+}
+
+void ShardedOptimizer::ReduceBlock(int block, const at::Tensor& gradient) {
   const at::Tensor own = OwnShard(block, gradient);
   GroupOf(parameters_.blocks()[block]).ReduceScatter(gradient, own);
+  AddSquares(block, own);
+}
+
+void ShardedOptimizer::AddSquares(int block, const at::Tensor& own) {
   if (!on_cpu_) {
-    ops::Device().SumOfSquares(own, squares);  // padding is 0
+    ops::Device().SumOfSquares(own, squares_);  // padding is 0
     return;
   }
   double sum = 0;
   for (const Segment& segment : segments_[block]) {
     sum += SumOfSquares(own.narrow(0, segment.shard_offset, segment.numel));
   }
-  squares.add_(sum);
+  squares_.add_(sum);
 }
 
 at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
@@ -170,7 +209,7 @@ at::Tensor ShardedOptimizer::ReduceGradients(const BlockGradients& gradients) {
   if (!on_cpu_) ops::Device().JoinBeside();
   for (size_t b = 0; b < segments_.size(); ++b) {
     const int block = static_cast<int>(b);
-    if (!reduced_[b]) ReduceBlock(block, gradients(block), squares_);
+    if (!reduced_[b]) ReduceBlock(block, gradients(block));
     reduced_[b] = false;
   }
   at::Tensor squares = squares_.clone();

@@ -20,6 +20,7 @@
 
 #include "common/model/rank_memory.h"
 #include "worker/trainer/comm/communicator.h"
+#include "worker/trainer/model/final_gradients.h"
 #include "worker/trainer/model/parameter_registry.h"
 #include "worker/trainer/ops/device_ops.h"
 #include "worker/trainer/optim/adamw.h"
@@ -49,9 +50,11 @@ class ShardedOptimizer {
   OptimizerState& state() { return state_; }
   const OptimizerState& CurrentState();
 
-  // On a GPU: starts what ReduceGradients does for the blocks of decoder layer `layer`, whose
-  // gradients are final, beside what the current stream does next. Once a layer and step.
-  void ReduceLayer(int layer, const BlockGradients& gradients);
+  // For the decoder in a step's last micro-batch: does early what ReduceGradients would do later.
+  // On a GPU a layer's blocks are reduced beside what the current stream does next. The embedding's
+  // gradient has few rows that are not 0: all ranks' rows are gathered, and each rank sums those of
+  // its shard. `gradients` must live as long as the result.
+  FinalGradients ReduceWhenFinal(const BlockGradients& gradients);
   // Replaces this rank's shard of every block's gradient by the sum over the group. The rest is
   // left as it is and must not be used. Returns, on the device, the sum of squares of the elements
   // this rank owns (float64 [1]); NaN or infinite when one of them is, and on a GPU, which adds
@@ -78,7 +81,12 @@ class ShardedOptimizer {
     bool decays;
   };
 
-  void ReduceBlock(int block, const at::Tensor& gradient, const at::Tensor& squares);
+  void ReduceLayer(int layer, const BlockGradients& gradients);
+  void ReduceEmbedding(const ops::EmbeddingRows& rows, const BlockGradients& gradients,
+                       Arena& workspace);
+  void ReduceBlock(int block, const at::Tensor& gradient);
+  // Adds the squares of this rank's shard of a block to those of the step.
+  void AddSquares(int block, const at::Tensor& own);
   void UpdateOnCpu(const BlockGradients& gradients, double learning_rate, double gradient_scale);
   void UpdateOnDevice(const BlockGradients& gradients, double learning_rate,
                       const at::Tensor& non_finite);
@@ -101,7 +109,7 @@ class ShardedOptimizer {
   // On a GPU int32 [parameters], by the number of the update: what skipped ones found. Zeros
   // otherwise.
   std::array<at::Tensor, 2> non_finite_;
-  std::vector<bool> reduced_;  // [blocks], of the step; by ReduceLayer
+  std::vector<bool> reduced_;  // [blocks], of the step; early
 };
 
 // Factor that brings a gradient of norm `norm` to at most `max_norm`; 1 when max_norm is 0.

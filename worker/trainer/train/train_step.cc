@@ -3,7 +3,6 @@
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
-#include <functional>
 #include <utility>
 
 #include "worker/trainer/data/batch_builder.h"
@@ -71,10 +70,8 @@ PendingStep TrainStep::Enqueue(int64_t step, const Requests& requests, bool samp
   for (int64_t index = 0; index < accumulation; ++index) {
     const Batch batch =
         BuildBatch(data_, order_.MicroBatch(step - 1, index, communicators_.world->rank()));
-    // Gradients of the last micro-batch are reduced while its backward goes on.
-    std::function<void(int)> reduce;
-    if (!on_cpu() && index + 1 == accumulation)
-      reduce = [&](int layer) { optimizer_.ReduceLayer(layer, gradients); };
+    FinalGradients reduce;
+    if (index + 1 == accumulation) reduce = optimizer_.ReduceWhenFinal(gradients);
     const MicroBatchResult micro = decoder_.ForwardBackward(batch, scale, &phases, reduce);
     const auto tokens = static_cast<double>(micro.tokens);
     sum(kCrossEntropy).add_(micro.sums.narrow(0, 0, 1));

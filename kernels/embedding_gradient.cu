@@ -1,5 +1,6 @@
 #include <cub/device/device_radix_sort.cuh>
 
+#include "kernels/device/dependent_launch.cuh"
 #include "kernels/device/vec.cuh"
 #include "kernels/embedding_gradient.h"
 
@@ -38,10 +39,12 @@ size_t SortBytes(int64_t num_tokens, int32_t vocab) {
   return bytes;
 }
 
-constexpr int kWarps = 8;      // of a block, and sorted positions that it looks at
-constexpr int kUnroll = 4;     // vectors of a row that a lane has in flight
-constexpr int kShortRun = 8;   // tokens of one id that a warp sums alone
-constexpr int kRowsAhead = 8;  // rows of a longer run that a thread has in flight
+constexpr int kWarps = 8;   // of a block
+constexpr int kPiece = 16;  // sorted positions of which one warp sums the equal ids
+constexpr int kUnroll = 4;  // vectors of a row that a lane has in flight
+constexpr int kRows = 2;    // rows of which it has
+constexpr int kPartsAhead = 8;
+static_assert(kPiece + 2 <= 32);
 
 template <typename Out>
 __device__ __forceinline__ void LoadOrZero(const Out* out, bool load, float (&sum)[kVec]) {
@@ -53,113 +56,151 @@ __device__ __forceinline__ void LoadOrZero(const Out* out, bool load, float (&su
   }
 }
 
-__device__ __forceinline__ void AddRaw(const uint4& raw, float (&sum)[kVec]) {
-  float v[kVec];
-  Unpack8(raw, v);
-#pragma unroll
-  for (int j = 0; j < kVec; ++j) sum[j] += v[j];
-}
-
-// The row of one id.
-template <typename Out>
-struct Row {
-  const EmbeddingGradientParams& p;
-  Out* out;
-  int first_column, end_column;  // that are written
-
-  __device__ Row(const EmbeddingGradientParams& params, Out* table, int32_t id) : p(params) {
-    const int64_t begin = static_cast<int64_t>(id) * p.hidden;
-    out = table + begin;
-    first_column = static_cast<int>(max(p.first_element - begin, int64_t{0}));
-    end_column = static_cast<int>(min(p.end_element - begin, static_cast<int64_t>(p.hidden)));
-  }
-
-  __device__ uint4 Vector(int32_t token, int column) const {
-    return *reinterpret_cast<const uint4*>(p.grad_y_TD + static_cast<int64_t>(token) * p.hidden +
-                                           column);
-  }
-
-  // A warp's work: the tokens from sorted position `first` on, `count` of them.
-  __device__ void SumShort(int64_t first, int count) const {
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int32_t own = lane < count ? p.token_T[first + lane] : 0;
-    for (int start = first_column + lane * kVec; start - lane * kVec < end_column;
-         start += 32 * kVec * kUnroll) {
-      float sum[kUnroll][kVec];
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const int column = start + u * 32 * kVec;
-        if (column < end_column) LoadOrZero(out + column, p.add, sum[u]);
-      }
-      for (int i = 0; i < count; ++i) {
-        const int32_t token = __shfl_sync(~0u, own, i);
-        uint4 raw[kUnroll];
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-          const int column = start + u * 32 * kVec;
-          if (column < end_column) raw[u] = Vector(token, column);
-        }
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-          if (start + u * 32 * kVec < end_column) AddRaw(raw[u], sum[u]);
-        }
-      }
-#pragma unroll
-      for (int u = 0; u < kUnroll; ++u) {
-        const int column = start + u * 32 * kVec;
-        if (column < end_column) Store8(out + column, sum[u]);
-      }
-    }
-  }
-
-  // A block's work: the tokens from sorted position `first` on, to the last of the id.
-  __device__ void SumLong(int64_t first, int32_t id) const {
-    for (int column = first_column + static_cast<int>(threadIdx.x) * kVec; column < end_column;
-         column += kWarps * 32 * kVec) {
-      float sum[kVec];
-      LoadOrZero(out + column, p.add, sum);
-      for (int64_t i = first; i < p.num_tokens && p.sorted_id_T[i] == id; i += kRowsAhead) {
-        uint4 raw[kRowsAhead];
-        bool is_there[kRowsAhead];
-#pragma unroll
-        for (int r = 0; r < kRowsAhead; ++r) {
-          is_there[r] = i + r < p.num_tokens && p.sorted_id_T[i + r] == id;
-          if (is_there[r]) raw[r] = Vector(p.token_T[i + r], column);
-        }
-#pragma unroll
-        for (int r = 0; r < kRowsAhead; ++r) {
-          if (is_there[r]) AddRaw(raw[r], sum);
-        }
-      }
-      Store8(out + column, sum);
-    }
-  }
+// Columns of an id's row that are written.
+struct Columns {
+  int64_t row_begin;  // element of the table
+  int first, end;
+  __device__ Columns(const EmbeddingGradientParams& p, int32_t id)
+      : row_begin(static_cast<int64_t>(id) * p.hidden),
+        first(static_cast<int>(max(p.first_element - row_begin, int64_t{0}))),
+        end(static_cast<int>(min(p.end_element - row_begin, static_cast<int64_t>(p.hidden)))) {}
 };
 
-// A warp looks at one sorted position and works when a run of equal ids begins there.
+__device__ __forceinline__ bool IsWritten(const EmbeddingGradientParams& p, int32_t id) {
+  const int64_t begin = static_cast<int64_t>(id) * p.hidden;
+  return id >= 0 && id != p.skipped_id && begin < p.end_element &&
+         begin + p.hidden > p.first_element;
+}
+
+// out (+)= the rows of `count` tokens, of which lane 1 + i has the i-th. By a warp.
+template <typename Out>
+__device__ __forceinline__ void SumRows(const EmbeddingGradientParams& p, const Columns& columns,
+                                        int32_t token, int count, bool add, Out* out) {
+  constexpr int kStep = 32 * kVec;
+  const int lane_column = static_cast<int>(threadIdx.x) % 32 * kVec;
+  for (int start = columns.first; start < columns.end; start += kStep * kUnroll) {
+    float sum[kUnroll][kVec];
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int column = start + lane_column + u * kStep;
+      if (column < columns.end) LoadOrZero(out + column, add, sum[u]);
+    }
+    for (int i = 0; i < count; i += kRows) {
+      uint4 raw[kRows][kUnroll];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t t = __shfl_sync(~0u, token, min(1 + i + r, 31));
+        const nv_bfloat16* row = p.grad_y_TD + t * p.hidden;
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+          const int column = start + lane_column + u * kStep;
+          if (i + r < count && column < columns.end) {
+            raw[r][u] = __ldcs(reinterpret_cast<const uint4*>(row + column));
+          }
+        }
+      }
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+        for (int u = 0; u < kUnroll; ++u) {
+          if (i + r >= count || start + lane_column + u * kStep >= columns.end) continue;
+          float v[kVec];
+          Unpack8(raw[r][u], v);
+#pragma unroll
+          for (int j = 0; j < kVec; ++j) sum[u][j] += v[j];
+        }
+      }
+    }
+#pragma unroll
+    for (int u = 0; u < kUnroll; ++u) {
+      const int column = start + lane_column + u * kStep;
+      if (column < columns.end) Store8(out + column, sum[u]);
+    }
+  }
+}
+
+// Sorted positions are cut into pieces. A warp looks at one position, and works when a run of equal
+// ids begins there or goes on from the piece before: it sums what of the run lies in the piece. A
+// run within a piece is done then; of others the parts are kept: slot 0 of a piece for the run that
+// comes into it, slot 1 for the one that leaves it.
 template <typename Out>
 __global__ void __launch_bounds__(kWarps * 32)
-    SumRunsKernel(const __grid_constant__ EmbeddingGradientParams p, Out* table) {
-  __shared__ int32_t long_run[kWarps];  // id of one that begins at a warp's position, or -1
-  const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
-  const int64_t block_first = static_cast<int64_t>(blockIdx.x) * kWarps, first = block_first + warp;
-  // Ids at first - 1, first, ... by lane.
+    SumPiecesKernel(const __grid_constant__ EmbeddingGradientParams p, Out* table, float* parts) {
+  WaitForPrevious();
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int64_t piece = first / kPiece, piece_end = (piece + 1) * kPiece;
+  // By lane the positions first - 1, first, ... to one beyond the piece.
   const int64_t at = first - 1 + lane;
-  const int32_t seen =
-      lane < kShortRun + 2 && at >= 0 && at < p.num_tokens ? p.sorted_id_T[at] : -1;
+  const bool is_seen = at >= 0 && at < p.num_tokens && at <= piece_end;
+  const int32_t seen = is_seen ? p.sorted_id_T[at] : -1;
+  const int32_t token = is_seen ? p.token_T[at] : 0;
   const int32_t id = __shfl_sync(~0u, seen, 1);
-  const uint32_t equal = __ballot_sync(~0u, seen == id);
-  const int64_t row_begin = static_cast<int64_t>(id) * p.hidden;
-  const bool begins = id >= 0 && (equal & 1u) == 0 && id != p.skipped_id &&
-                      row_begin < p.end_element && row_begin + p.hidden > p.first_element;
-  const int count = __popc(equal);  // neighbours: the ids are sorted
-  const bool is_long = begins && count > kShortRun;
-  if (lane == 0) long_run[warp] = is_long ? id : -1;
-  if (begins && !is_long) Row<Out>(p, table, id).SumShort(first, count);
-  __syncthreads();
-  for (int w = 0; w < kWarps; ++w) {
-    if (long_run[w] >= 0) Row<Out>(p, table, long_run[w]).SumLong(block_first + w, long_run[w]);
+  const bool begins = __shfl_sync(~0u, seen, 0) != id;
+  const int count = __popc(__ballot_sync(~0u, seen == id && at >= first && at < piece_end));
+  const bool leaves = __ballot_sync(~0u, seen == id && at == piece_end) != 0;
+  if (!IsWritten(p, id) || (!begins && first % kPiece != 0)) return;
+  const Columns columns(p, id);
+  if (begins && !leaves) {
+    SumRows(p, columns, token, count, p.add, table + columns.row_begin);
+  } else {
+    SumRows(p, columns, token, count, false, parts + (2 * piece + (begins ? 1 : 0)) * p.hidden);
   }
+}
+
+// A block adds, in order, the parts of the run that begins in its piece and leaves it.
+template <typename Out>
+__global__ void __launch_bounds__(kWarps * 32)
+    AddPartsKernel(const __grid_constant__ EmbeddingGradientParams p, Out* table,
+                   const float* parts) {
+  WaitForPrevious();
+  const int64_t piece = blockIdx.x, begin = piece * kPiece, end = begin + kPiece;
+  if (end >= p.num_tokens) return;
+  const int32_t id = p.sorted_id_T[end];
+  if (p.sorted_id_T[end - 1] != id || (begin > 0 && p.sorted_id_T[begin - 1] == id)) return;
+  if (!IsWritten(p, id)) return;
+  const Columns columns(p, id);
+  const auto goes_on = [&](int64_t to) {
+    return to * kPiece < p.num_tokens && p.sorted_id_T[to * kPiece] == id;
+  };
+  for (int column = columns.first + static_cast<int>(threadIdx.x) * kVec; column < columns.end;
+       column += kWarps * 32 * kVec) {
+    float sum[kVec];
+    LoadOrZero(table + columns.row_begin + column, p.add, sum);
+    const float* part = parts + column;
+    float v[kVec];
+    Load8(part + (2 * piece + 1) * p.hidden, v);
+#pragma unroll
+    for (int j = 0; j < kVec; ++j) sum[j] += v[j];
+    for (int64_t next = piece + 1; goes_on(next); next += kPartsAhead) {
+      float ahead[kPartsAhead][kVec];
+#pragma unroll
+      for (int i = 0; i < kPartsAhead; ++i) {
+        const bool is_there = goes_on(next + i);
+        LoadOrZero(part + 2 * (next + i) * p.hidden, is_there, ahead[i]);
+      }
+#pragma unroll
+      for (int i = 0; i < kPartsAhead; ++i) {
+#pragma unroll
+        for (int j = 0; j < kVec; ++j) sum[j] += ahead[i][j];
+      }
+    }
+    Store8(table + columns.row_begin + column, sum);
+  }
+}
+
+int64_t Pieces(int64_t num_tokens) { return (num_tokens + kPiece - 1) / kPiece; }
+
+template <typename Out>
+cudaError_t Launch(const EmbeddingGradientParams& p, Out* table, void* workspace,
+                   cudaStream_t stream) {
+  float* parts = static_cast<float*>(workspace);
+  const auto blocks = static_cast<unsigned>((p.num_tokens + kWarps - 1) / kWarps);
+  const cudaError_t error =
+      LaunchBehind(SumPiecesKernel<Out>, blocks, kWarps * 32, 0, stream, p, table, parts);
+  if (error != cudaSuccess) return error;
+  return LaunchBehind(AddPartsKernel<Out>, static_cast<unsigned>(Pieces(p.num_tokens)), kWarps * 32,
+                      0, stream, p, table, parts);
 }
 
 }  // namespace
@@ -181,20 +222,20 @@ cudaError_t SortTokens(const SortTokensParams& p, void* workspace, cudaStream_t 
                                          KeyBits(p.vocab), stream);
 }
 
-cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, cudaStream_t stream) {
+int64_t EmbeddingGradientWorkspaceBytes(int64_t num_tokens, int32_t hidden) {
+  return 2 * Pieces(num_tokens) * hidden * static_cast<int64_t>(sizeof(float));
+}
+
+cudaError_t EmbeddingGradient(const EmbeddingGradientParams& p, void* workspace,
+                              cudaStream_t stream) {
   if (p.num_tokens < 0 || p.num_tokens > INT32_MAX || p.hidden <= 0 || p.hidden % kVec != 0 ||
       p.first_element < 0 || p.first_element % kVec != 0 || p.end_element % kVec != 0 ||
       (p.grad_table_VD != nullptr) == (p.grad_table_float32_VD != nullptr)) {
     return cudaErrorInvalidValue;
   }
   if (p.num_tokens == 0) return cudaSuccess;
-  const auto blocks = static_cast<unsigned>((p.num_tokens + kWarps - 1) / kWarps);
-  if (p.grad_table_VD != nullptr) {
-    SumRunsKernel<<<blocks, kWarps * 32, 0, stream>>>(p, p.grad_table_VD);
-  } else {
-    SumRunsKernel<<<blocks, kWarps * 32, 0, stream>>>(p, p.grad_table_float32_VD);
-  }
-  return cudaGetLastError();
+  return p.grad_table_VD != nullptr ? Launch(p, p.grad_table_VD, workspace, stream)
+                                    : Launch(p, p.grad_table_float32_VD, workspace, stream);
 }
 
 }  // namespace switchyard::kernels

@@ -22,8 +22,8 @@ int64_t SortTokensWorkspaceBytes(int64_t num_tokens, int32_t vocab);
 // A radix sort: a few small kernels, bound by latency.
 cudaError_t SortTokens(const SortTokensParams& params, void* workspace, cudaStream_t stream);
 
-// grad_table[v] = (add ? grad_table[v] : 0) + sum, in token order and float32, of grad_y[t] over
-// tokens t with id[t] == v, for ids that occur; other rows stay as they are.
+// grad_table[v] = (add ? grad_table[v] : 0) + sum in float32 of grad_y[t] over tokens t with
+// id[t] == v, for ids that occur; other rows stay as they are.
 struct EmbeddingGradientParams {
   const int32_t* sorted_id_T;    // of SortTokens
   const int32_t* token_T;        // of SortTokens
@@ -38,8 +38,10 @@ struct EmbeddingGradientParams {
   bool add;
 };
 
+int64_t EmbeddingGradientWorkspaceBytes(int64_t num_tokens, int32_t hidden);
 // Reads 2 * T * D bytes and writes each row of ids that occur; reads it, too, with `add`.
-// Deterministic. An id of many tokens is one block's work.
-cudaError_t EmbeddingGradient(const EmbeddingGradientParams& params, cudaStream_t stream);
+// Deterministic: in token order, sums of up to 16 tokens first where an id has many.
+cudaError_t EmbeddingGradient(const EmbeddingGradientParams& params, void* workspace,
+                              cudaStream_t stream);
 
 }  // namespace switchyard::kernels

@@ -158,10 +158,13 @@ Bytes Head(const Sizes& s, bool sum_in_float) {
   return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
 }
 
-// The order in which rows of the embedding's gradient are summed, and those of other ranks.
+// The order in which rows of the embedding's gradient are summed, parts of long sums (of 16 rows in
+// kernels/embedding_gradient.h), and the rows of other ranks.
 Bytes EmbeddingBackward(const Sizes& s, int64_t ranks) {
   const Bytes order = Tensor({ranks, s.T}, kInt);
-  return order + order + If(s.cuda, Tensor({ranks, s.T}, kSortScratch)) +
+  const Bytes scratch =
+      Tensor({ranks, s.T}, kSortScratch) + Tensor({2, ranks * s.T / 16 + 1, s.D}, kFloat);
+  return order + order + If(s.cuda, scratch) +
          If(ranks > 1, Tensor({ranks, s.T, s.D}, s.element) + Tensor({ranks, s.T}, kInt64));
 }
 

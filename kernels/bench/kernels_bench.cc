@@ -346,12 +346,13 @@ void EmbeddingGradient(benchmark::State& state) {
                             workspace.get(), nullptr));
   auto grad = Normal(tokens * kHidden),
        table = Zeros<nv_bfloat16>(static_cast<int64_t>(kVocab) * kHidden);
+  auto parts = Zeros<char>(EmbeddingGradientWorkspaceBytes(tokens, kHidden));
   EmbeddingGradientParams p{};
   p.sorted_id_T = sorted_id.get(), p.token_T = token.get(), p.grad_y_TD = grad.get();
   p.grad_table_VD = table.get(), p.end_element = static_cast<int64_t>(kVocab) * kHidden;
   p.skipped_id = -1, p.num_tokens = tokens, p.hidden = kHidden;
   Run(state, 2.0 * (static_cast<double>(tokens) + distinct) * kHidden,
-      [&] { return kernels::EmbeddingGradient(p, nullptr); });
+      [&] { return kernels::EmbeddingGradient(p, parts.get(), nullptr); });
 }
 
 void SumOfSquares(benchmark::State& state) {

@@ -280,7 +280,9 @@ class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
     p.first_element = part.first_element, p.end_element = part.end_element;
     p.skipped_id = rows.skipped_id, p.num_tokens = rows.grad_TD.size(0);
     p.hidden = static_cast<int32_t>(rows.grad_TD.size(1)), p.add = part.add;
-    Check(kernels::EmbeddingGradient(p, Stream()), "EmbeddingGradient");
+    const ArenaScope scope(*workspace_);
+    void* scratch = Scratch(kernels::EmbeddingGradientWorkspaceBytes(p.num_tokens, p.hidden));
+    Check(kernels::EmbeddingGradient(p, scratch, Stream()), "EmbeddingGradient");
   }
 
   void SumOfSquares(const at::Tensor& flat, const at::Tensor& sum) override {

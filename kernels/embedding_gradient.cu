@@ -39,11 +39,10 @@ size_t SortBytes(int64_t num_tokens, int32_t vocab) {
   return bytes;
 }
 
-constexpr int kWarps = 8;   // of a block
-constexpr int kPiece = 16;  // sorted positions of which one warp sums the equal ids
-constexpr int kUnroll = 4;  // vectors of a row that a lane has in flight
-constexpr int kRows = 2;    // rows of which it has
-constexpr int kPartsAhead = 8;
+constexpr int kWarps = 8;        // of a block
+constexpr int kPiece = 16;       // sorted positions of which one warp sums the equal ids
+constexpr int kUnroll = 4;       // vectors of a row that a lane has in flight
+constexpr int kPartsAhead = 12;  // parts of a long sum that a thread has in flight
 static_assert(kPiece + 2 <= 32);
 
 template <typename Out>
@@ -85,30 +84,22 @@ __device__ __forceinline__ void SumRows(const EmbeddingGradientParams& p, const 
       const int column = start + lane_column + u * kStep;
       if (column < columns.end) LoadOrZero(out + column, add, sum[u]);
     }
-    for (int i = 0; i < count; i += kRows) {
-      uint4 raw[kRows][kUnroll];
+    for (int i = 0; i < count; ++i) {
+      const int64_t t = __shfl_sync(~0u, token, 1 + i);
+      const nv_bfloat16* row = p.grad_y_TD + t * p.hidden;
+      uint4 raw[kUnroll];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
-        const int64_t t = __shfl_sync(~0u, token, min(1 + i + r, 31));
-        const nv_bfloat16* row = p.grad_y_TD + t * p.hidden;
-#pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-          const int column = start + lane_column + u * kStep;
-          if (i + r < count && column < columns.end) {
-            raw[r][u] = __ldcs(reinterpret_cast<const uint4*>(row + column));
-          }
-        }
+      for (int u = 0; u < kUnroll; ++u) {
+        const int column = start + lane_column + u * kStep;
+        if (column < columns.end) raw[u] = *reinterpret_cast<const uint4*>(row + column);
       }
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) {
+      for (int u = 0; u < kUnroll; ++u) {
+        if (start + lane_column + u * kStep >= columns.end) continue;
+        float v[kVec];
+        Unpack8(raw[u], v);
 #pragma unroll
-        for (int u = 0; u < kUnroll; ++u) {
-          if (i + r >= count || start + lane_column + u * kStep >= columns.end) continue;
-          float v[kVec];
-          Unpack8(raw[r][u], v);
-#pragma unroll
-          for (int j = 0; j < kVec; ++j) sum[u][j] += v[j];
-        }
+        for (int j = 0; j < kVec; ++j) sum[u][j] += v[j];
       }
     }
 #pragma unroll
@@ -154,35 +145,36 @@ __global__ void __launch_bounds__(kWarps * 32)
     AddPartsKernel(const __grid_constant__ EmbeddingGradientParams p, Out* table,
                    const float* parts) {
   WaitForPrevious();
+  const int thread = static_cast<int>(threadIdx.x);
   const int64_t piece = blockIdx.x, begin = piece * kPiece, end = begin + kPiece;
   if (end >= p.num_tokens) return;
-  const int32_t id = p.sorted_id_T[end];
-  if (p.sorted_id_T[end - 1] != id || (begin > 0 && p.sorted_id_T[begin - 1] == id)) return;
-  if (!IsWritten(p, id)) return;
+  const int32_t id = p.sorted_id_T[end], last = p.sorted_id_T[end - 1];
+  const int32_t before = p.sorted_id_T[max(begin - 1, int64_t{0})];
+  if (last != id || (before == id && begin > 0) || !IsWritten(p, id)) return;
+  int more = 0;  // pieces that the run comes into
+  for (int found = kWarps * 32; found == kWarps * 32; more += found) {
+    const int64_t at = (piece + 1 + more + thread) * kPiece;
+    found = __syncthreads_count(at < p.num_tokens && p.sorted_id_T[at] == id);
+  }
   const Columns columns(p, id);
-  const auto goes_on = [&](int64_t to) {
-    return to * kPiece < p.num_tokens && p.sorted_id_T[to * kPiece] == id;
-  };
-  for (int column = columns.first + static_cast<int>(threadIdx.x) * kVec; column < columns.end;
+  for (int column = columns.first + thread * kVec; column < columns.end;
        column += kWarps * 32 * kVec) {
-    float sum[kVec];
+    const float* part = parts + 2 * piece * p.hidden + column;
+    float sum[kVec], v[kPartsAhead][kVec];
     LoadOrZero(table + columns.row_begin + column, p.add, sum);
-    const float* part = parts + column;
-    float v[kVec];
-    Load8(part + (2 * piece + 1) * p.hidden, v);
+    Load8(part + p.hidden, v[0]);
 #pragma unroll
-    for (int j = 0; j < kVec; ++j) sum[j] += v[j];
-    for (int64_t next = piece + 1; goes_on(next); next += kPartsAhead) {
-      float ahead[kPartsAhead][kVec];
+    for (int j = 0; j < kVec; ++j) sum[j] += v[0][j];
+    for (int i = 1; i <= more; i += kPartsAhead) {
 #pragma unroll
-      for (int i = 0; i < kPartsAhead; ++i) {
-        const bool is_there = goes_on(next + i);
-        LoadOrZero(part + 2 * (next + i) * p.hidden, is_there, ahead[i]);
+      for (int r = 0; r < kPartsAhead; ++r) {
+        Load8(part + 2 * static_cast<int64_t>(min(i + r, more)) * p.hidden, v[r]);
       }
 #pragma unroll
-      for (int i = 0; i < kPartsAhead; ++i) {
+      for (int r = 0; r < kPartsAhead; ++r) {
+        const bool is_there = i + r <= more;
 #pragma unroll
-        for (int j = 0; j < kVec; ++j) sum[j] += ahead[i][j];
+        for (int j = 0; j < kVec; ++j) sum[j] += is_there ? v[r][j] : 0.0f;
       }
     }
     Store8(table + columns.row_begin + column, sum);

@@ -241,8 +241,8 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
   if (s.cuda && in.deterministic) {
     const DocumentClass planned =
         ClassOfDocuments(2 * in.micro_batch_sequences, in.sequence_length, in.sequence_length);
-    out.deterministic_scratch =
-        (Bytes{DeterministicScratchBytes(planned, m.num_heads)} + AttentionScratch(s)).value;
+    out.deterministic_scratch = DeterministicAttentionBytes(
+        DeterministicScratchBytes(planned, m.num_heads), Tensor({s.T, s.H, s.C}, 1).value);
   }
   if (in.expert_parallel > 1) {
     const Bytes bound = Tensor({in.expert_parallel, s.T, s.D}, 2 * s.element) +
@@ -256,6 +256,11 @@ RankMemory Compute(const RankMemoryInput& in, ActivationMemory activations) {
 }
 
 }  // namespace
+
+int64_t DeterministicAttentionBytes(int64_t documents_bytes, int64_t elements) {
+  const Bytes wanted = Bytes{documents_bytes} + Tensor({elements}, kDeterministicAttentionScratch);
+  return wanted.value > Tensor({elements}, kAttentionScratch).value ? wanted.value : 0;
+}
 
 bool GathersEmbeddingRows(const RankMemoryInput& in) {
   const __int128 rows =

@@ -80,6 +80,9 @@ bool GathersEmbeddingRows(const RankMemoryInput& input);
 inline constexpr int64_t kAttentionScratch = 14;
 // The deterministic backward's, beside DeterministicScratchBytes (packed_attention.h); measured: 8.
 inline constexpr int64_t kDeterministicAttentionScratch = 9;
+// Bytes that the deterministic backward wants of its own, with `documents_bytes` for the documents
+// and `elements` of attention output: 0 where it finds room in the workspace.
+int64_t DeterministicAttentionBytes(int64_t documents_bytes, int64_t elements);
 
 inline constexpr int64_t kTooManyBytes = int64_t{1} << 60;
 

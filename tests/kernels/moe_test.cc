@@ -124,13 +124,14 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(RouterShape{4096, 128, 8, true, true}, RouterShape{1, 32, 1, false, false},
                     RouterShape{333, 64, 4, false, true}, RouterShape{77, 16, 4, true, true},
                     RouterShape{500, 160, 6, false, true}, RouterShape{50, 512, 22, true, false},
-                    RouterShape{1000, 256, 8, true, true}));
+                    RouterShape{1000, 256, 8, true, true}, RouterShape{40, 512, 32, true, true}));
 
 TEST(RoutingTest, RowsAreSortedByExpertThenTokenForAnyShareOfTheExperts) {
   SWITCHYARD_REQUIRE_GPU();
   for (const auto& [tokens, experts, first, local, top_k] :
        {std::tuple{1000, 128, 0, 128, 8}, std::tuple{517, 128, 64, 64, 8},
-        std::tuple{64, 16, 4, 4, 4}, std::tuple{1, 8, 0, 8, 2}, std::tuple{300, 8, 0, 4, 4}}) {
+        std::tuple{64, 16, 4, 4, 4}, std::tuple{1, 8, 0, 8, 2}, std::tuple{300, 8, 0, 4, 4},
+        std::tuple{222, 512, 0, 512, 22}, std::tuple{90, 512, 128, 256, 32}}) {
     const size_t choices = static_cast<size_t>(tokens) * top_k;
     Buffer<int32_t> expert(choices), offset(local + 1), row(choices);
     Buffer<float> weight(choices), row_weight(choices);

@@ -176,9 +176,14 @@ TEST(RankMemoryTest, DeterministicAttentionOnAGpuHasScratchOfItsOwn) {
   // 8 documents of 256 tokens, 8 heads; and what attention wants of 1,024 tokens anyhow.
   const int64_t width = 8 * Small().model.head_dim;
   EXPECT_EQ(gpu(true).deterministic_scratch,
-            2 * 8 * 8 * 256 * 256 + 1024 * width * kAttentionScratch);
+            2 * 8 * 8 * 256 * 256 + 1024 * width * kDeterministicAttentionScratch);
   EXPECT_EQ(gpu(true).Total() - gpu(false).Total(), gpu(true).deterministic_scratch);
   EXPECT_EQ(With([](auto& in) { in.deterministic = true; }).deterministic_scratch, 0);
+  // Short documents find room where attention's scratch is anyhow.
+  constexpr int64_t kElements = 4096, kRoom = kAttentionScratch - kDeterministicAttentionScratch;
+  EXPECT_EQ(DeterministicAttentionBytes(kRoom * kElements, kElements), 0);
+  EXPECT_EQ(DeterministicAttentionBytes(kRoom * kElements + 64, kElements),
+            kAttentionScratch * kElements + 64);
 }
 
 TEST(PackedAttentionTest, ClassesArePowersOfTwoUpToTheSequence) {

@@ -258,8 +258,8 @@ void TrainingRun::ReserveAttentionScratch() {
       LargestAttentionScratch(*train_data_, *order_, t.total_steps, rank_, shape_.num_heads);
   const int64_t elements =
       t.micro_batch_sequences * config_.sequence_length * shape_.num_heads * shape_.head_dim;
-  const int64_t wanted = largest.bytes + kDeterministicAttentionScratch * elements;
-  if (wanted <= kAttentionScratch * elements) return;  // it finds room in the arena
+  const int64_t wanted = DeterministicAttentionBytes(largest.bytes, elements);
+  if (wanted == 0) return;
   try {
     ops::Device().ReserveAttentionScratch(wanted);
   } catch (const c10::OutOfMemoryError&) {

@@ -12,12 +12,15 @@
 #include <optional>
 #include <random>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "absl/strings/str_format.h"
 #include "common/durable_file.h"
 #include "common/log.h"
 #include "common/model/model_shape.h"
+#include "common/model/packed_attention.h"
+#include "common/model/rank_memory.h"
 #include "worker/trainer/bench/bench_step.h"
 #include "worker/trainer/bench/calibrate.h"
 #include "worker/trainer/bench/checkpoint_bench.h"
@@ -172,6 +175,22 @@ int64_t MeanDocumentLength(const Batch& batch) {
   return std::llround(squares / offset[documents]);
 }
 
+// With the scratch that the deterministic attention of these documents wants.
+int64_t PlannedBytes(const BenchOptions& options, const Batch& batch, const Decoder& decoder) {
+  const RankMemory& memory = decoder.memory();
+  const ModelShape& shape = decoder.options().shape;
+  int64_t bytes = memory.Total() - (options.optimizer == "none" ? memory.optimizer : 0);
+  if (!options.deterministic) return bytes;
+  const std::span<const int32_t> offsets(batch.document_offset.const_data_ptr<int32_t>(),
+                                         static_cast<size_t>(batch.document_offset.numel()));
+  const DocumentClass documents = options.documents > 1
+                                      ? ClassOfDocuments(offsets, options.sequence_length)
+                                      : DocumentClass{options.micro_batch, options.sequence_length};
+  return bytes +
+         DeterministicAttentionBytes(DeterministicScratchBytes(documents, shape.num_heads),
+                                     batch.input_id_T.numel() * shape.num_heads * shape.head_dim);
+}
+
 void Print(const BenchOptions& options, const ModelShape& shape, const Batch& batch,
            const StepTimes& times, int threads, const Decoder& decoder, const DeviceMemory& before,
            const DeviceMemory& after) {
@@ -210,9 +229,7 @@ void Print(const BenchOptions& options, const ModelShape& shape, const Batch& ba
   std::printf("memory       peak %.2f GiB of the allocator, %.2f of the GPU, plan %.2f\n",
               static_cast<double>(after.peak_bytes) / kGiB,
               static_cast<double>(after.used_bytes) / kGiB,
-              static_cast<double>(decoder.memory().Total() -
-                                  (options.optimizer == "none" ? decoder.memory().optimizer : 0)) /
-                  kGiB);
+              static_cast<double>(PlannedBytes(options, batch, decoder)) / kGiB);
   // Two buffers bring micro-batches to the GPU: with several in a step the host may wait for one.
   std::printf("in a step    %d allocations of the driver, %d bytes more than before, %s\n",
               static_cast<int>(after.allocations - before.allocations),

@@ -33,7 +33,6 @@ RankMemory PlanMemory(const DecoderOptions& o) {
   input.gradient_accumulation = o.gradient_accumulation;
   input.precision = o.precision;
   input.optimizer = o.optimizer;
-  input.deterministic = o.deterministic;
   input.activations = o.activations;
   input.device = o.device.is_cpu() ? DeviceKind::kCpu : DeviceKind::kCuda;
   return ComputeRankMemory(input);

@@ -33,9 +33,7 @@ struct DecoderOptions {
   MeshCommunicators* communicators = nullptr;  // borrowed
   TokenDispatcher* dispatcher = nullptr;  // borrowed; may be null for a model without MoE layers
   Precision precision = Precision::kFloat32;
-  // These two for the plan of memory() alone.
-  OptimizerProfile optimizer = OptimizerProfile::kExact;
-  bool deterministic = false;
+  OptimizerProfile optimizer = OptimizerProfile::kExact;  // for the plan of memory()
   at::Device device = at::kCPU;     // a GPU needs bfloat16 and installed ops::DeviceOps
   int64_t max_sequences = 1;        // B of the largest micro-batch
   int64_t max_sequence_length = 1;  // S; on CPU only B * S limits a batch

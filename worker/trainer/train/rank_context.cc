@@ -88,7 +88,6 @@ std::unique_ptr<RankContext> ConnectRank(const RankOptions& options) {
                                       .dispatcher = context->dispatcher.get(),
                                       .precision = options.precision,
                                       .optimizer = options.optimizer,
-                                      .deterministic = options.deterministic,
                                       .device = device,
                                       .max_sequences = options.micro_batch_sequences,
                                       .max_sequence_length = options.sequence_length,

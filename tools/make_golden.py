@@ -36,6 +36,7 @@ CASES = {
     "padded": (dict(pad_token_id=0), "padded", 0),
     "one_expert_a_token": (dict(num_experts=4, num_experts_per_tok=1, norm_topk_prob=False), "plain", 0),
     "attention_bias": (dict(attention_bias=True, num_experts=4, moe_intermediate_size=8), "plain", 3),
+    "large_vocabulary": (dict(vocab_size=160, num_hidden_layers=1), "plain", 3),
 }
 
 

@@ -159,7 +159,10 @@ INSTANTIATE_TEST_SUITE_P(
                     MeshCase{"packed_documents", {2, 2}, 0}, MeshCase{"dense_layers", {4, 4}, 0},
                     MeshCase{"all_dense", {2, 1}, 0}, MeshCase{"unnormalized_weights", {4, 2}, 0},
                     MeshCase{"one_expert_a_token", {4, 4}, 0},
-                    MeshCase{"attention_bias", {4, 2}, 3}),
+                    MeshCase{"attention_bias", {4, 2}, 3},
+                    // Large enough for ranks to gather the rows of the embedding's gradient.
+                    MeshCase{"large_vocabulary", {2, 2}, 3},
+                    MeshCase{"large_vocabulary", {4, 2}, 3}),
     NameOf);
 
 }  // namespace

@@ -127,7 +127,10 @@ void RunCheck(const CheckOptions& options) {
   NamedTensors out;
   for (int64_t step = 0; step < std::max<int64_t>(1, options.steps); ++step) {
     decoder.ZeroGradients();
-    const MicroBatchResult result = decoder.ForwardBackward(batch, scale);
+    // The first step's gradients are each rank's own; the others are reduced as in a run.
+    const FinalGradients reduce =
+        step > 0 ? optimizer.ReduceWhenFinal(gradients) : FinalGradients();
+    const MicroBatchResult result = decoder.ForwardBackward(batch, scale, nullptr, reduce);
     if (step == 0) {
       at::Tensor cross_entropy = result.sums.narrow(0, 0, 1).clone();
       communicators.world->AllReduce(cross_entropy);

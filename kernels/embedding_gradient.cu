@@ -39,10 +39,10 @@ size_t SortBytes(int64_t num_tokens, int32_t vocab) {
   return bytes;
 }
 
-constexpr int kWarps = 8;        // of a block
-constexpr int kPiece = 16;       // sorted positions of which one warp sums the equal ids
-constexpr int kUnroll = 4;       // vectors of a row that a lane has in flight
-constexpr int kPartsAhead = 12;  // parts of a long sum that a thread has in flight
+constexpr int kWarps = 8;                // of a block
+constexpr int kPiece = kEmbeddingPiece;  // sorted positions of which one warp sums the equal ids
+constexpr int kUnroll = 4;               // vectors of a row that a lane has in flight
+constexpr int kPartsAhead = 12;          // parts of a long sum that a thread has in flight
 static_assert(kPiece + 2 <= 32);
 
 template <typename Out>

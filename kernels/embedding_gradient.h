@@ -38,9 +38,12 @@ struct EmbeddingGradientParams {
   bool add;
 };
 
+// Sorted tokens are cut into pieces of so many; a sum over several is added up from its parts.
+inline constexpr int kEmbeddingPiece = 16;
+
 int64_t EmbeddingGradientWorkspaceBytes(int64_t num_tokens, int32_t hidden);
 // Reads 2 * T * D bytes and writes each row of ids that occur; reads it, too, with `add`.
-// Deterministic: in token order, sums of up to 16 tokens first where an id has many.
+// Deterministic: sums are in token order, of parts where an id's tokens lie in several pieces.
 cudaError_t EmbeddingGradient(const EmbeddingGradientParams& params, void* workspace,
                               cudaStream_t stream);
 

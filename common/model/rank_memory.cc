@@ -13,7 +13,7 @@ constexpr int64_t kAlignment = 64;  // of every tensor in an arena
 constexpr int64_t kFloat = 4;
 constexpr int64_t kInt = 4;
 constexpr int64_t kInt64 = 8;
-constexpr int64_t kSortScratch = 64;  // a token; kernels/embedding_gradient.h needs half of it
+constexpr int64_t kSortScratch = 64;  // a token's id and place, by CUB: two of each, rounded up
 
 // Bytes whose sums and products stop at kTooManyBytes.
 struct Bytes {
@@ -77,7 +77,7 @@ Sizes MakeSizes(const RankMemoryInput& in, ActivationMemory activations) {
   return s;
 }
 
-// Scratch of the other kernels: partial sums by block.
+// Scratch of the other kernels: partial sums by block, and routing's counts by run of tokens.
 Bytes KernelScratch(const Sizes& s) { return {(int64_t{24} << 20) + 64 * s.T}; }
 
 Bytes If(bool condition, Bytes bytes) { return condition ? bytes : Bytes{}; }
@@ -158,12 +158,12 @@ Bytes Head(const Sizes& s, bool sum_in_float) {
   return rows + rows + rows + (sum_in_float ? Tensor({s.V, s.D}, kFloat) : Bytes{});
 }
 
-// The order in which rows of the embedding's gradient are summed, parts of long sums (of 16 rows in
-// kernels/embedding_gradient.h), and the rows of other ranks.
+// The order in which rows of the embedding's gradient are summed, parts of sums, and the rows of
+// other ranks.
 Bytes EmbeddingBackward(const Sizes& s, int64_t ranks) {
   const Bytes order = Tensor({ranks, s.T}, kInt);
-  const Bytes scratch =
-      Tensor({ranks, s.T}, kSortScratch) + Tensor({2, ranks * s.T / 16 + 1, s.D}, kFloat);
+  const Bytes scratch = Tensor({ranks, s.T}, kSortScratch) +
+                        Tensor({2, ranks * s.T / kEmbeddingPiece + 1, s.D}, kFloat);
   return order + order + If(s.cuda, scratch) +
          If(ranks > 1, Tensor({ranks, s.T, s.D}, s.element) + Tensor({ranks, s.T}, kInt64));
 }

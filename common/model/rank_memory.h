@@ -72,8 +72,12 @@ struct RankMemory {
 
 // Of RankMemory. Without accumulation, and with a head of its own, the gradient of the embedding
 // has at most W * T rows that are not 0: gathering them moves (W - 1) * T rows to each rank, a
-// reduce-scatter (W - 1) / W * V. Chosen where it at least halves them.
+// reduce-scatter (W - 1) / W * V. Chosen where that at least halves the rows moved.
 bool GathersEmbeddingRows(const RankMemoryInput& input);
+
+// Tokens whose rows of the embedding's gradient are summed as one part where an id has many
+// (kernels/embedding_gradient.h); parts need room.
+inline constexpr int64_t kEmbeddingPiece = 16;
 
 // Planned scratch of attention's backward on a GPU, bytes an element of the attention output.
 // Measured for cuDNN 9.19: 8 for whole sequences, 13 for packed documents.

@@ -219,6 +219,7 @@ struct EmbeddingCase {
   int tokens, vocab, hidden;
   bool float32, add;
   int64_t first_element, end_element;
+  bool one_id = false;  // the last of the vocabulary, for all tokens
 };
 
 class EmbeddingGradientTest : public testing::TestWithParam<EmbeddingCase> {};
@@ -239,6 +240,7 @@ TEST_P(EmbeddingGradientTest, SumsEachTokensRowOnceWhateverRepeats) {
   for (int t = 0; t < c.tokens; ++t) {
     if (t % 17 == 0) ++next;
     id[t] = t % 4 == 1 ? 17 : (t % 17 < next % 17 ? next : t * 31) % c.vocab;
+    if (c.one_id) id[t] = c.vocab - 1;
   }
   id.Upload();
   Buffer<char> workspace(SortTokensWorkspaceBytes(c.tokens, c.vocab));
@@ -262,7 +264,7 @@ TEST_P(EmbeddingGradientTest, SumsEachTokensRowOnceWhateverRepeats) {
         .grad_table_float32_VD = c.float32 ? pointer(table_float32) : nullptr,
         .first_element = c.first_element,
         .end_element = c.end_element,
-        .skipped_id = 31 % c.vocab,
+        .skipped_id = 31,
         .num_tokens = c.tokens,
         .hidden = c.hidden,
         .add = c.add};
@@ -282,10 +284,15 @@ INSTANTIATE_TEST_SUITE_P(
                     EmbeddingCase{3000, 500, 136, true, false, 0, 72 * 136 + 64},
                     EmbeddingCase{3000, 500, 136, false, false, 72 * 136 + 64, 500 * 136},
                     EmbeddingCase{5, 40, 8, false, false, 0, 40 * 8},
-                    EmbeddingCase{1, 1, 8, true, true, 0, 8},
+                    EmbeddingCase{1, 40, 8, true, true, 0, 40 * 8},
                     EmbeddingCase{0, 40, 8, false, false, 0, 40 * 8},
                     EmbeddingCase{4096, 3000, 2048, false, false, 0, 3000 * 1024},
-                    EmbeddingCase{700, 64, 7176, false, true, 0, 64 * 7176}));
+                    EmbeddingCase{700, 64, 7176, false, true, 0, 64 * 7176},
+                    // More pieces than a block has threads, the last one full or not.
+                    EmbeddingCase{8192, 20, 136, true, false, 0, 20 * 136, true},
+                    EmbeddingCase{8200, 20, 136, true, true, 0, 20 * 136, true},
+                    EmbeddingCase{16, 20, 136, false, false, 0, 20 * 136, true},
+                    EmbeddingCase{17, 20, 136, false, true, 0, 20 * 136, true}));
 
 }  // namespace
 }  // namespace switchyard::kernels

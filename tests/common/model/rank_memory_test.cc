@@ -66,6 +66,20 @@ TEST(RankMemoryTest, TheEmbeddingsRowsAreGatheredWhereThatAtLeastHalvesWhatIsSen
   EXPECT_FALSE(gathers([](auto& in) { in.model.tie_word_embeddings = true; }));
 }
 
+TEST(RankMemoryTest, GatheredRowsHaveRoomInTheWorkspace) {
+  const auto workspace = [](int64_t accumulation) {
+    return With([=](auto& in) {
+             in.ranks = 64;
+             in.model.vocab_size = 1 << 20;
+             in.gradient_accumulation = accumulation;
+           })
+        .workspace;
+  };
+  const int64_t rows = 64 * 1024 * int64_t{256} * 4;
+  EXPECT_GT(workspace(1), rows);
+  EXPECT_LT(workspace(2), rows / 2);
+}
+
 TEST(RankMemoryTest, ExpertParallelismDividesExpertsAndTheirMoments) {
   const RankMemory one = With([](auto& in) { in.ranks = 4; });
   const RankMemory four = With([](auto& in) { in.ranks = 4, in.expert_parallel = 4; });

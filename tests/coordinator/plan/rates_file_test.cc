@@ -102,5 +102,23 @@ TEST(ThroughputModelTest, AStepIsNeverFasterThanTheHostEnqueuesIt) {
   EXPECT_EQ(PredictStep(input).launch, 0);
 }
 
+TEST(ThroughputModelTest, FewRowsOfTheEmbeddingAreSentInsteadOfItsTable) {
+  ThroughputInput input;
+  input.rank.model = DemoModel();
+  input.rank.model.tie_word_embeddings = false;
+  input.rank.device = DeviceKind::kCuda;
+  input.rank.precision = Precision::kBfloat16;
+  input.rank.ranks = 2;
+  input.rank.sequence_length = input.rank.model.vocab_size / 4;
+  input.rates = RatesFor(DeviceKind::kCuda, "NVIDIA H200", Precision::kBfloat16);
+  const double gathered = PredictStep(input).reduction;
+  ++input.rank.sequence_length;
+  const double reduced = PredictStep(input).reduction;
+  // A quarter of the table's rows is sent instead of half.
+  const auto rows = static_cast<double>(input.rank.model.vocab_size) / 4;
+  const double bytes = rows * static_cast<double>(input.rank.model.hidden_size) * 2;
+  EXPECT_NEAR(reduced - gathered, bytes / input.rates.collective_bytes_per_second, 1e-6 * reduced);
+}
+
 }  // namespace
 }  // namespace switchyard::coordinator

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/model/cuda_limits.h"
+#include "common/model/rank_memory.h"
 #include "kernels/adamw.h"
 #include "kernels/cross_entropy.h"
 #include "kernels/dispatch.h"
@@ -38,6 +39,7 @@ static_assert(CudaLimits::kMaxExperts == kernels::kMaxRouterExperts &&
 static_assert(CudaLimits::kMaxExpertsPerToken == kernels::kMaxTopK &&
               CudaLimits::kMaxExpertsPerToken == kernels::kMaxExchangeTopK);
 static_assert(CudaLimits::kMaxExpertParallel == kernels::kMaxExchangeRanks);
+static_assert(kEmbeddingPiece == kernels::kEmbeddingPiece);
 
 class CudaOps final : public ops::DeviceOps, public ops::DeviceProducts {
  public:

@@ -36,13 +36,16 @@ struct TokensById {
   at::Tensor id_T, token_T;  // int32
 };
 
-// On a GPU scratch is taken from the workspace, and held until the caller's scope of it ends.
+// On a GPU scratch is taken from the arena that Prepare was given (device_ops.h), and held until
+// the caller's scope of that ends.
 void SortTokens(const at::Tensor& id_T, int64_t vocab, const TokensById& out);
+
 // table[v] = (add ? table[v] : 0) + the sum of grad_TD over the tokens with id v; rows of ids that
 // do not occur stay as they are.
 void AddEmbeddingGradient(const EmbeddingRows& rows, const TokensById& order,
                           const TablePart& part);
-// Both. `meanwhile`, which may make everything but the ids ready, runs beside the sorting.
+// Both; on a GPU `workspace` is Prepare's. `meanwhile`, which may make everything but the ids
+// ready, runs beside the sorting.
 void SumEmbeddingRows(const EmbeddingRows& rows, const TablePart& part, Arena& workspace,
                       const std::function<void()>& meanwhile);
 

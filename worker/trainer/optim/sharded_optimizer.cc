@@ -168,6 +168,7 @@ void ShardedOptimizer::ReduceEmbedding(const ops::EmbeddingRows& rows,
   const ParameterBlock& block = parameters_.blocks()[table.block];
   Communicator& group = GroupOf(block);
   const at::Tensor gradient = gradients(table.block), own = OwnShard(table.block, gradient);
+  TORCH_CHECK(table.offset == 0, "the embedding must begin its block");
   const int64_t first = std::min(parameters_.shard_index(block) * block.shard_numel(), table.numel);
   const int64_t end = std::min(first + block.shard_numel(), table.numel);
   ArenaScope scope(workspace);
@@ -177,7 +178,7 @@ void ShardedOptimizer::ReduceEmbedding(const ops::EmbeddingRows& rows,
       workspace.Take({tokens}, at::kLong), rows.skipped_id};
   if (!on_cpu_) ops::Device().JoinBeside();  // one stream at a time for the group
   group.AllGather(rows.id_T, all.id_T);
-  const at::Tensor whole = gradient.narrow(0, table.offset, table.numel).view(table.shape);
+  const at::Tensor whole = gradient.narrow(0, 0, table.numel).view(table.shape);
   ops::SumEmbeddingRows(all, {whole, first, end, /*add=*/false}, workspace, [&] {
     group.AllGather(rows.grad_TD, all.grad_TD);
     own.zero_();

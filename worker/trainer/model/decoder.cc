@@ -71,7 +71,7 @@ struct Decoder::Parts {
         std::make_unique<OutputHead>(options.shape, registry, *gradients, memory.logits_chunk_rows);
     const int embedding_index = registry.Find("model.embed_tokens.weight");
     embedding = registry.Value(embedding_index);
-    grad_embedding = gradients->Destination(embedding_index);
+    grad_embedding = gradients->Destination(embedding_index).value;
     if (!device.is_cpu()) {
       ops::Device().Prepare(options.shape, options.max_sequences * options.max_sequence_length,
                             &workspace);
@@ -126,9 +126,9 @@ struct Decoder::Parts {
     }
     // A tied head has written its share to the same place.
     const bool add = gradients->accumulates() || options.shape.tie_word_embeddings;
-    const at::Tensor& table = grad_embedding.value;
-    ops::SumEmbeddingRows(rows, {table, 0, table.numel(), add}, workspace, [&] {
-      if (!add) table.zero_();
+    const ops::TablePart whole = {grad_embedding, 0, grad_embedding.numel(), add};
+    ops::SumEmbeddingRows(rows, whole, workspace, [&] {
+      if (!add) grad_embedding.zero_();
     });
   }
 
@@ -160,7 +160,7 @@ struct Decoder::Parts {
   std::vector<DecoderLayer> layers;
   std::unique_ptr<OutputHead> head;
   at::Tensor embedding;
-  ops::WeightGradient grad_embedding;
+  at::Tensor grad_embedding;
 };
 
 Decoder::Decoder(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}

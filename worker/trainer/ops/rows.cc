@@ -61,8 +61,7 @@ void AddEmbeddingGradientCpu(const EmbeddingRows& rows, const TokensById& order,
         sum[i] = part.add ? static_cast<float>(table[row + i]) : 0.0f;
       }
       for (int64_t t = first; t < tokens && id[t] == id[first]; ++t) {
-        const T* summand = grad + token[t] * width;
-        for (int64_t i = from; i < to; ++i) sum[i] += static_cast<float>(summand[i]);
+        AddRow(grad + token[t] * width + from, to - from, sum.data() + from);
       }
       for (int64_t i = from; i < to; ++i) table[row + i] = static_cast<Out>(sum[i]);
     }

@@ -30,6 +30,13 @@ DocumentClass ClassOfDocuments(std::span<const int32_t> offsets, int64_t sequenc
   return ClassOfDocuments(static_cast<int64_t>(offsets.size()) - 1, longest, sequence_length);
 }
 
+DocumentClass ScratchDocuments(std::span<const int32_t> offsets, int64_t sequences,
+                               int64_t sequence_length) {
+  const bool whole = static_cast<int64_t>(offsets.size()) == sequences + 1;
+  return whole ? DocumentClass{sequences, sequence_length}
+               : ClassOfDocuments(offsets, sequence_length);
+}
+
 int64_t DeterministicScratchBytes(const DocumentClass& documents, int64_t num_heads) {
   int64_t bytes = 2;
   for (int64_t factor : {documents.documents, num_heads, documents.length, documents.length}) {

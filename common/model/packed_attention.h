@@ -22,6 +22,10 @@ struct DocumentClass {
 DocumentClass ClassOfDocuments(int64_t documents, int64_t longest, int64_t sequence_length);
 // The same of documents that begin at `offsets`; the last entry is the end of the micro-batch.
 DocumentClass ClassOfDocuments(std::span<const int32_t> offsets, int64_t sequence_length);
+// What scratch is wanted for by a micro-batch of `sequences`: the class of its documents; whole
+// sequences, a document each, have a plan of their own, of their exact number.
+DocumentClass ScratchDocuments(std::span<const int32_t> offsets, int64_t sequences,
+                               int64_t sequence_length);
 // Scratch of the class in bytes; kTooManyBytes instead of an overflow.
 int64_t DeterministicScratchBytes(const DocumentClass& documents, int64_t num_heads);
 

@@ -47,19 +47,20 @@ inline std::string TextOf(BIO* bio) {
   return std::string(data, static_cast<size_t>(size));
 }
 
-// Null when it is none. Never asks for a passphrase.
+// For readers of PEM: never asks for a passphrase.
+inline int NoPassphrase(char*, int, int, void*) { return 0; }
+
+// Null when it is none.
 inline OpensslPtr<X509> CertificateOf(absl::string_view pem) {
-  const auto no_passphrase = [](char*, int, int, void*) { return 0; };
-  return OpensslPtr<X509>(PEM_read_bio_X509(BioOf(pem).get(), nullptr, no_passphrase, nullptr));
+  return OpensslPtr<X509>(PEM_read_bio_X509(BioOf(pem).get(), nullptr, NoPassphrase, nullptr));
 }
 // All of `pem`, in its order; none when one of them is broken.
 inline std::vector<OpensslPtr<X509>> CertificatesOf(absl::string_view pem) {
-  const auto no_passphrase = [](char*, int, int, void*) { return 0; };
   const OpensslPtr<BIO> in = BioOf(pem);
   std::vector<OpensslPtr<X509>> certificates;
   ERR_clear_error();
   while (auto next =
-             OpensslPtr<X509>(PEM_read_bio_X509(in.get(), nullptr, no_passphrase, nullptr))) {
+             OpensslPtr<X509>(PEM_read_bio_X509(in.get(), nullptr, NoPassphrase, nullptr))) {
     certificates.push_back(std::move(next));
   }
   // The end of the text is an error too, and not one to tell where there was something before it.
@@ -71,9 +72,8 @@ inline std::vector<OpensslPtr<X509>> CertificatesOf(absl::string_view pem) {
   return certificates;
 }
 inline OpensslPtr<EVP_PKEY> KeyOf(absl::string_view pem) {
-  const auto no_passphrase = [](char*, int, int, void*) { return 0; };
   return OpensslPtr<EVP_PKEY>(
-      PEM_read_bio_PrivateKey(BioOf(pem).get(), nullptr, no_passphrase, nullptr));
+      PEM_read_bio_PrivateKey(BioOf(pem).get(), nullptr, NoPassphrase, nullptr));
 }
 
 }  // namespace switchyard::security

@@ -182,9 +182,8 @@ int64_t PlannedBytes(const BenchOptions& options, const Batch& batch, const Deco
   if (!options.deterministic) return bytes;
   const std::span<const int32_t> offsets(batch.document_offset.const_data_ptr<int32_t>(),
                                          static_cast<size_t>(batch.document_offset.numel()));
-  const DocumentClass documents = options.documents > 1
-                                      ? ClassOfDocuments(offsets, options.sequence_length)
-                                      : DocumentClass{options.micro_batch, options.sequence_length};
+  const DocumentClass documents =
+      ScratchDocuments(offsets, batch.num_sequences, batch.sequence_length);
   return bytes +
          DeterministicAttentionBytes(DeterministicScratchBytes(documents, shape.num_heads),
                                      batch.input_id_T.numel() * shape.num_heads * shape.head_dim);
